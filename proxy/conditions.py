@@ -1,0 +1,92 @@
+"""Conditional requests: RFC 9110 section 13.2.2, which is also S3's precedence.
+
+If-Match beats If-Unmodified-Since, If-None-Match beats If-Modified-Since; conditions are decided before the range,
+and count together with it. Source: S3 API reference, GetObject, "Considerations when using request headers".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+
+class Verdict(Enum):
+    """What the conditions say of the current version."""
+
+    HOLDS = "holds"
+    NOT_MODIFIED = "not modified"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The raw values of the conditional headers; None where the client sent none."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_modified_since: str | None = None
+    if_unmodified_since: str | None = None
+    if_range: str | None = None
+
+    def evaluate(self, etag: str, last_modified_s: float | None) -> Verdict:
+        if self.if_match is not None:
+            if not _lists(self.if_match, etag, weak=False):
+                return Verdict.FAILED
+        elif self.if_unmodified_since is not None and _newer(last_modified_s, self.if_unmodified_since):
+            return Verdict.FAILED
+        if self.if_none_match is not None:
+            if _lists(self.if_none_match, etag, weak=True):
+                return Verdict.NOT_MODIFIED
+        elif self.if_modified_since is not None and not _newer(last_modified_s, self.if_modified_since, default=True):
+            return Verdict.NOT_MODIFIED
+        return Verdict.HOLDS
+
+    def failed_name(self) -> str:
+        """The header that `FAILED` speaks of."""
+        return "If-Match" if self.if_match is not None else "If-Unmodified-Since"
+
+    def range_applies(self, etag: str, last_modified_s: float | None) -> bool:
+        """Whether If-Range lets the Range count (RFC 9110 section 13.1.5: strong comparison or exact date)."""
+        if self.if_range is None:
+            return True
+        value = self.if_range.strip()
+        if value.startswith(('"', "W/")):
+            return value == etag and not etag.startswith("W/")
+        seconds = parse_http_date(value)
+        if seconds is None:  # an ETag without quotes, as some clients send it
+            return value == etag.strip('"')
+        return last_modified_s is not None and int(last_modified_s) == seconds
+
+
+def parse_http_date(value: str) -> int | None:
+    """Unix seconds of an HTTP date, or None where it is none."""
+    try:
+        return int(parsedate_to_datetime(value).timestamp())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _newer(last_modified_s: float | None, header: str, *, default: bool = False) -> bool:
+    """Whether the object is newer than the header's date; `default` where a date is missing or unreadable."""
+    seconds = parse_http_date(header)
+    if seconds is None or last_modified_s is None:
+        return default
+    return int(last_modified_s) > seconds
+
+
+def _lists(header: str, etag: str, *, weak: bool) -> bool:
+    """Whether a list of ETags names this one; `*` names any. Quotes are optional, as S3 takes them."""
+    if header.strip() == "*":
+        return True
+    for item in header.split(","):
+        candidate = item.strip()
+        if weak:
+            candidate, own = candidate.removeprefix("W/"), etag.removeprefix("W/")
+        elif candidate.startswith("W/") or etag.startswith("W/"):
+            continue
+        else:
+            own = etag
+        if candidate.strip('"') == own.strip('"'):
+            return True
+    return False

@@ -1,0 +1,94 @@
+"""The one family of errors, named by what the caller can do about them.
+
+They carry data, never status codes: each surface has one table from error to wire. Exceptions of foreign
+libraries become one of these at the border of the client that met them.
+"""
+
+from __future__ import annotations
+
+
+class WarmstartError(Exception):
+    """Root of the family; `str()` is a sentence that may be shown to a user."""
+
+
+class NotFound(WarmstartError):
+    """The bucket, key or version does not exist at the origin."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"{what} {name!r} does not exist")
+        self.what = what  # "bucket" | "key" | "version"
+        self.name = name
+
+
+class AccessDenied(WarmstartError):
+    """The origin, or a rule of this gateway, refuses the request; the message says which."""
+
+
+class RangeNotSatisfiable(WarmstartError):
+    """The range starts at or beyond the object's end."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"the range lies outside of the object's {size_bytes} bytes")
+        self.size_bytes = size_bytes
+
+
+class PreconditionFailed(WarmstartError):
+    """A condition of the client's own does not hold."""
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(f"the condition {condition} does not hold")
+        self.condition = condition
+
+
+class InvalidRequest(WarmstartError):
+    """The request makes no sense; `code` is a neutral word that the surface's table translates."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotSupported(WarmstartError):
+    """The operation does not exist for this origin; no retry will help."""
+
+
+class VersionChanged(WarmstartError):
+    """The origin holds another version than the one asked for: resolve the key again."""
+
+
+class OriginUnavailable(WarmstartError):
+    """The origin can't be reached, throttles, or broke off; a retry may help.
+
+    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, throttled: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.throttled = throttled
+
+
+class OriginRefused(WarmstartError):
+    """The origin answered with a final error of its own; its status, headers and body are kept for the client."""
+
+    def __init__(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        super().__init__(f"the origin answered {status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Overloaded(WarmstartError):
+    """The gateway itself has no room now; come back after `retry_after_s`."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailable(WarmstartError):
+    """The disk is full or broken: read on without the cache, in memory."""
+
+
+class ConfigInvalid(WarmstartError):
+    """The configuration can't be used; the message names the key, the value and the fix."""

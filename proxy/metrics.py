@@ -1,0 +1,50 @@
+"""Every counter of this gateway, each defined in a phrase. Summed over workers by prometheus-client's own files."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+REQUESTS = Counter(
+    "warmstart_requests",
+    "Requests answered, by surface operation, status, lane (asgi, express) and X-Cache",
+    ["operation", "status", "lane", "cache"],
+)
+SENT_BYTES = Counter(
+    "warmstart_sent_bytes", "Body bytes sent to clients, by source (disk, memory, forward)", ["source"]
+)
+ORIGIN_REQUESTS = Counter(
+    "warmstart_origin_requests",
+    "Requests made to origins, by origin and kind (head, read, forward)",
+    ["origin", "kind"],
+)
+ORIGIN_BYTES = Counter("warmstart_origin_bytes", "Body bytes received from origins by reads", ["origin"])
+ORIGIN_ERRORS = Counter(
+    "warmstart_origin_errors",
+    "Failed origin requests, by reason (connect, reset, short, throttled, server, mismatch, timeout)",
+    ["origin", "reason"],
+)
+ORIGIN_RETRIES = Counter("warmstart_origin_retries", "Origin reads tried again", ["origin"])
+FILLS = Counter("warmstart_fills", "Blocks brought in, by outcome (done, taken_over, failed, cancelled)", ["outcome"])
+UNCACHED_READS = Counter(
+    "warmstart_uncached_reads",
+    "Spans streamed through memory, by reason (full, broken, stuck, sum_mismatch, uncacheable)",
+    ["reason"],
+)
+STALE_SERVED = Counter("warmstart_stale_served", "Answers given past their freshness because the origin was down")
+CHECKSUM_FAILURES = Counter(
+    "warmstart_checksum_failures", "Bytes found wrong, by where (block, object, scrub)", ["where"]
+)
+EVICTED_SEGMENTS = Counter(
+    "warmstart_evicted_segments", "Segments retired, by reason (space, damage, scrub)", ["reason"]
+)
+EVICTED_BYTES = Counter(
+    "warmstart_evicted_bytes", "Allocated bytes freed, by reason (space, damage, scrub)", ["reason"]
+)
+DISK_USED_BYTES = Gauge(
+    "warmstart_disk_used_bytes",
+    "Bytes allocated under a cache disk",
+    ["disk"],
+    multiprocess_mode="mostrecent",
+)
+DISK_FAILED = Gauge("warmstart_disk_failed", "1 while a disk is out of service", ["disk"], multiprocess_mode="max")
+WORKER_RESTARTS = Counter("warmstart_worker_restarts", "Processes restarted by the supervisor", ["role"])

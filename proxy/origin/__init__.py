@@ -1,0 +1,108 @@
+"""Where objects live: an S3 endpoint (`s3`) or a local directory (`directory`).
+
+Knows how to ask an origin and how to read its answers into neutral values; knows nothing of clients, caches or
+flights. Whatever goes wrong leaves here as one of `proxy.errors`.
+
+The Origin contract (one suite in `tests/contract` runs over every kind):
+
+- `head` asks for a key's current version. It never returns a part's length as the object's size.
+- `read_range` delivers exactly the bytes [start, end) of exactly that object version to the sink, in order, or
+  raises. It makes ONE attempt: retries and resuming are the fill's, which knows how far the sink got. Before the
+  first byte is delivered, the answer's range, size and validator have been compared with the version:
+  another version is VersionChanged, a nonsensical answer OriginUnavailable.
+- `forward` (S3 kinds only) sends any other operation on, re-signed, streaming both ways.
+- `list_objects` and `list_buckets` (directory only, so far) answer in neutral values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.blocks import ByteSink
+from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.ranges import ByteRange
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardRequest:
+    """An operation to pass through. `bucket` is the real one ("" for the service), `key` None for the bucket.
+
+    `query` holds decoded pairs in the client's order, without signature parameters (a missing `=` is "").
+    `headers` are lower-case, without hop-by-hop, Host, Authorization and other signature headers. `body` is None or
+    the decoded body's chunks; `body_bytes` its length where known. `payload_hash` is the client's own
+    x-amz-content-sha256 when it is a real SHA-256 of exactly that body.
+    """
+
+    method: str
+    bucket: str
+    key: str | None
+    query: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncIterator[bytes] | None = None
+    body_bytes: int | None = None
+    payload_hash: str | None = None
+
+
+@dataclass(slots=True)
+class ForwardResponse:
+    """The origin's answer as it came; whoever holds it must run `close` when done with `body`."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: AsyncIterator[bytes]
+    close: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    key: str
+    size_bytes: int
+    etag: str
+    last_modified_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page, in UTF-8 byte order of keys and prefixes together; `next_after` (exclusive) continues it."""
+
+    objects: tuple[ListedObject, ...]
+    prefixes: tuple[str, ...]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpan:
+    """Where part `number` of a multipart object lies, and how many parts there are."""
+
+    number: int
+    count: int
+    span: ByteRange = field(default_factory=lambda: ByteRange(0, 0))
+
+
+class Origin(Protocol):
+    """See the module's text for what each call promises."""
+
+    id: str  # kind and endpoint, the same on every node: s3://host:port, file:///root
+    dialect: str  # "s3": `forward` works; "file": `list_objects` and `list_buckets` do
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord: ...
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None: ...
+
+    async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
+        """Raises InvalidRequest("InvalidPartNumber") (416 at AWS) where the object has no such part."""
+        ...
+
+    async def forward(self, request: ForwardRequest) -> ForwardResponse:
+        """Raises OriginUnavailable, or NotSupported where the origin takes no foreign operations."""
+        ...
+
+    async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage: ...
+
+    async def list_buckets(self) -> tuple[tuple[str, float], ...]:
+        """Names and creation times (Unix seconds)."""
+        ...
+
+    async def aclose(self) -> None: ...
