@@ -1,0 +1,32 @@
+"""What holds for every test: nothing of this machine's own configuration, credentials or proxies leaks in.
+
+Runs at import, before any client library has read its environment, and is inherited by every process a test starts.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+for _name in list(os.environ):
+    _theirs = _name.startswith(("AWS_", "RCLONE_", "MC_HOST_", "S3_")) or _name.lower().endswith("_proxy")
+    _ours = _name.startswith("WARMSTART_") and not _name.startswith("WARMSTART_TEST_")
+    if _theirs or _ours:
+        del os.environ[_name]
+
+os.environ.update(
+    AWS_ACCESS_KEY_ID="AKIATESTS",
+    AWS_SECRET_ACCESS_KEY="secret-of-the-tests",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_REGION="us-east-1",
+    AWS_CONFIG_FILE="/dev/null",
+    AWS_SHARED_CREDENTIALS_FILE="/dev/null",
+    AWS_EC2_METADATA_DISABLED="true",
+    RCLONE_CONFIG="/dev/null",
+)
+
+# A slow machine is no failing example; what is searched is the same on every run, unless a run asks otherwise.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("WARMSTART_TEST_HYPOTHESIS", "steady"))
