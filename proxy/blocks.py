@@ -67,6 +67,9 @@ class DataFile:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
+    def fileno(self) -> int:
+        return self.fd
+
     def __del__(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)

@@ -1,0 +1,245 @@
+"""PiecesResponse: an answer whose body is pieces of files, for any ASGI server.
+
+How it works. The body yields pieces (ranges of files) and bytes, in order; it may wait, for a fill that is still
+under way, before it yields. Pieces leave by the ASGI extension `http.response.zerocopysend` where the server has
+it (`lanes.express`), else they are read in a thread and leave as body chunks (TLS, other servers). The declared
+length is kept from both sides: a byte too many is never sent, and a body that fails or ends early raises out of
+the application, upon which servers close the connection before the declared length, so that no client takes
+a broken body for a complete one. A body is closed, not run to its end, once `content_length` bytes were taken.
+
+A client that goes away must end the read behind its response. `send` says so only while bytes leave, so while the
+body (or a thread) makes us wait, a listener waits for `http.disconnect` and interrupts:
+1. Before each wait a callback is scheduled and it is cancelled after. An answer that comes without going through
+   the event loop, as all hits do, thus pays for one handle and for no task.
+2. If the callback runs, it starts the response's only listener task.
+3. On a disconnect the listener cancels the response's task, as `asyncio.timeout` does it, and the response takes
+   that cancellation back (`uncancel`) and ends quietly. Both happen in one thread, and the listener is disarmed
+   before the response leaves the guarded block, so a late disconnect never hits what runs afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+from prometheus_client import Counter
+
+from proxy.blocks import Piece
+from proxy.metrics import SENT_BYTES
+
+CHUNK_BYTES = 256 << 10  # one thread hop each: larger saves little, and each response in flight holds one
+ZEROCOPY = "http.response.zerocopysend"
+_BODILESS = frozenset({204, 304})
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Body = AsyncIterator[Piece | bytes]
+
+
+class BodyLengthWrong(Exception):
+    """The body has another length than the one declared, or a piece's file ends inside the piece."""
+
+
+class PiecesResponse:
+    """One response; an ASGI application that answers once.
+
+    `headers` go out in their order, latin-1. `Content-Length` comes from `content_length` unless `headers` has it;
+    None means that the length is unknown, and HTTP/1.1's chunked coding ends the body. `body` is None where none is
+    sent (HEAD, 304); `content_length` is then what the header says. A body given to a HEAD request is only closed.
+    The request's own body must have been received before: the listener drops what it finds of it.
+    `memory_source` is the metrics' word for `bytes` in the body ("memory", or "forward" for what passes through).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+        body: Body | None = None,
+        content_length: int | None = None,
+        *,
+        memory_source: str = "memory",
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.content_length = content_length
+        self.memory_source = memory_source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises what the body raises; BodyLengthWrong. Returns early, and quietly, when the client goes away."""
+        body = self.body
+        send = _telling(send)
+        guard = _DisconnectGuard(receive)
+        try:
+            with guard:
+                await send(self._start())
+                if body is None or scope["method"] == "HEAD" or self.content_length == 0:
+                    await send({"type": "http.response.body", "body": b""})
+                else:
+                    await self._send_body(body, guard, _sender(scope, guard, send), send)
+        finally:
+            await guard.aclose()
+            if (aclose := getattr(body, "aclose", None)) is not None:
+                await aclose()
+
+    def _start(self) -> Message:
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+        if (
+            self.content_length is not None
+            and self.status not in _BODILESS
+            and not any(name == b"content-length" for name, _ in raw)
+        ):
+            raw.append((b"content-length", b"%d" % self.content_length))
+        return {"type": "http.response.start", "status": self.status, "headers": raw}
+
+    async def _send_body(self, body: Body, guard: _DisconnectGuard, send_piece: _SendPiece, send: Send) -> None:
+        left = self.content_length
+        while left is None or left > 0:
+            try:
+                with guard.waiting():
+                    item = await anext(body)
+            except StopAsyncIteration:
+                break
+            length = len(item) if isinstance(item, bytes) else item.length
+            if length == 0:
+                continue
+            if left is not None:
+                left -= length
+                if left < 0:
+                    raise BodyLengthWrong(f"the body is {-left} bytes longer than the {self.content_length} declared")
+            more_body = left != 0
+            if isinstance(item, bytes):
+                await send({"type": "http.response.body", "body": item, "more_body": more_body})
+                _sent(self.memory_source).inc(length)
+            else:
+                await send_piece(item, more_body)
+        if left is None:
+            await send({"type": "http.response.body", "body": b""})
+        elif left > 0:
+            raise BodyLengthWrong(f"the body is {left} bytes shorter than the {self.content_length} declared")
+
+
+_SendPiece = Callable[[Piece, bool], Awaitable[None]]
+
+
+class _ClientGone(Exception):
+    """`send` could not, as nobody listens; told apart from a ConnectionError of the body's own."""
+
+
+def _telling(send: Send) -> Send:
+    async def send_or_gone(message: Message) -> None:
+        try:
+            await send(message)
+        except ConnectionError as error:
+            raise _ClientGone from error
+
+    return send_or_gone
+
+
+def _sender(scope: Scope, guard: _DisconnectGuard, send: Send) -> _SendPiece:
+    """How this server takes pieces."""
+
+    async def send_zerocopy(piece: Piece, more_body: bool) -> None:
+        await send(
+            {
+                "type": ZEROCOPY,
+                "file": piece.file,
+                "offset": piece.offset,
+                "count": piece.length,
+                "more_body": more_body,
+            }
+        )
+        _sent("disk").inc(piece.length)
+
+    async def send_chunks(piece: Piece, more_body: bool) -> None:
+        loop = asyncio.get_running_loop()
+        offset, end = piece.offset, piece.offset + piece.length
+        while offset < end:
+            with guard.waiting():
+                chunk = await loop.run_in_executor(None, _read_exactly, piece, offset, min(CHUNK_BYTES, end - offset))
+            offset += len(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": more_body or offset < end})
+            _sent("disk").inc(len(chunk))
+
+    return send_zerocopy if ZEROCOPY in (scope.get("extensions") or {}) else send_chunks
+
+
+def _read_exactly(piece: Piece, offset: int, length: int) -> bytes:
+    """Blocking. Holds the piece, and by it the descriptor, also when nobody waits for the result any more."""
+    data = os.pread(piece.file.fd, length, offset)
+    if len(data) < length:
+        data += os.pread(piece.file.fd, length - len(data), offset + len(data))
+    if len(data) < length:
+        raise BodyLengthWrong(f"the file ends {length - len(data)} bytes before its piece")
+    return data
+
+
+@cache
+def _sent(source: str) -> Counter:
+    return SENT_BYTES.labels(source)
+
+
+class _DisconnectGuard:
+    """Ends the block it guards, quietly, when the client has gone; see the module's text."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def __enter__(self) -> _DisconnectGuard:
+        self._task = asyncio.current_task()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        task, self._task = self._task, None
+        if self._listener is not None:
+            self._listener.cancel()
+        if self._gone:
+            assert task is not None
+            if task.uncancel() == 0 and kind is asyncio.CancelledError:
+                return True
+        return kind is _ClientGone
+
+    async def aclose(self) -> None:
+        """Collects the listener, whatever became of it."""
+        if self._listener is not None:
+            await asyncio.wait([self._listener])
+
+    def waiting(self) -> _Waiting:
+        """Guards one await of the block."""
+        return _Waiting(self)
+
+    def listen(self) -> None:
+        if self._listener is None:
+            self._listener = self._loop.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self._gone = True
+            self._task.cancel()
+
+
+class _Waiting:
+    __slots__ = ("_guard", "_handle")
+
+    def __init__(self, guard: _DisconnectGuard) -> None:
+        self._guard = guard
+
+    def __enter__(self) -> None:
+        self._handle = self._guard._loop.call_soon(self._guard.listen)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.cancel()
