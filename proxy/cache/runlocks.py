@@ -1,0 +1,95 @@
+"""Locks among the processes of one run, which the kernel frees when their holder dies.
+
+How it works. They are open-file-description locks on single bytes of the shared tables' memfd, far behind its end
+(a lock needs no byte to exist). Memory never fails as a disk does, so a key can be locked while its disk is broken,
+and the next run, with a memfd of its own, meets no lock of this one. Each process opens the file once more for
+locking alone: a description made by `open` is its own, while an inherited descriptor would share the supervisor's
+and conflict with nobody; and it is never mapped, for a mapping keeps a closed description's locks alive.
+
+    PROCESSES + n   the holder counts in slot n of the usage table
+    STRIPES + n     the holder changes records of keys whose digest falls into stripe n
+    WRITERS + hash  the writer of that id is alive
+
+Locks of one description don't exclude each other: threads of this process are told apart by locks of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PROCESSES = 1 << 56
+STRIPES = 2 << 56
+WRITERS = 1 << 62
+STRIPE_COUNT = 256
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+
+def writer_place(writer_id: str) -> int:
+    """Where the lock of a living writer stands: 61 bits of a hash of its id."""
+    return WRITERS + (int.from_bytes(hashlib.sha256(writer_id.encode()).digest()[:8], "big") >> 3)
+
+
+class RunLocks:
+    """One process's hand on the run's locks."""
+
+    def __init__(self, table_fd: int) -> None:
+        self._fd = os.open(f"/proc/self/fd/{table_fd}", os.O_RDWR | os.O_CLOEXEC)
+        self._guard = threading.Lock()
+        self._own: set[int] = set()
+        self._threads = tuple(threading.Lock() for _ in range(STRIPE_COUNT))
+
+    def try_hold(self, place: int) -> bool:
+        """Take the lock until `release` or death; False where anyone, this process included, holds it."""
+        with self._guard:
+            if place in self._own or not self._set(place, fcntl.F_WRLCK, wait=False):
+                return False
+            self._own.add(place)
+            return True
+
+    def release(self, place: int) -> None:
+        with self._guard:
+            if place in self._own and self._fd >= 0:
+                self._own.remove(place)
+                self._set(place, fcntl.F_UNLCK, wait=False)
+
+    def is_held(self, place: int) -> bool:
+        """Whether a living process holds the lock."""
+        if place in self._own:
+            return True
+        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, place, 1, 0))
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+    @contextmanager
+    def stripe(self, digest: bytes) -> Iterator[None]:
+        """Alone, over all threads and processes, with the keys of a digest's stripe. Blocks: not for an event loop."""
+        number = digest[2]  # other bytes than those that name the token slot and the folder
+        with self._threads[number]:
+            self._set(STRIPES + number, fcntl.F_WRLCK, wait=True)
+            try:
+                yield
+            finally:
+                self._set(STRIPES + number, fcntl.F_UNLCK, wait=False)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._own.clear()
+
+    def _set(self, place: int, kind: int, *, wait: bool) -> bool:
+        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+        try:
+            fcntl.fcntl(self._fd, command, _FLOCK.pack(kind, 0, place, 1, 0))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True

@@ -1,0 +1,82 @@
+"""Memory that the processes of one run share: key tokens, bytes used per disk, and locks that die with their holder.
+
+How it works. The supervisor makes one anonymous file (memfd), allocates it in full, seals its size and passes the
+descriptor to its children; each maps it. All that is shared is single 64-bit words, read and written only whole
+(`memoryview(...).cast("Q")[i]`), so nobody ever sees half a value, and no two processes ever write the same counter:
+
+    header     magic, layout version, file size, numbers of tokens, processes, disks
+    tokens     one random word per slot of keys                                    (tokens.py)
+    usage      counters per disk and process, one flag and one base per disk       (usage.py)
+
+A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. It is made anew with each
+run: nothing in it means anything to the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+from proxy.cache.runlocks import RunLocks
+from proxy.cache.tokens import TOKEN_COUNT, TokenTable
+from proxy.cache.usage import DISK_COUNT_MAX, PROCESS_COUNT_MAX, USAGE_WORDS, UsageTable
+from proxy.errors import ConfigInvalid
+
+_MAGIC = 0x7761726D73746172  # "warmstar"
+_LAYOUT_VERSION = 1
+_HEADER_WORDS = 512  # a page of its own
+_TOKENS_END = _HEADER_WORDS + TOKEN_COUNT
+_TABLE_WORDS = _TOKENS_END + USAGE_WORDS
+_TABLE_BYTES = 8 * _TABLE_WORDS
+_HEADER = (_MAGIC, _LAYOUT_VERSION, _TABLE_BYTES, TOKEN_COUNT, PROCESS_COUNT_MAX, DISK_COUNT_MAX)
+
+
+class SharedTables:
+    """The run's shared memory as one process sees it. `fd` is what a child inherits (`pass_fds`) and attaches."""
+
+    def __init__(self, fd: int) -> None:
+        """Use `create` or `attach`; takes the descriptor over."""
+        self.fd = fd
+        self._map = mmap.mmap(fd, _TABLE_BYTES)
+        self._words = memoryview(self._map).cast("Q")
+        self._parts = (self._words[_HEADER_WORDS:_TOKENS_END], self._words[_TOKENS_END:_TABLE_WORDS])
+        self.locks = RunLocks(fd)
+        self.tokens = TokenTable(self._parts[0])
+        self.usage = UsageTable(self._parts[1], self.locks)
+
+    @classmethod
+    def create(cls) -> SharedTables:
+        """Make the tables of a new run: the supervisor's part."""
+        fd = os.memfd_create("warmstart-tables", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.posix_fallocate(fd, 0, _TABLE_BYTES)
+        os.pwrite(fd, b"".join(word.to_bytes(8, "little") for word in _HEADER), 0)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return cls(fd)
+
+    @classmethod
+    def attach(cls, fd: int) -> SharedTables:
+        """Join the tables behind an inherited descriptor, which stays the caller's.
+
+        Raises ConfigInvalid where they were made by a process of another layout (the program was replaced while its
+        supervisor runs), ahead of mapping anything.
+        """
+        raw = os.pread(fd, 8 * len(_HEADER), 0)
+        found = tuple(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+        if found != _HEADER or os.fstat(fd).st_size != _TABLE_BYTES:
+            raise ConfigInvalid(
+                f"the shared tables have the layout {found[1:]}, this program's is {_HEADER[1:]}:"
+                " the program was replaced while it runs; restart the gateway"
+            )
+        return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    def close(self) -> None:
+        """Leave: unmaps, frees this process's slot and locks. Calling it twice does no harm."""
+        if self.fd < 0:
+            return
+        self.locks.close()
+        for view in (*self._parts, self._words):
+            view.release()
+        self._map.close()
+        os.close(self.fd)
+        self.fd = -1
