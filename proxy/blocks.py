@@ -97,7 +97,8 @@ class ByteSink(Protocol):
 class BlockWriter(Protocol):
     """The right to fill one block, held by a lock that dies with this process.
 
-    `start` and `progress` may be a dead predecessor's. `write` appends at the fill's position, raises
+    `start` and `progress` may be a dead predecessor's: `read_back` (blocking: in a thread) must then sum its bytes
+    before the first write. `write` appends at the fill's position, raises
     StoreUnavailable when the disk is full or broken. `commit` publishes the block, once `progress == length`;
     `abandon` gives the right up and keeps nothing. Neither may be called while a write is under way.
     """
@@ -107,6 +108,8 @@ class BlockWriter(Protocol):
     length: int
 
     def write(self, data: memoryview) -> Awaitable[None] | None: ...
+
+    def read_back(self) -> None: ...
 
     def commit(self) -> None: ...
 

@@ -1,0 +1,89 @@
+"""A block on its way to this node's disk, as those who wait for it see it.
+
+Who fills the block (a task of this process, or another worker) moves `progress`; readers take what is there already
+and wait for more. An arrival ends once: published (complete, and known to the store as present) or failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.blocks import available_bytes
+
+# A reader that waits is woken for no less than this, except for its first bytes and the block's last.
+WAKE_BYTES = 128 << 10
+
+
+class Arrival:
+    """`interest` counts the readers that want it: a fill that nobody wants and that has not begun is dropped."""
+
+    __slots__ = ("_waiters", "error", "interest", "length", "progress", "published", "start")
+
+    def __init__(self, length: int, start: int = 0, progress: int = 0) -> None:
+        self.length = length
+        self.start = start
+        self.progress = progress
+        self.published = False
+        self.error: BaseException | None = None
+        self.interest = 0
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @property
+    def complete(self) -> bool:
+        return self.progress == self.length
+
+    @property
+    def ended(self) -> bool:
+        return self.published or self.error is not None
+
+    def available(self, offset: int) -> int:
+        """How many bytes from `offset` on may be sent in one piece, now."""
+        return available_bytes(self.start, self.progress, self.length, offset)
+
+    def move(self, start: int, progress: int) -> None:
+        """The fill has come this far (or has begun again); wakes the readers that it satisfies."""
+        self.start = start
+        self.progress = progress
+        if self._waiters:
+            self._wake()
+
+    def publish(self) -> None:
+        """All bytes are there and the store knows it."""
+        self.progress = self.length
+        self.published = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        if not self.ended:
+            self.error = error
+            self._wake()
+
+    async def wait(self, offset: int, at_least: int = 1) -> None:
+        """Returns when `at_least` bytes (or the rest of the block) are there from `offset`; raises the fill's error."""
+        needed = min(at_least, self.length - offset)
+        while self.available(offset) < needed and not self.complete:
+            if self.error is not None:
+                raise self.error
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((offset, needed, turn))
+            await turn
+
+    async def wait_end(self) -> None:
+        """Returns when the block is published; raises the fill's error."""
+        while not self.published:
+            if self.error is not None:
+                raise self.error
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((0, self.length + 1, turn))
+            await turn
+
+    def _wake(self) -> None:
+        waiting, self._waiters = self._waiters, []
+        for waiter in waiting:
+            offset, needed, turn = waiter
+            if turn.done():
+                continue
+            if self.ended or self.available(offset) >= needed:
+                turn.set_result(None)
+            else:
+                self._waiters.append(waiter)

@@ -1,0 +1,62 @@
+"""Asking an origin again: back-off with jitter under a deadline, `Retry-After` honoured.
+
+The deadline counts time without progress, so a slow but moving transfer lives as long as it moves, and a dead
+origin fails a read in bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from proxy.errors import OriginUnavailable
+from proxy.metrics import ORIGIN_RETRIES
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`deadline_s`: how long without progress until the last error stands. Pauses double from first to longest."""
+
+    deadline_s: float = 30.0
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 5.0
+
+
+class Attempts:
+    """One operation's tries. `failed` sleeps before the next try, or raises the error when time is up."""
+
+    def __init__(self, policy: RetryPolicy, origin: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._policy = policy
+        self._origin = origin
+        self._clock = clock
+        self.progressed()
+
+    def progressed(self) -> None:
+        self._pause_s = self._policy.first_pause_s
+        self._give_up_at = self._clock() + self._policy.deadline_s
+
+    async def failed(self, error: OriginUnavailable) -> None:
+        pause_s = self._pause_s * random.uniform(0.5, 1.0)
+        if error.retry_after_s is not None:
+            pause_s = max(pause_s, error.retry_after_s)
+        if self._clock() + pause_s >= self._give_up_at:
+            raise error
+        self._pause_s = min(self._pause_s * 2, self._policy.longest_pause_s)
+        ORIGIN_RETRIES.labels(self._origin).inc()
+        await asyncio.sleep(pause_s)
+
+
+async def with_attempts(policy: RetryPolicy, origin: str, call: Callable[[], Awaitable[Result]]) -> Result:
+    """The call's result, tried again while the origin is unavailable and the deadline allows."""
+    attempts = Attempts(policy, origin)
+    while True:
+        try:
+            return await call()
+        except OriginUnavailable as error:
+            await attempts.failed(error)

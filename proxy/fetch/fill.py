@@ -1,0 +1,107 @@
+"""Bytes of one object version from its origin, whatever it takes: resumed where they broke off, tried again.
+
+`deliver` brings a span to any sink. `fill_block` brings one block to its writer: from where the fill starts to the
+block's end, then (if it started inside) from the block's beginning to the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from proxy.blocks import BlockWriter, ByteSink, Origin
+from proxy.errors import OriginUnavailable
+from proxy.fetch.attempts import Attempts, RetryPolicy
+from proxy.objects import ObjectVersion
+from proxy.ranges import ByteRange
+
+
+class _Counted:
+    """Passes bytes on and counts those that the sink has taken."""
+
+    def __init__(self, sink: ByteSink, attempts: Attempts) -> None:
+        self._sink = sink
+        self._attempts = attempts
+        self.taken_bytes = 0
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        length = len(data)
+        pending = self._sink.write(data)
+        if pending is not None:
+            return self._finish(pending, length)
+        self.taken_bytes += length
+        self._attempts.progressed()
+        return None
+
+    async def _finish(self, pending: Awaitable[None], length: int) -> None:
+        await pending
+        self.taken_bytes += length
+        self._attempts.progressed()
+
+
+async def deliver(
+    origin: Origin, origin_id: str, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy
+) -> None:
+    """Brings the span to the sink, in order, each byte once. Raises what a retry cannot mend."""
+    attempts = Attempts(policy, origin_id)
+    counted = _Counted(sink, attempts)
+    while counted.taken_bytes < span.length:
+        rest = ByteRange(span.start + counted.taken_bytes, span.end)
+        try:
+            await origin.read_range(version, rest, counted)
+        except OriginUnavailable as error:
+            await attempts.failed(error)
+        else:
+            assert counted.taken_bytes == span.length, "an origin returned without delivering the span"
+
+
+class WriterSink:
+    """Writes to a block, tells of its progress, and knows whether a write is still under way."""
+
+    def __init__(self, writer: BlockWriter, moved: Callable[[int, int], None]) -> None:
+        self._writer = writer
+        self._moved = moved
+        self._under_way: asyncio.Future[None] | None = None
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        pending = self._writer.write(data)
+        if pending is None:
+            self._moved(self._writer.start, self._writer.progress)
+            return None
+        self._under_way = asyncio.ensure_future(pending)
+        return self._finish(self._under_way)
+
+    async def _finish(self, under_way: asyncio.Future[None]) -> None:
+        await asyncio.shield(under_way)
+        self._under_way = None
+        self._moved(self._writer.start, self._writer.progress)
+
+    async def settle(self) -> None:
+        """Returns when no write is under way any more; a block's lock is given up only after that."""
+        while self._under_way is not None and not self._under_way.done():
+            try:
+                await asyncio.shield(asyncio.wait({self._under_way}))
+            except asyncio.CancelledError:
+                continue  # the write holds memory and lock: nothing may end before it
+        if self._under_way is not None and not self._under_way.cancelled():
+            self._under_way.exception()  # seen: the fill has failed for its own reason
+        self._under_way = None
+
+
+async def fill_block(
+    origin: Origin,
+    origin_id: str,
+    version: ObjectVersion,
+    block: ByteRange,
+    writer: BlockWriter,
+    sink: WriterSink,
+    policy: RetryPolicy,
+) -> None:
+    """Brings the rest of one block to its writer; a dead predecessor's progress is gone on from."""
+    while writer.progress < writer.length:
+        position = writer.start + writer.progress
+        if position < writer.length:
+            span = ByteRange(block.start + position, block.end)
+        else:
+            span = ByteRange(block.start + position - writer.length, block.start + writer.start)
+        await deliver(origin, origin_id, version, span, sink, policy)

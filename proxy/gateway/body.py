@@ -1,0 +1,145 @@
+"""A response's body: the pieces of a range, in order, each as soon as it is there.
+
+How it works.
+1. The window: while a reader takes bytes, the blocks ahead of it (inside its range, never beyond) are asked for too.
+   The window starts at the reader's own block and grows with what the reader has taken, so a reader that goes away
+   early leaves little behind and one that keeps up gets as many fills side by side as the limits allow.
+2. A block that the store can't hold is streamed through memory from the offset reached.
+3. The hold-back: when this body sends the object's last byte and the origin announced the object's checksum, the last
+   64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from proxy.blocks import Piece, block_span, blocks_of
+from proxy.errors import OriginUnavailable, StoreUnavailable
+from proxy.fetch.arrival import WAKE_BYTES
+from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.stream import stream_span
+from proxy.gateway.soundness import Soundness
+from proxy.gateway.supply import Supplied, Supply
+from proxy.metrics import UNCACHED_READS
+from proxy.objects import ObjectRecord
+from proxy.origin import Origin
+from proxy.ranges import ByteRange
+
+HOLD_BACK_BYTES = 64 << 10
+PIECE_BYTES_MAX = 512 << 10
+GROWTH_BYTES = 512 << 10  # the window grows by a block for so many bytes taken
+
+
+@dataclass(frozen=True, slots=True)
+class BodyParts:
+    """What every body of this process needs. `window_blocks_max`: most blocks asked for side by side by one reader."""
+
+    supply: Supply
+    soundness: Soundness
+    policy: RetryPolicy
+    block_bytes: int
+    window_blocks_max: int
+
+
+class Body:
+    """One read's bytes. Iterate `pieces()` once and aclose it."""
+
+    def __init__(self, parts: BodyParts, origin: Origin, record: ObjectRecord, span: ByteRange) -> None:
+        self._parts = parts
+        self._origin = origin
+        self._record = record
+        self._span = span
+        self._taken_bytes = 0
+        self._ahead: dict[int, asyncio.Task[Supplied]] = {}
+        whole_end = span.end == record.size_bytes and span.length > 0
+        self._hold_back = whole_end and parts.soundness.checkable(record)
+
+    async def pieces(self) -> AsyncGenerator[Piece | bytes, None]:
+        blocks = blocks_of(self._span, self._parts.block_bytes)
+        try:
+            for index in blocks:
+                async with aclosing(self._block(index, blocks)) as block:
+                    async for piece in block:
+                        yield piece
+                        self._taken_bytes += piece.length if isinstance(piece, Piece) else len(piece)
+        finally:
+            await self._release_ahead()
+
+    async def _block(self, index: int, blocks: range) -> AsyncGenerator[Piece | bytes, None]:
+        block = block_span(index, self._record.size_bytes, self._parts.block_bytes)
+        offset = max(self._span.start, block.start) - block.start
+        end = min(self._span.end, block.end) - block.start
+        supplied: Supplied | None = None
+        try:
+            supplied = await self._obtain(index, blocks, offset)
+            while offset < end:
+                at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
+                length = min(await self._wait(supplied, index, offset, at_least, end), end - offset, PIECE_BYTES_MAX)
+                piece = supplied.piece(offset, length)
+                self._look_ahead(index, blocks)
+                offset += length
+                yield piece
+            return
+        except StoreUnavailable:
+            UNCACHED_READS.labels("store").inc()
+        finally:
+            if supplied is not None:
+                self._parts.supply.release(self._record.version, supplied)
+        rest = ByteRange(block.start + offset, block.start + end)
+        stream = stream_span(self._origin, self._record.version, rest, self._parts.policy)
+        async with aclosing(stream):
+            async for chunk in stream:
+                yield chunk
+
+    async def _obtain(self, index: int, blocks: range, offset: int) -> Supplied:
+        self._look_ahead(index, blocks)
+        task = self._ahead.pop(index, None)
+        if task is None:
+            return await self._parts.supply.obtain(self._origin, self._record, index, offset)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self._ahead[index] = task  # ours was cancelled, perhaps: the release looks at it again
+            raise
+
+    async def _wait(self, supplied: Supplied, index: int, offset: int, at_least: int, end: int) -> int:
+        """How many bytes may be sent from `offset`, at least one."""
+        if supplied.available(offset) < at_least and supplied.arrival is not None:
+            await supplied.arrival.wait(offset, at_least)
+        last_block = index == (self._record.size_bytes - 1) // self._parts.block_bytes
+        if not (self._hold_back and last_block):
+            return supplied.available(offset)
+        held_from = max(0, supplied.block.length - HOLD_BACK_BYTES)
+        if offset < held_from:
+            return min(supplied.available(offset), held_from - offset)
+        await self._check(supplied)
+        return supplied.available(offset)
+
+    async def _check(self, supplied: Supplied) -> None:
+        """Lets the object's last bytes go, or ends the body short."""
+        if supplied.arrival is not None:
+            await supplied.arrival.wait_end()
+            await self._parts.supply.settle(self._record.version)
+        if await self._parts.soundness.check(self._record) is False:
+            raise OriginUnavailable(f"{self._record.version.key!r} failed its checksum")
+        self._hold_back = False
+
+    def _look_ahead(self, index: int, blocks: range) -> None:
+        window = min(1 + self._taken_bytes // GROWTH_BYTES, self._parts.window_blocks_max)
+        for ahead in range(index + 1, min(index + window, blocks.stop)):
+            if ahead not in self._ahead:
+                obtain = self._parts.supply.obtain(self._origin, self._record, ahead, 0)
+                self._ahead[ahead] = asyncio.get_running_loop().create_task(obtain)
+
+    async def _release_ahead(self) -> None:
+        """Takes back this reader's interest in the blocks it asked for and did not come to."""
+        while self._ahead:
+            _, task = self._ahead.popitem()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+            if not task.cancelled() and task.exception() is None:
+                self._parts.supply.release(self._record.version, task.result())

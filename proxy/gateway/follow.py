@@ -1,0 +1,109 @@
+"""Following the fills of other workers of this node.
+
+How it works. One poll for the whole worker (every 2 ms while anything is followed) reads the words of the followed
+blocks and moves their arrivals. Every 50 ms it also tries the lock: getting it means that the filler died or gave
+up; the writer then goes on from the filler's progress as a flight of our own, on the same arrival. A lock that is
+held with no progress for `stuck_s` (a stopped process) ends the arrival: its readers go on uncached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.blocks import BlockWriter
+from proxy.cache.store import Block
+from proxy.cache.words import BlockKind
+from proxy.errors import StoreUnavailable
+from proxy.fetch.arrival import Arrival
+from proxy.fetch.flight import Flights
+from proxy.objects import ObjectVersion
+
+POLL_S = 0.002
+TRY_LOCK_S = 0.05
+
+TakeOver = Callable[[BlockWriter, Arrival], None]
+
+
+@dataclass(slots=True)
+class _Followed:
+    version: ObjectVersion
+    block: Block
+    arrival: Arrival
+    take_over: TakeOver
+    moved_at: float
+    try_at: float
+
+
+class Followers:
+    def __init__(self, flights: Flights, *, stuck_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._flights = flights
+        self._stuck_s = stuck_s
+        self._clock = clock
+        self._followed: list[_Followed] = []
+        self._poll: asyncio.Task[None] | None = None
+
+    def follow(self, version: ObjectVersion, block: Block, take_over: TakeOver) -> Arrival:
+        """An arrival that moves as the other worker's fill does; `take_over` launches ours when that one is gone."""
+        state = block.state()
+        arrival = Arrival(block.length)
+        if state.kind is BlockKind.FILLING:
+            arrival.move(state.start, state.progress)
+        now = self._clock()
+        self._flights.follow(version, block.index, arrival)
+        self._followed.append(_Followed(version, block, arrival, take_over, now, now + TRY_LOCK_S))
+        if self._poll is None:
+            self._poll = asyncio.get_running_loop().create_task(self._poll_words(), name="follow")
+        return arrival
+
+    async def _poll_words(self) -> None:
+        while self._followed:
+            await asyncio.sleep(POLL_S)
+            now = self._clock()
+            self._followed = [followed for followed in self._followed if not self._look(followed, now)]
+        self._poll = None
+
+    def _look(self, followed: _Followed, now: float) -> bool:
+        """Moves one arrival; True when it needs no more following."""
+        block, arrival = followed.block, followed.arrival
+        state = block.state()
+        if state.kind is BlockKind.PRESENT:
+            self._flights.forget(followed.version, block.index)
+            arrival.publish()
+            return True
+        if block.retired:
+            return self._give_up(followed, "its segment was retired")
+        if state.kind is BlockKind.FILLING and (state.start, state.progress) != (arrival.start, arrival.progress):
+            followed.moved_at = now
+            # A filler that has written all of it has not published it yet.
+            arrival.move(state.start, min(state.progress, block.length - 1))
+        if now >= followed.try_at:
+            followed.try_at = now + TRY_LOCK_S
+            return self._try_lock(followed, now)
+        return False
+
+    def _try_lock(self, followed: _Followed, now: float) -> bool:
+        if followed.arrival.interest == 0:
+            self._flights.forget(followed.version, followed.block.index)
+            followed.arrival.fail(StoreUnavailable("nobody waits for this block any more"))
+            return True
+        writer = followed.block.reserve(0)
+        if writer is not None:
+            self._flights.forget(followed.version, followed.block.index)
+            followed.take_over(writer, followed.arrival)
+            return True
+        if now - followed.moved_at > self._stuck_s and not followed.block.retired:
+            return self._give_up(followed, "the worker that fills it does not move")
+        return False
+
+    def _give_up(self, followed: _Followed, why: str) -> bool:
+        self._flights.forget(followed.version, followed.block.index)
+        followed.arrival.fail(StoreUnavailable(f"block {followed.block.index}: {why}"))
+        return True
+
+    async def aclose(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.wait({self._poll})

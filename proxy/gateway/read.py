@@ -1,0 +1,198 @@
+"""GetObject and HeadObject in engine words: which version, do the conditions hold, which bytes, from where.
+
+How it works.
+1. The key's record is resolved (`versions`), the conditions and the range are decided against it, once for all
+   dialects. A verdict that a stale record could have got wrong (412, 416) is given only after the origin was asked.
+2. `peek`: all blocks present, checked in this run, their segments open: the pieces are there at once.
+3. Else a `Body` supplies them. Its first piece is awaited here: when the origin turns out to hold another version and
+   nothing has been sent yet, the read starts over with the new one, `RESTARTS` times at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from proxy.blocks import Piece, blocks_of
+from proxy.cache.store import Store
+from proxy.conditions import Verdict
+from proxy.errors import InvalidRequest, Overloaded, PreconditionFailed, RangeNotSatisfiable, VersionChanged
+from proxy.fetch.attempts import with_attempts
+from proxy.fetch.flight import Flights
+from proxy.fetch.stream import stream_span
+from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
+from proxy.gateway.body import Body, BodyParts
+from proxy.gateway.routes import BucketRoute, Routes
+from proxy.gateway.versions import Resolved, Versions
+from proxy.metrics import UNCACHED_READS
+from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.origin import PartSpan
+from proxy.ranges import ByteRange
+
+RESTARTS = 3
+PEEK_BLOCKS_MAX = 64  # beyond that a body looks at its blocks one by one, as it comes to them
+CHECKED_RECORDS_MAX = 1024
+
+
+class Gateway:
+    """What the surfaces ask. Build one in each worker; all calls belong to its event loop."""
+
+    def __init__(self, routes: Routes, versions: Versions, store: Store, flights: Flights, parts: BodyParts) -> None:
+        self._routes = routes
+        self._versions = versions
+        self._store = store
+        self._flights = flights
+        self._parts = parts
+        self._background: set[asyncio.Task[object]] = set()
+        self._unchecked: dict[bytes, ObjectRecord] = {}  # records whose fills may complete an object
+        flights.settled = self._check_object
+
+    def route(self, bucket: str) -> BucketRoute:
+        """Raises NotFound for a bucket that no rule covers."""
+        return self._routes.route(bucket)
+
+    @property
+    def routes(self) -> Routes:
+        return self._routes
+
+    async def read(self, request: ReadObject) -> ReadAnswer:
+        """Raises the errors of `proxy.errors`; what it returns can be sent."""
+        route = self.route(request.name.bucket)
+        revalidate = request.revalidate
+        for _ in range(RESTARTS):
+            resolved = await self._versions.resolve(route, request.name, revalidate=revalidate)
+            try:
+                answer = await self._decide(route, request, resolved)
+            except (PreconditionFailed, RangeNotSatisfiable):
+                if resolved.asked or resolved.stale:
+                    raise
+                revalidate = True
+                continue
+            if answer.not_modified or request.head_only:
+                answer.cache = CacheStatus.STALE if resolved.stale else await self._head_status(answer)
+                return answer
+            try:
+                await self._open(route, resolved, answer)
+            except VersionChanged:
+                self._versions.forget(route.object_key(request.name))
+                revalidate = True
+                continue
+            return answer
+        raise Overloaded("the object changes faster than it can be read")
+
+    async def _decide(self, route: BucketRoute, request: ReadObject, resolved: Resolved) -> ReadAnswer:
+        """Conditions first, then the range: RFC 9110 section 13.2.2."""
+        record, conditions = resolved.record, request.conditions
+        answer = ReadAnswer(record, CacheStatus.MISS)
+        verdict = conditions.evaluate(record.etag, record.last_modified_s)
+        if verdict is Verdict.FAILED:
+            raise PreconditionFailed(conditions.failed_name())
+        if verdict is Verdict.NOT_MODIFIED:
+            answer.not_modified = True
+        elif request.part_number is not None:
+            answer.part = await self._part(route, record, request.part_number)
+            answer.span = answer.part.span
+        elif request.range is not None and conditions.range_applies(record.etag, record.last_modified_s):
+            answer.span = request.range.resolve(record.size_bytes)
+        return answer
+
+    async def _part(self, route: BucketRoute, record: ObjectRecord, number: int) -> PartSpan:
+        async def ask() -> PartSpan:
+            return await route.origin.head_part(record, number)
+
+        part = await with_attempts(self._parts.policy, route.origin.id, ask)
+        if part.span.end > record.size_bytes:
+            raise InvalidRequest("InvalidPartNumber", f"part {number} lies beyond the object's end")
+        return part
+
+    async def _head_status(self, answer: ReadAnswer) -> CacheStatus:
+        span = answer.span or ByteRange(0, answer.record.size_bytes)
+        return await self._status(answer.record, span)
+
+    async def _open(self, route: BucketRoute, resolved: Resolved, answer: ReadAnswer) -> None:
+        """Gives the answer its body and its X-Cache. Raises VersionChanged only while nothing has been sent."""
+        record = resolved.record
+        span = answer.span or ByteRange(0, record.size_bytes)
+        if span.length == 0:
+            answer.cache, answer.body = CacheStatus.HIT, _nothing()
+        elif not record.cacheable or self._parts.soundness.hopeless(record):
+            UNCACHED_READS.labels("sum_mismatch" if record.cacheable else "uncacheable").inc()
+            answer.cache = CacheStatus.BYPASS
+            answer.body = await _begun(stream_span(route.origin, record.version, span, self._parts.policy))
+        else:
+            pieces = self._peek(record, span)
+            if pieces is not None:
+                answer.cache, answer.body = CacheStatus.HIT, _given(pieces)
+            else:
+                answer.cache = await self._status(record, span)
+                self._watch(record)
+                answer.body = await _begun(Body(self._parts, route.origin, record, span).pieces())
+        if resolved.stale:
+            answer.cache = CacheStatus.STALE
+
+    def _peek(self, record: ObjectRecord, span: ByteRange) -> list[Piece] | None:
+        if len(blocks_of(span, self._parts.block_bytes)) > PEEK_BLOCKS_MAX:
+            return None
+        if span.end == record.size_bytes and self._parts.soundness.checkable(record):
+            return None
+        return self._store.peek(record.version, span)
+
+    async def _status(self, record: ObjectRecord, span: ByteRange) -> CacheStatus:
+        if not record.cacheable:
+            return CacheStatus.BYPASS
+        if span.length == 0:
+            return CacheStatus.HIT
+        present, total = await self._parts.supply.presence(record.version, span)
+        if present == total:
+            return CacheStatus.HIT
+        return CacheStatus.PARTIAL if present else CacheStatus.MISS
+
+    def _watch(self, record: ObjectRecord) -> None:
+        """Remembers the record so that the object's checksum is compared when its last fill ends."""
+        if self._parts.soundness.checkable(record) and len(self._unchecked) < CHECKED_RECORDS_MAX:
+            self._unchecked[record.version.digest] = record
+
+    def _check_object(self, version: ObjectVersion) -> None:
+        record = self._unchecked.pop(version.digest, None)
+        if record is None or not self._parts.soundness.checkable(record):
+            return
+        check = asyncio.get_running_loop().create_task(self._parts.soundness.check(record))
+        self._background.add(check)
+        check.add_done_callback(self._background.discard)
+
+    async def aclose(self) -> None:
+        await self._flights.aclose()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+
+async def _nothing() -> AsyncIterator[Piece | bytes]:
+    return
+    yield b""
+
+
+async def _given(pieces: list[Piece]) -> AsyncIterator[Piece | bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def _begun(
+    body: AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None],
+) -> AsyncIterator[Piece | bytes]:
+    """The same body, its first piece already there."""
+    try:
+        first = await anext(body)
+    except BaseException:
+        await body.aclose()
+        raise
+    return _resumed(first, body)
+
+
+async def _resumed(
+    first: Piece | bytes, body: AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
+) -> AsyncGenerator[Piece | bytes, None]:
+    try:
+        yield first
+        async for piece in body:
+            yield piece
+    finally:
+        await body.aclose()

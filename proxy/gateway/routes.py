@@ -1,0 +1,90 @@
+"""Which origin a client's bucket stands for, and under what rules its objects are served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from proxy.errors import NotFound
+from proxy.objects import ObjectKey, ObjectName
+from proxy.origin import Origin
+
+
+class Consistency(Enum):
+    """How long a key's record may be used without asking the origin."""
+
+    IMMUTABLE = "immutable"  # for ever, once known
+    TTL = "ttl"  # for `ttl_s` since the origin's last word
+    STRONG = "strong"  # never: each read asks
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRoute:
+    """A bucket as clients name it. Times are seconds; `negative_ttl_s` 0 means "not found" is never kept.
+
+    `stale_if_error_s`: how much longer than its freshness a record may be served while the origin is down.
+    """
+
+    name: str
+    origin: Origin
+    real_bucket: str
+    writes_through: bool
+    consistency: Consistency = Consistency.TTL
+    ttl_s: float = 60.0
+    stale_if_error_s: float = 0.0
+    negative_ttl_s: float = 0.0
+
+    def object_key(self, name: ObjectName) -> ObjectKey:
+        return ObjectKey(self.origin.id, self.real_bucket, name.key, name.version_id)
+
+    def fresh(self, checked_at_s: float, now_s: float) -> bool:
+        """Whether a record checked then may be used now. A clock that was set back makes it due."""
+        if self.consistency is Consistency.IMMUTABLE:
+            return True
+        return self.consistency is Consistency.TTL and 0 <= now_s - checked_at_s < self.ttl_s
+
+    def usable_on_error(self, checked_at_s: float, now_s: float) -> bool:
+        lifetime_s = self.ttl_s if self.consistency is Consistency.TTL else 0.0
+        return now_s - checked_at_s < lifetime_s + self.stale_if_error_s
+
+
+@dataclass(frozen=True, slots=True)
+class WildcardRoute:
+    """The rules for every bucket that has none of its own; the real name is the client's."""
+
+    origin: Origin
+    writes_through: bool
+    consistency: Consistency = Consistency.TTL
+    ttl_s: float = 60.0
+    stale_if_error_s: float = 0.0
+    negative_ttl_s: float = 0.0
+
+    def named(self, bucket: str) -> BucketRoute:
+        return BucketRoute(
+            name=bucket,
+            origin=self.origin,
+            real_bucket=bucket,
+            writes_through=self.writes_through,
+            consistency=self.consistency,
+            ttl_s=self.ttl_s,
+            stale_if_error_s=self.stale_if_error_s,
+            negative_ttl_s=self.negative_ttl_s,
+        )
+
+
+class Routes:
+    """Named buckets first, then the wildcard."""
+
+    def __init__(self, named: Mapping[str, BucketRoute], wildcard: WildcardRoute | None = None) -> None:
+        self.named = dict(named)
+        self.wildcard = wildcard
+
+    def route(self, bucket: str) -> BucketRoute:
+        """Raises NotFound for a bucket that no rule covers."""
+        route = self.named.get(bucket)
+        if route is not None:
+            return route
+        if self.wildcard is None:
+            raise NotFound("bucket", bucket)
+        return self.wildcard.named(bucket)

@@ -1,0 +1,76 @@
+"""Whether an object's bytes on disk are the object: its checksum, combined from those of its blocks.
+
+How it works. When all blocks are there, their sums combine into the whole object's, which is compared with the one
+that the origin announced (a full-object CRC32C, CRC32 or CRC64NVME). A version found sound is remembered for this
+process. A mismatch discards what the disk holds, so that it is fetched again; the second one for the same version
+makes it uncacheable here: then it is not the disk that is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from cachetools import LRUCache
+
+from proxy.cache.store import Store
+from proxy.metrics import CHECKSUM_FAILURES
+from proxy.objects import ObjectRecord, SumKind
+from proxy.threads import Threads
+
+log = logging.getLogger(__name__)
+
+
+class Soundness:
+    def __init__(self, store: Store, threads: Threads, *, versions_max: int = 100_000) -> None:
+        self._store = store
+        self._threads = threads
+        self._sound: LRUCache[bytes, bool] = LRUCache(versions_max)
+        self._mismatches: LRUCache[bytes, int] = LRUCache(versions_max)
+        self._checks: dict[bytes, asyncio.Task[bool | None]] = {}
+
+    def checkable(self, record: ObjectRecord) -> bool:
+        """Whether a check can still tell anything: there is a sum, and it has not been found right already."""
+        return bool(record.sums) and record.version.digest not in self._sound
+
+    def hopeless(self, record: ObjectRecord) -> bool:
+        """Whether this version failed twice: serve it uncached."""
+        return self._mismatches.get(record.version.digest, 0) >= 2
+
+    async def check(self, record: ObjectRecord) -> bool | None:
+        """True: the sums agree. False: they don't, and the disk's copy is discarded. None: some block is missing."""
+        if not self.checkable(record):
+            return True
+        digest = record.version.digest
+        check = self._checks.get(digest)
+        if check is None:
+            check = asyncio.get_running_loop().create_task(self._compare(record))
+            self._checks[digest] = check
+            check.add_done_callback(lambda done: self._checks.pop(digest, None))
+        return await asyncio.shield(check)
+
+    async def _compare(self, record: ObjectRecord) -> bool | None:
+        kind, announced = _best(record)
+        version = record.version
+        combined = await self._threads.run(self._store.combined_sum, version, kind)
+        if combined is None:
+            return None
+        if combined == announced:
+            self._sound[version.digest] = True
+            return True
+        CHECKSUM_FAILURES.labels("object").inc()
+        self._mismatches[version.digest] = self._mismatches.get(version.digest, 0) + 1
+        if self.hopeless(record):
+            log.error("%s %s failed its %s twice; it is served uncached", version.key, version.validator, kind.value)
+        else:
+            log.warning("%s %s failed its %s; it is fetched again", version.key, version.validator, kind.value)
+        await self._threads.run(self._store.discard, version)
+        return False
+
+
+def _best(record: ObjectRecord) -> tuple[SumKind, int]:
+    """The sum to compare: crc32c is always kept; another only where it was announced before the fill."""
+    for kind, value in record.sums:
+        if kind is SumKind.CRC32C:
+            return kind, value
+    return record.sums[0]

@@ -1,0 +1,154 @@
+"""One block for one reader: found on disk, joined in flight, or begun.
+
+How it works. `obtain` repeats these steps until one of them settles the matter; between 2 and 5 there is no await, so
+this process starts one flight for a block at most.
+1. Open the block's segment (a thread, the first time). No room or a broken disk: the reader goes on uncached.
+2. An arrival of this process: join it.
+3. Present and checked in this run: take it. Present from another run: check it first, in a thread; a damaged one has
+   retired its segment, so start over with a new one.
+4. Reserve the block (a lock between processes): launch a flight.
+5. Another worker holds it: follow that worker's progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from proxy.blocks import BlockWriter, Origin, Piece, block_span, blocks_of
+from proxy.cache.store import Block, Store
+from proxy.cache.words import BlockKind
+from proxy.errors import StoreUnavailable
+from proxy.fetch.arrival import Arrival
+from proxy.fetch.flight import Flights
+from proxy.gateway.follow import Followers
+from proxy.metrics import CHECKSUM_FAILURES
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.ranges import ByteRange
+from proxy.threads import Threads
+
+log = logging.getLogger(__name__)
+
+TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
+
+
+@dataclass(slots=True)
+class Supplied:
+    """A block that is on disk (`arrival` None) or on its way there. `release` it when done."""
+
+    block: Block
+    arrival: Arrival | None
+
+    def available(self, offset: int) -> int:
+        if self.arrival is None:
+            return self.block.length - offset
+        return self.arrival.available(offset)
+
+    def piece(self, offset: int, length: int) -> Piece:
+        return self.block.piece(offset, length)
+
+
+class Supply:
+    def __init__(self, store: Store, flights: Flights, followers: Followers, threads: Threads) -> None:
+        self._store = store
+        self._flights = flights
+        self._followers = followers
+        self._threads = threads
+        self._checks: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
+
+    async def obtain(self, origin: Origin, record: ObjectRecord, index: int, offset: int) -> Supplied:
+        """The block, with this reader's interest taken. Raises StoreUnavailable: read on uncached."""
+        version = record.version
+        for _ in range(TRIES):
+            block = self._store.peek_block(version, index)
+            if block is None:
+                block = await self._threads.run(self._open, version, index, second_sums(record))
+            arrival = self._flights.find(version, index)
+            if arrival is None:
+                state = block.state()
+                if state.kind is BlockKind.PRESENT:
+                    if state.verified:
+                        return Supplied(block, None)
+                    await self._check(version, block)
+                    continue
+                arrival = self._begin(origin, version, block, offset)
+            if arrival is not None:
+                arrival.interest += 1
+                return Supplied(block, arrival)
+        raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
+
+    def release(self, version: ObjectVersion, supplied: Supplied) -> None:
+        if supplied.arrival is not None:
+            self._flights.release(version, supplied.block.index, supplied.arrival)
+            supplied.arrival = None
+
+    async def settle(self, version: ObjectVersion) -> None:
+        """Returns when every block whose bytes are all there is published (or its fill has failed)."""
+        for arrival in self._flights.finishing(version):
+            with contextlib.suppress(Exception):
+                await arrival.wait_end()
+
+    async def presence(self, version: ObjectVersion, span: ByteRange) -> tuple[int, int]:
+        """How many of the range's blocks are on this disk, and how many it has."""
+        return await self._threads.run(self._count_present, version, span)
+
+    def _count_present(self, version: ObjectVersion, span: ByteRange) -> tuple[int, int]:
+        blocks = blocks_of(span, self._store.block_bytes)
+        present = 0
+        for index in blocks:
+            block = self._store.open_block(version, index, create=False)
+            present += block is not None and block.state().kind is BlockKind.PRESENT
+        return present, len(blocks)
+
+    def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> Arrival | None:
+        """A flight of our own, or another worker's followed; None: look again."""
+        del offset  # a fill starts at its block's beginning
+        writer = block.reserve(0)
+        if writer is not None:
+            return self.launch(origin, version, block, writer, None)
+        if block.retired or block.state().kind is BlockKind.PRESENT:
+            return None
+
+        def take_over(writer: BlockWriter, arrival: Arrival) -> None:
+            self.launch(origin, version, block, writer, arrival)
+
+        return self._followers.follow(version, block, take_over)
+
+    def launch(
+        self, origin: Origin, version: ObjectVersion, block: Block, writer: BlockWriter, arrival: Arrival | None
+    ) -> Arrival:
+        span = block_span(block.index, version.size_bytes, self._store.block_bytes)
+        prepare = None
+        if writer.progress:
+
+            async def prepare() -> None:
+                await self._threads.run(writer.read_back)
+
+        return self._flights.launch(origin, version, block.index, span, writer, arrival, prepare)
+
+    def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
+        block = self._store.open_block(version, index, create=True, sums=sums)
+        assert block is not None, "create=True opens or raises"
+        return block
+
+    async def _check(self, version: ObjectVersion, block: Block) -> None:
+        """Checks a block of an earlier run, once for all readers; a damaged one retires its segment."""
+        key = (version.digest, block.index)
+        check = self._checks.get(key)
+        if check is None:
+            check = asyncio.get_running_loop().create_task(self._threads.run(block.verify))
+            self._checks[key] = check
+            check.add_done_callback(lambda done: self._checks.pop(key, None))
+        if not await asyncio.shield(check):
+            CHECKSUM_FAILURES.labels("block").inc()
+            log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
+
+
+def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:
+    """Checksums to keep beside crc32c, so that the object's can be compared at its end."""
+    kinds = [kind for kind, _ in record.sums]
+    if SumKind.CRC32C in kinds:
+        return ()
+    return tuple(kinds[:1])

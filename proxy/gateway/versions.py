@@ -1,0 +1,199 @@
+"""Which version of a key is current: memory, then the disk's record, then the origin.
+
+How it works.
+1. A record in memory holds the key's token of the moment before it was looked up. Whoever invalidates the key, in any
+   process, stores another token; so one compare of integers tells that the record is out.
+2. A look-up is a task of its own, one for each key; it reads the token, then the disk's record, then (when that is
+   due) asks the origin with one HEAD. What it finds is installed only if the token is still the one read first.
+3. A request joins a look-up only if no invalidation lies between them. Where the answer must be of after the
+   request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began after it.
+4. When the origin is down, a due record goes on being served for `stale_if_error`, and the origin is asked again
+   only every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cachetools import LRUCache
+
+from proxy.errors import NotFound, OriginUnavailable
+from proxy.fetch.attempts import RetryPolicy, with_attempts
+from proxy.gateway.routes import BucketRoute, Consistency
+from proxy.metrics import STALE_SERVED
+from proxy.objects import ObjectKey, ObjectName, ObjectRecord
+from proxy.threads import Threads
+
+_ONCE = RetryPolicy(deadline_s=0.0)  # where a stale record can be served, nobody waits for a dead origin
+DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
+
+
+class Tokens(Protocol):
+    def peek(self, key: ObjectKey) -> int: ...
+
+
+class Records(Protocol):
+    def read(self, key: ObjectKey) -> ObjectRecord | None: ...
+
+    def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool: ...
+
+    def remove(self, key: ObjectKey) -> None: ...
+
+
+@dataclass(slots=True)
+class Resolved:
+    """A key's record; `stale` when the origin could not be asked, `asked` when it was, for this very request."""
+
+    record: ObjectRecord
+    stale: bool = False
+    asked: bool = False
+
+
+@dataclass(slots=True)
+class _Known:
+    token: int
+    record: ObjectRecord | None  # None: the origin said "not found"
+    checked_at_s: float
+    down_until_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _LookUp:
+    token: int
+    began: int
+    task: asyncio.Task[Resolved]
+
+
+class Versions:
+    """`clock` is Unix time in seconds."""
+
+    def __init__(
+        self,
+        records: Records,
+        tokens: Tokens,
+        policy: RetryPolicy,
+        *,
+        threads: Threads,
+        keys_max: int = 100_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._records = records
+        self._tokens = tokens
+        self._policy = policy
+        self._threads = threads
+        self._clock = clock
+        self._known: LRUCache[bytes, _Known] = LRUCache(keys_max)
+        self._look_ups: dict[bytes, _LookUp] = {}
+        self._arrivals = 0
+
+    def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
+        """The record, if it is known in memory and fresh. Costs a dict look-up and one compare."""
+        known = self._valid(key)
+        if known is None or known.record is None or not route.fresh(known.checked_at_s, self._clock()):
+            return None
+        return known.record
+
+    async def resolve(self, route: BucketRoute, name: ObjectName, *, revalidate: bool = False) -> Resolved:
+        """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+        key = route.object_key(name)
+        if not revalidate:
+            record = self.peek(route, key)
+            if record is not None:
+                return Resolved(record)
+            self._check_negative(route, key)
+        return await self._look_up(route, key, after_arrival=revalidate or route.consistency is Consistency.STRONG)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Drops what memory knows; the next request reads the disk's record."""
+        self._known.pop(key.digest, None)
+
+    def _valid(self, key: ObjectKey) -> _Known | None:
+        known = self._known.get(key.digest)
+        if known is None or known.token != self._tokens.peek(key):
+            return None
+        return known
+
+    def _check_negative(self, route: BucketRoute, key: ObjectKey) -> None:
+        known = self._valid(key)
+        if known is not None and known.record is None and self._clock() - known.checked_at_s < route.negative_ttl_s:
+            raise NotFound("key", key.key)
+
+    async def _look_up(self, route: BucketRoute, key: ObjectKey, *, after_arrival: bool) -> Resolved:
+        self._arrivals += 1
+        arrived = self._arrivals
+        while True:
+            current = self._look_ups.get(key.digest)
+            if current is None:
+                current = self._start(route, key, skip_fresh=after_arrival)
+            elif current.token != self._tokens.peek(key) or (after_arrival and current.began < arrived):
+                await asyncio.wait({current.task})
+                continue
+            return await asyncio.shield(current.task)
+
+    def _start(self, route: BucketRoute, key: ObjectKey, *, skip_fresh: bool) -> _LookUp:
+        token = self._tokens.peek(key)
+        self._arrivals += 1
+        task = asyncio.get_running_loop().create_task(self._find(route, key, token, skip_fresh))
+        look_up = _LookUp(token, self._arrivals, task)
+        self._look_ups[key.digest] = look_up
+        task.add_done_callback(lambda done: self._ended(key, look_up))
+        return look_up
+
+    def _ended(self, key: ObjectKey, look_up: _LookUp) -> None:
+        if self._look_ups.get(key.digest) is look_up:
+            del self._look_ups[key.digest]
+        if not look_up.task.cancelled():
+            look_up.task.exception()  # seen, also where every waiter has gone
+
+    async def _find(self, route: BucketRoute, key: ObjectKey, token: int, skip_fresh: bool) -> Resolved:
+        known = self._valid(key)
+        record = await self._newest(key, known)
+        if record is not None:
+            if not skip_fresh and route.fresh(record.checked_at_s, self._clock()):
+                self._known[key.digest] = _Known(token, record, record.checked_at_s)
+                return Resolved(record)
+            usable = route.usable_on_error(record.checked_at_s, self._clock())
+            if usable and known is not None and self._clock() < known.down_until_s:
+                return self._stale(record)
+        else:
+            usable = False
+        try:
+            return await self._ask(route, key, token, self._policy if not usable else _ONCE)
+        except OriginUnavailable:
+            if record is None or not usable:
+                raise
+            self._known[key.digest] = _Known(token, record, record.checked_at_s, self._clock() + DOWN_PAUSE_S)
+            return self._stale(record)
+        except NotFound:
+            await self._threads.run(self._records.remove, key)
+            if route.negative_ttl_s > 0:
+                self._known[key.digest] = _Known(self._tokens.peek(key), None, self._clock())
+            raise
+
+    async def _newest(self, key: ObjectKey, known: _Known | None) -> ObjectRecord | None:
+        """The disk's record, or memory's where that is newer: another worker may have asked the origin since."""
+        record = await self._threads.run(self._records.read, key)
+        remembered = known.record if known is not None else None
+        if remembered is None or (record is not None and record.checked_at_s >= remembered.checked_at_s):
+            return record
+        return remembered
+
+    def _stale(self, record: ObjectRecord) -> Resolved:
+        STALE_SERVED.inc()
+        return Resolved(record, stale=True)
+
+    async def _ask(self, route: BucketRoute, key: ObjectKey, token: int, policy: RetryPolicy) -> Resolved:
+        asked_at_s = self._clock()
+
+        async def ask() -> ObjectRecord:
+            return await route.origin.head(key.bucket, key.key, key.version_id)
+
+        record = await with_attempts(policy, route.origin.id, ask)
+        record = replace(record, checked_at_s=asked_at_s)
+        if record.cacheable and await self._threads.run(self._records.install, key, record, token):
+            self._known[key.digest] = _Known(token, record, asked_at_s)
+        return Resolved(record, asked=True)
