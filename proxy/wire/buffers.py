@@ -1,0 +1,36 @@
+"""The memory that bytes are received into.
+
+How it works. Receiving is one synchronous step in every event loop: get the buffer, fill it, hand it to the
+protocol. So all connections of a client share one buffer, which stays in the processor's cache; memory does not grow
+with the number of connections. Only a sink that is not done at once keeps its buffer: that one is taken out of
+circulation and a spare takes its place. It comes back when the sink is done. If the wait for the sink is cancelled
+or fails, somebody (a writer thread) may still read the buffer: then it is forgotten, and never comes back.
+"""
+
+from __future__ import annotations
+
+MAX_SPARE_BUFFERS = 16  # kept for the next slow sinks; more are given to the allocator
+
+
+class ReceiveBuffers:
+    """One thread's: whoever gets `current` must fill and use it before anybody else runs."""
+
+    def __init__(self, buffer_bytes: int) -> None:
+        if buffer_bytes < 1:
+            raise ValueError(f"a receive buffer of {buffer_bytes} bytes")
+        self._buffer_bytes = buffer_bytes
+        self._spare: list[memoryview] = []
+        self.current = self._make()
+
+    def lend(self) -> memoryview:
+        """Take `current` out of circulation and return it."""
+        lent = self.current
+        self.current = self._spare.pop() if self._spare else self._make()
+        return lent
+
+    def give_back(self, lent: memoryview) -> None:
+        if len(self._spare) < MAX_SPARE_BUFFERS:
+            self._spare.append(lent)
+
+    def _make(self) -> memoryview:
+        return memoryview(bytearray(self._buffer_bytes))

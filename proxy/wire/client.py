@@ -1,0 +1,118 @@
+"""The client: one GET at a time on each connection, as many connections as there are callers."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+
+from proxy.blocks import ByteSink
+from proxy.wire.buffers import ReceiveBuffers
+from proxy.wire.connect import open_connection
+from proxy.wire.connection import Connection, ExchangeLimits
+from proxy.wire.endpoint import Endpoint
+from proxy.wire.errors import ConnectFailed, ConnectionBroken, WireError
+from proxy.wire.head import ResponseHead
+from proxy.wire.pool import ConnectionPool
+from proxy.wire.request import render_request
+from proxy.wire.response import Response, ResponseReader
+from proxy.wire.tls import make_tls_context
+
+
+class WireClient:
+    """Belongs to one event loop. Limits are the callers': this client opens what it is asked for.
+
+    `max_idle_per_endpoint` and `idle_timeout_s`: connections kept for reuse (S3 closes idle ones after some 20 s).
+    `connect_timeout_s`: for name and TCP together; `tls_timeout_s`: for the handshake; `head_timeout_s`: from the
+    request to the whole head; `read_timeout_s`: for the next byte of a body, the sink's own time not counted.
+    `buffer_bytes`: the most that one receive takes and one `write` of the sink gets.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_idle_per_endpoint: int = 64,
+        connect_timeout_s: float = 5.0,
+        tls_timeout_s: float = 5.0,
+        head_timeout_s: float = 30.0,
+        read_timeout_s: float = 30.0,
+        idle_timeout_s: float = 15.0,
+        ssl_context: ssl.SSLContext | None = None,
+        buffer_bytes: int = 256 << 10,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._tls_timeout_s = tls_timeout_s
+        self._limits = ExchangeLimits(head_timeout_s, read_timeout_s)
+        self._tls_context = ssl_context
+        self._buffers = ReceiveBuffers(buffer_bytes)
+        self._pool = ConnectionPool(max_idle_per_endpoint=max_idle_per_endpoint, idle_timeout_s=idle_timeout_s)
+        self._connections: set[Connection] = set()
+        self._closed = False
+
+    async def get(
+        self,
+        endpoint: Endpoint,
+        target: bytes,
+        headers: Sequence[tuple[str, str]],
+        accept: Callable[[ResponseHead], ByteSink | None],
+    ) -> Response:
+        """One GET request. `target` goes out byte for byte; `Host` is added unless `headers` name one.
+
+        When the head has come, `accept` decides at once who gets the body: a sink, or None for "not wanted", which
+        collects up to 64 KiB of it into the response. Whatever `accept` or the sink raise comes out here.
+        There is no retry but one: a kept connection that the peer closed before any byte of the response came is
+        replaced by a fresh one. Raises a WireError; ValueError for a target or header that must not be sent.
+        After `get` has returned or raised, or was cancelled, the sink is not called any more.
+        """
+        request = render_request(endpoint.authority, target, headers)
+        if self._closed:
+            raise ConnectFailed("this client is closed")
+        kept = self._pool.take(endpoint)
+        if kept is not None:
+            reader = ResponseReader(accept)
+            try:
+                return await self._exchange(kept, request, reader)
+            except ConnectionBroken:
+                if reader.started or self._closed:
+                    raise
+        return await self._exchange(await self._connect(endpoint), request, ResponseReader(accept))
+
+    async def _exchange(self, connection: Connection, request: bytes, reader: ResponseReader) -> Response:
+        try:
+            await connection.exchange(request, reader)
+        except WireError:
+            if not reader.collecting:
+                raise  # else the status is known, and nobody wanted the body
+        if connection.usable and not self._closed:
+            self._pool.put(connection)
+        return reader.response()
+
+    async def _connect(self, endpoint: Endpoint) -> Connection:
+        connection = await open_connection(
+            endpoint,
+            self._buffers,
+            self._limits,
+            tls_context=self._context() if endpoint.tls else None,
+            connect_timeout_s=self._connect_timeout_s,
+            tls_timeout_s=self._tls_timeout_s,
+        )
+        self._connections.add(connection)
+        connection.lost.add_done_callback(lambda _: self._connections.discard(connection))
+        if self._closed:
+            connection.close()
+            raise ConnectFailed("this client was closed while it connected")
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls_context is None:
+            self._tls_context = make_tls_context()
+        return self._tls_context
+
+    async def aclose(self) -> None:
+        """Close every connection; a `get` that is under way raises ConnectionBroken."""
+        self._closed = True
+        self._pool.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.close()
+        await asyncio.gather(*(connection.lost for connection in connections))

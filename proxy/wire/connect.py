@@ -1,0 +1,138 @@
+"""Makes connections: looks the name up, tries its addresses, agrees on TLS.
+
+How it works (a simple form of RFC 8305, "Happy Eyeballs"). The addresses of each family are shuffled, because a big
+store's name has several and load should spread over them; then the families alternate, the resolver's favourite
+first. Attempts start one after the other, the next when the last has failed or `STAGGER_S` after it began; the first
+that succeeds wins and the others are given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+from proxy.wire.buffers import ReceiveBuffers
+from proxy.wire.connection import Connection, ExchangeLimits
+from proxy.wire.endpoint import Endpoint
+from proxy.wire.errors import ConnectFailed, TimedOut
+
+STAGGER_S = 0.25  # RFC 8305 section 5 recommends it
+
+Address = tuple[socket.AddressFamily, Any]  # a family and what `connect` takes there
+
+
+async def open_connection(
+    endpoint: Endpoint,
+    buffers: ReceiveBuffers,
+    limits: ExchangeLimits,
+    *,
+    tls_context: ssl.SSLContext | None,
+    connect_timeout_s: float,
+    tls_timeout_s: float,
+) -> Connection:
+    """A usable connection; `tls_context` is None for plain TCP. Raises ConnectFailed or TimedOut."""
+    try:
+        async with asyncio.timeout(connect_timeout_s):
+            sock = await _open_socket(endpoint)
+    except TimeoutError as error:
+        raise TimedOut("connect", connect_timeout_s) from error
+    try:
+        async with asyncio.timeout(tls_timeout_s):
+            return await _start_protocol(sock, endpoint, buffers, limits, tls_context)
+    except TimeoutError as error:
+        raise TimedOut("tls", tls_timeout_s) from error
+    except OSError as error:  # ssl.SSLError and its certificate errors are OSErrors
+        raise ConnectFailed(f"no TLS with {endpoint}: {error}") from error
+
+
+async def _start_protocol(
+    sock: socket.socket,
+    endpoint: Endpoint,
+    buffers: ReceiveBuffers,
+    limits: ExchangeLimits,
+    tls_context: ssl.SSLContext | None,
+) -> Connection:
+    started = False
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(endpoint, buffers, limits),
+            sock=sock,
+            ssl=tls_context,
+            server_hostname=None if tls_context is None else endpoint.host,
+        )
+        started = True
+        return connection
+    finally:
+        if not started:
+            sock.close()
+
+
+async def _open_socket(endpoint: Endpoint) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(f"{endpoint.host} does not resolve: {error}") from error
+    addresses = order_addresses(((family, address) for family, _, _, _, address in found), random.Random())
+    return await _race(endpoint, addresses)
+
+
+def order_addresses(found: Iterable[Address], chance: random.Random) -> list[Address]:
+    """Shuffled within each family, families alternating, beginning with that of the first address."""
+    families: dict[socket.AddressFamily, list[Address]] = {}
+    for address in found:
+        families.setdefault(address[0], []).append(address)
+    for addresses in families.values():
+        chance.shuffle(addresses)
+    return [address for address in chain.from_iterable(zip_longest(*families.values())) if address is not None]
+
+
+async def _race(endpoint: Endpoint, addresses: list[Address]) -> socket.socket:
+    untried = deque(addresses)
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failures: list[str] = []
+    winner: socket.socket | None = None
+    try:
+        while winner is None and (untried or attempts):
+            if untried:
+                attempts.add(asyncio.create_task(_connect_socket(untried.popleft())))
+            pause_s = STAGGER_S if untried else None
+            done, _ = await asyncio.wait(attempts, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                error = attempt.exception()
+                if error is None and winner is None:
+                    winner = attempt.result()
+                elif error is not None:
+                    failures.append(str(error))
+                    attempts.discard(attempt)
+        if winner is None:
+            raise ConnectFailed(f"{endpoint} can't be reached: {'; '.join(failures) or 'it has no address'}")
+        return winner
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(lambda lost: _close_unless(winner, lost))
+
+
+def _close_unless(winner: socket.socket | None, attempt: asyncio.Task[socket.socket]) -> None:
+    """An attempt that came through after all, or at the same moment as the winner."""
+    if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not winner:
+        attempt.result().close()
+
+
+async def _connect_socket(address: Address) -> socket.socket:
+    family, destination = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, destination)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,237 @@
+"""One connection: receives responses one after the other, each into its reader.
+
+How it works. `exchange` runs in the caller's task; the event loop calls the rest.
+
+1. `exchange` writes the request, sets the reader, and waits for a step.
+2. Each receive fills the shared buffer and goes through the reader straight to the sink; while the sink is done at
+   once, no task wakes up.
+3. If the sink wants to be awaited, the connection lends it the buffer, stops reading, and hands the awaitable to the
+   task as a step. The task awaits it, takes the buffer back and reads on. A close that was seen meanwhile counts only
+   then, so nothing that came before it is lost.
+4. The last step says that the response is complete, or raises.
+
+Whatever leaves `exchange` as an exception, cancellation too, closes the connection; the reader is detached before
+that, so no sink is called afterwards. Bytes that come when no reader waits were not asked for: the connection closes.
+
+Time-outs are one timer that looks at the clock now and then, never one per receive. A head must be complete
+`head_timeout_s` after its request; the next byte may take `read_timeout_s`, the sink's own time not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from inspect import iscoroutine
+
+from proxy.wire.buffers import ReceiveBuffers
+from proxy.wire.endpoint import Endpoint
+from proxy.wire.errors import ConnectionBroken, TimedOut
+from proxy.wire.response import ResponseReader
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """Seconds to wait for a whole head, and for the next byte of a body."""
+
+    head_timeout_s: float
+    read_timeout_s: float
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module's text. Made by `connect`; runs one `exchange` at a time."""
+
+    def __init__(self, endpoint: Endpoint, buffers: ReceiveBuffers, limits: ExchangeLimits) -> None:
+        # for the connection's life
+        self.endpoint = endpoint
+        self.exchanges = 0
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        self._buffers = buffers
+        self._limits = limits
+        self._transport: asyncio.Transport | None = None
+        self._closed = False
+        self._peer_closed = False
+        self._lost_reason: str | None = None
+        # for one exchange
+        self._reader: ResponseReader | None = None
+        self._step: asyncio.Future[Awaitable[None] | None] | None = None
+        self._failure: Exception | None = None
+        self._lent: memoryview | None = None  # while the sink is not done; reading is paused
+        self._timer: asyncio.TimerHandle | None = None
+        self._head_due_s = 0.0
+        self._received_at_s = 0.0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "idle" if self._reader is None else "busy"
+        return f"<Connection to {self.endpoint}, {state}, {self.exchanges} exchanges>"
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent."""
+        return not self._closed and self._reader is None
+
+    async def exchange(self, request: bytes, reader: ResponseReader) -> None:
+        """Send a request and run its response through the reader until it is complete.
+
+        Raises a WireError, or what `accept` or the sink raised. Afterwards the connection is usable or closed.
+        """
+        assert self.usable
+        assert self._transport is not None
+        self.exchanges += 1
+        self._reader = reader
+        self._step = self._loop.create_future()
+        self._start_timer()
+        clean = False
+        try:
+            self._transport.write(request)
+            while (waiting := await self._step) is not None:
+                self._step = self._loop.create_future()
+                await waiting
+                self._resume()
+            clean = reader.reusable
+        finally:
+            self._detach()
+            if not clean:
+                self.close()
+
+    def _detach(self) -> None:
+        """Forget the exchange. A buffer that is still lent is forgotten too: a thread may be reading it."""
+        step, self._step = self._step, None
+        self._reader = self._failure = self._lent = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if step is not None and step.done() and not step.cancelled() and step.exception() is None:
+            _drop(step.result())  # a cancellation came between the sink's answer and the task
+
+    def close(self) -> None:
+        """At once; the exchange that is under way fails."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._reader is not None and not self._reader.complete:
+            self._fail(self._reader.broken("the connection was closed by this side"))
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport by name
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffers.current
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """The hot path: one look at the clock, one slice, one call of the sink."""
+        reader = self._reader
+        if reader is None or self._failure is not None or self._lent is not None or reader.complete:
+            self.close()  # nobody asked for these bytes, whatever they are
+            return
+        self._received_at_s = self._loop.time()
+        try:
+            waiting = reader.receive(self._buffers.current[:nbytes])
+        except Exception as error:
+            self._fail(error)
+            return
+        if waiting is not None:
+            self._pause(waiting)
+        elif reader.complete:
+            self._settle()
+
+    def eof_received(self) -> bool:
+        self._closed = self._peer_closed = True
+        self._look_at_end()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self._lost_reason = "the peer closed" if exc is None else f"the connection broke ({exc})"
+        if not self.lost.done():
+            self.lost.set_result(None)
+        self._look_at_end()
+
+    # Steps.
+
+    def _pause(self, waiting: Awaitable[None]) -> None:
+        assert self._transport is not None
+        assert self._step is not None
+        self._lent = self._buffers.lend()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+        if self._step.done():
+            _drop(waiting)  # the task was cancelled an instant ago
+        else:
+            self._step.set_result(waiting)
+
+    def _resume(self) -> None:
+        assert self._transport is not None
+        assert self._lent is not None
+        self._buffers.give_back(self._lent)
+        self._lent = None
+        self._received_at_s = self._loop.time()
+        self._look_at_end()
+        self._settle()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _look_at_end(self) -> None:
+        """If the connection ended, and all that came before has been taken: does that complete the response?"""
+        reader = self._reader
+        if reader is None or self._lent is not None or reader.complete:
+            return
+        try:
+            if self._peer_closed:
+                reader.end()
+            elif self._lost_reason is not None:
+                raise reader.broken(self._lost_reason)
+            else:
+                return
+        except ConnectionBroken as error:
+            self._fail(error)
+        self._settle()
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wake the task if the response is complete or will never be."""
+        if self._step is None or self._step.done() or self._reader is None:
+            return
+        if self._lent is not None:  # the task waits for the sink; `_resume` settles
+            return
+        if self._failure is not None:
+            self._step.set_exception(self._failure)
+        elif self._reader.complete:
+            self._step.set_result(None)
+
+    # Time-outs.
+
+    def _start_timer(self) -> None:
+        self._received_at_s = self._loop.time()
+        self._head_due_s = self._received_at_s + self._limits.head_timeout_s
+        self._arm_timer(self._head_due_s)
+
+    def _arm_timer(self, due_s: float) -> None:
+        soonest_s = self._loop.time() + self._limits.read_timeout_s
+        self._timer = self._loop.call_at(min(due_s, soonest_s), self._check_time)
+
+    def _check_time(self) -> None:
+        if self._reader is None:
+            return
+        now_s, limits = self._loop.time(), self._limits
+        if self._reader.head is None:
+            due_s, late = self._head_due_s, TimedOut("head", limits.head_timeout_s)
+        else:
+            since_s = now_s if self._lent is not None else self._received_at_s
+            due_s, late = since_s + limits.read_timeout_s, TimedOut("read", limits.read_timeout_s)
+        if now_s < due_s:
+            self._arm_timer(due_s)
+        else:
+            self._fail(late)
+
+
+def _drop(waiting: Awaitable[None] | None) -> None:
+    """Say of a coroutine that nobody will await it."""
+    if iscoroutine(waiting):
+        waiting.close()

@@ -1,0 +1,73 @@
+"""Keeps connections between requests, for each endpoint apart.
+
+The one used last is used next: it is the least likely to have been closed by the peer, and what is too many goes idle
+and expires. A kept connection may be gone all the same by the time its request arrives there; `client` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from proxy.wire.connection import Connection
+from proxy.wire.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    connection: Connection
+    since_s: float
+
+
+class ConnectionPool:
+    """At most `max_idle_per_endpoint` idle connections each, none longer than `idle_timeout_s`."""
+
+    def __init__(self, *, max_idle_per_endpoint: int, idle_timeout_s: float) -> None:
+        self._max_idle = max_idle_per_endpoint
+        self._idle_timeout_s = idle_timeout_s
+        self._idle: dict[Endpoint, deque[_Idle]] = {}  # the longest idle first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many usable connections are idle."""
+        return sum(entry.connection.usable for entries in self._idle.values() for entry in entries)
+
+    def take(self, endpoint: Endpoint) -> Connection | None:
+        """The connection used last that is still open, or None."""
+        entries = self._idle.get(endpoint)
+        while entries:
+            connection = entries.pop().connection
+            if connection.usable:
+                return connection
+        return None
+
+    def put(self, connection: Connection) -> None:
+        """Keep a usable connection; the longest idle one makes room."""
+        assert connection.usable
+        loop = asyncio.get_running_loop()
+        entries = self._idle.setdefault(connection.endpoint, deque())
+        entries.append(_Idle(connection, loop.time()))
+        while len(entries) > self._max_idle:
+            entries.popleft().connection.close()
+        if self._timer is None:
+            self._timer = loop.call_later(self._idle_timeout_s, self._expire)
+
+    def _expire(self) -> None:
+        """Close what has been idle for too long, forget what has closed, and come again while anything is left."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() - self._idle_timeout_s
+        for endpoint, entries in list(self._idle.items()):
+            while entries and (entries[0].since_s <= due_s or not entries[0].connection.usable):
+                entries.popleft().connection.close()
+            if not entries:
+                del self._idle[endpoint]
+        oldest_s = min((entries[0].since_s for entries in self._idle.values()), default=None)
+        self._timer = None if oldest_s is None else loop.call_at(oldest_s + self._idle_timeout_s, self._expire)
+
+    def close(self) -> None:
+        """Forget all of them; whoever made the connections closes them."""
+        self._idle.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

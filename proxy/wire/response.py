@@ -1,0 +1,157 @@
+"""Reads one response from received bytes; no socket, no clock, no await.
+
+How it works. Bytes gather until the empty line that ends the head. Interim heads (1xx) are skipped. Then `accept`
+is asked, once: the sink it returns gets the body as it comes; without one the body is collected, because it is
+small (an error's XML) or unwanted, and whatever exceeds the limit is given up together with the connection.
+`receive` may return what the sink wants awaited: nothing more may be received before that is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from proxy.blocks import ByteSink
+from proxy.wire.errors import ConnectionBroken, MalformedResponse
+from proxy.wire.framing import Framing, frame_body
+from proxy.wire.head import HEAD_END, MAX_HEAD_BYTES, ResponseHead, parse_head
+
+MAX_COLLECTED_BYTES = 64 << 10  # an S3 or GCS error body has a few hundred
+MAX_INTERIM_HEADS = 16  # a server sends one, if any
+
+Accept = Callable[[ResponseHead], ByteSink | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A finished exchange. `body` is what was collected where `accept` gave no sink, else empty.
+
+    `truncated`: the collected body is incomplete, because it was too long or the connection broke.
+    """
+
+    head: ResponseHead
+    body: bytes = b""
+    truncated: bool = False
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+
+class _Collector:
+    """The sink for a body that nobody asked for."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.overflowed = False
+
+    def write(self, data: memoryview) -> None:
+        room = MAX_COLLECTED_BYTES - len(self.body)
+        self.overflowed = self.overflowed or len(data) > room
+        self.body += data[:room]
+
+
+class ResponseReader:
+    """One response in the making. Raises MalformedResponse, and whatever `accept` or the sink raise."""
+
+    def __init__(self, accept: Accept) -> None:
+        self.started = False  # whether any byte has come
+        self.head: ResponseHead | None = None
+        self.received_bytes = 0  # body bytes that were given to the sink
+        self._accept = accept
+        self._raw_head = bytearray()
+        self._interim_heads = 0
+        self._framing: Framing | None = None
+        self._sink: ByteSink | None = None
+        self._collector: _Collector | None = None
+
+    @property
+    def complete(self) -> bool:
+        if self._framing is None:
+            return False
+        return self._framing.complete or (self._collector is not None and self._collector.overflowed)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection is clean: the body ended where the framing said, and the peer keeps it open."""
+        if self.head is None or self._framing is None:
+            return False
+        return self._framing.complete and not self._framing.excess and self.head.keep_alive
+
+    @property
+    def collecting(self) -> bool:
+        """Whether the head is here and its body went to nobody."""
+        return self._collector is not None
+
+    def response(self) -> Response:
+        """What there is, complete or not; the head must have come."""
+        assert self.head is not None
+        if self._collector is None:
+            return Response(self.head)
+        truncated = self._framing is None or not self._framing.complete or self._collector.overflowed
+        return Response(self.head, bytes(self._collector.body), truncated)
+
+    def receive(self, data: memoryview) -> Awaitable[None] | None:
+        """Take the next bytes; they may be overwritten once this, or what it returns, is done."""
+        self.started = True
+        if self._framing is None:
+            data = self._receive_head(data)
+            if self._framing is None:
+                return None
+        return self._receive_body(self._framing, data)
+
+    def _receive_body(self, framing: Framing, data: memoryview) -> Awaitable[None] | None:
+        body = framing.take(data)
+        if not body:
+            return None
+        assert self._sink is not None
+        waiting = self._sink.write(body)
+        self.received_bytes += len(body)
+        return waiting
+
+    def _receive_head(self, data: memoryview) -> memoryview:
+        """Gather and judge heads; returns what follows them."""
+        while len(data) > 0:
+            searched = max(0, len(self._raw_head) - len(HEAD_END) + 1)
+            before = len(self._raw_head)
+            self._raw_head += data[: MAX_HEAD_BYTES + len(HEAD_END) - before]
+            end = self._raw_head.find(HEAD_END, searched)
+            if end < 0:
+                if len(self._raw_head) >= MAX_HEAD_BYTES:
+                    raise MalformedResponse(f"a head of more than {MAX_HEAD_BYTES} bytes")
+                return data[len(data) :]
+            end += len(HEAD_END)
+            raw, data = bytes(self._raw_head[:end]), data[end - before :]
+            self._raw_head.clear()
+            if self._take_head(parse_head(raw)):
+                break
+        return data
+
+    def _take_head(self, head: ResponseHead) -> bool:
+        """Whether it is the final one; then the body has a framing and a sink."""
+        if head.interim:
+            self._interim_heads += 1
+            if self._interim_heads > MAX_INTERIM_HEADS:
+                raise MalformedResponse(f"more than {MAX_INTERIM_HEADS} interim responses")
+            return False
+        self.head = head
+        self._sink = self._accept(head)
+        if self._sink is None:
+            self._sink = self._collector = _Collector()
+        self._framing = frame_body(head)
+        return True
+
+    def end(self) -> None:
+        """The peer has closed in good order; ConnectionBroken unless that completes the response."""
+        if self._framing is not None:
+            self._framing.end()
+        if not self.complete:
+            raise self.broken("the peer closed")
+
+    def broken(self, reason: str) -> ConnectionBroken:
+        """The error for a connection that went away now."""
+        if self.head is None:
+            return ConnectionBroken(f"{reason} before the head of the response")
+        return ConnectionBroken(
+            f"{reason} after {self.received_bytes} bytes of the body", received_bytes=self.received_bytes
+        )
