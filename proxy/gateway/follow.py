@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from proxy.blocks import BlockWriter
 from proxy.cache.store import Block
-from proxy.cache.words import BlockKind
+from proxy.cache.blockmap import BlockKind
 from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights

@@ -1,0 +1,90 @@
+"""An origin and a block writer in memory, for the rules of flights alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from proxy.blocks import ByteSink
+from proxy.errors import StoreUnavailable
+from proxy.objects import ObjectVersion
+from proxy.ranges import ByteRange
+
+
+def version_of(content: bytes, key: str = "k") -> ObjectVersion:
+    return ObjectVersion("s3://test", "b", key, 'etag "1"', len(content))
+
+
+async def pump(sink: ByteSink, data: bytes) -> None:
+    pending = sink.write(memoryview(data))
+    if pending is not None:
+        await pending
+
+
+class MemoryOrigin:
+    """Serves one content in pieces; `script` may raise or wait before piece n of a request."""
+
+    def __init__(self, content: bytes, piece_bytes: int = 10) -> None:
+        self.content = content
+        self.piece_bytes = piece_bytes
+        self.asked: list[ByteRange] = []
+        self.script: Callable[[int, int], Awaitable[None]] | None = None  # request number, bytes sent
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        del version
+        self.asked.append(span)
+        number = len(self.asked)
+        for start in range(span.start, span.end, self.piece_bytes):
+            if self.script is not None:
+                await self.script(number, start - span.start)
+            await pump(sink, self.content[start : min(start + self.piece_bytes, span.end)])
+
+
+class MemoryWriter:
+    """Keeps a block in a bytearray. With `threaded`, each write is finished only when `gate` is set."""
+
+    def __init__(self, length: int, start: int = 0, progress: int = 0, content: bytes = b"") -> None:
+        self.length = length
+        self.start = start
+        self.progress = progress
+        self.data = bytearray(length)
+        self.data[: len(content)] = content
+        self.outcome: str | None = None
+        self.under_way = 0
+        self.gate: asyncio.Event | None = None
+        self.full_after: int | None = None
+        self.was_read_back = False
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        assert self.outcome is None, "written after the end"
+        if self.full_after is not None and self.progress + len(data) > self.full_after:
+            raise StoreUnavailable("the disk is full")
+        if self.gate is not None:
+            return self._later(bytes(data))
+        self._put(data)
+        return None
+
+    async def _later(self, data: bytes) -> None:
+        assert self.gate is not None
+        self.under_way += 1
+        await self.gate.wait()
+        self._put(memoryview(data))
+        self.under_way -= 1
+
+    def _put(self, data: memoryview) -> None:
+        for byte in data:
+            self.data[(self.start + self.progress) % self.length] = byte
+            self.progress += 1
+
+    def read_back(self) -> None:
+        self.was_read_back = True
+
+    def commit(self) -> None:
+        assert self.outcome is None
+        assert self.progress == self.length
+        self.outcome = "committed"
+
+    def abandon(self) -> None:
+        assert self.outcome is None
+        assert self.under_way == 0, "abandoned with a write under way"
+        self.outcome = "abandoned"

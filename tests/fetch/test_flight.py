@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.errors import OriginUnavailable, StoreUnavailable, VersionChanged
+from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.flight import Flights
+from proxy.fetch.limiter import FillLimiter
+from proxy.ranges import ByteRange
+from tests.fetch.memory import MemoryOrigin, MemoryWriter, version_of
+
+CONTENT = bytes(range(200))
+POLICY = RetryPolicy(deadline_s=5, first_pause_s=0.001, longest_pause_s=0.002)
+
+
+def flights_with_room(fills: int = 4) -> Flights:
+    return Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=fills), POLICY)
+
+
+async def test_every_waiter_gets_the_block_from_one_request() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 3
+    assert flights.find(version, 0) is arrival
+    await asyncio.gather(arrival.wait(0), arrival.wait(150, 50), arrival.wait_end())
+    assert bytes(writer.data) == CONTENT
+    assert writer.outcome == "committed"
+    assert origin.asked == [ByteRange(0, 200)]
+    assert flights.find(version, 0) is None
+
+
+async def test_first_bytes_are_available_before_the_block_is_complete() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+    more = asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        if sent >= 10:
+            await more.wait()
+
+    origin.script = script
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 1
+    await arrival.wait(3)
+    assert arrival.available(3) == 7
+    assert not arrival.complete
+    more.set()
+    await arrival.wait_end()
+
+
+async def test_a_broken_transfer_is_resumed_where_it_broke_off() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+
+    async def script(number: int, sent: int) -> None:
+        if number < 3 and sent == 50:
+            raise OriginUnavailable("reset")
+
+    origin.script = script
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 1
+    await arrival.wait_end()
+    assert origin.asked == [ByteRange(0, 200), ByteRange(50, 200), ByteRange(100, 200)]
+    assert bytes(writer.data) == CONTENT
+
+
+async def test_a_fill_that_starts_inside_its_block_wraps_to_the_beginning() -> None:
+    flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
+    writer = MemoryWriter(100, start=60)
+    arrival = flights.launch(origin, version, 1, ByteRange(100, 200), writer)
+    arrival.interest += 1
+    await arrival.wait(60, 40)
+    await arrival.wait_end()
+    assert origin.asked == [ByteRange(160, 200), ByteRange(100, 160)]
+    assert bytes(writer.data) == CONTENT[100:]
+
+
+async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None:
+    flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
+    writer = MemoryWriter(200, progress=120, content=CONTENT[:120])
+
+    async def prepare() -> None:
+        writer.read_back()
+
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer, prepare=prepare)
+    arrival.interest += 1
+    assert arrival.available(0) == 120
+    await arrival.wait_end()
+    assert writer.was_read_back
+    assert origin.asked == [ByteRange(120, 200)]
+    assert bytes(writer.data) == CONTENT
+
+
+@pytest.mark.parametrize("error", [VersionChanged("changed"), OriginUnavailable("down", retry_after_s=60)])
+async def test_a_failed_fill_abandons_its_writer_and_tells_every_reader(error: Exception) -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+
+    async def script(number: int, sent: int) -> None:
+        if sent == 50:
+            raise error
+
+    origin.script = script
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 2
+    results = await asyncio.gather(arrival.wait(100), arrival.wait_end(), return_exceptions=True)
+    assert list(results) == [error, error]
+    assert writer.outcome == "abandoned"
+    assert flights.find(version, 0) is None
+    await arrival.wait(0, 50)  # what came before the failure may still be sent
+
+
+async def test_a_full_disk_ends_the_flight_with_the_stores_error() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+    writer.full_after = 100
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 1
+    with pytest.raises(StoreUnavailable):
+        await arrival.wait_end()
+    assert arrival.available(0) == 100
+
+
+async def test_a_reader_that_leaves_never_stops_a_fill_under_way() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 1
+    await arrival.wait(0)
+    flights.release(version, 0, arrival)
+    await arrival.wait_end()
+    assert writer.outcome == "committed"
+
+
+async def test_a_fill_that_nobody_wants_any_more_is_dropped_before_it_begins() -> None:
+    flights, origin, version = flights_with_room(fills=1), MemoryOrigin(CONTENT), version_of(CONTENT)
+    hold = asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        await hold.wait()
+
+    origin.script = script
+    first, second, third = MemoryWriter(100), MemoryWriter(100), MemoryWriter(100)
+    running = flights.launch(origin, version, 0, ByteRange(0, 100), first)
+    running.interest += 1
+    queued = flights.launch(origin, version, 1, ByteRange(100, 200), second)
+    queued.interest += 1
+    await asyncio.sleep(0)
+    flights.release(version, 1, queued)
+    unstarted = flights.launch(origin, version_of(CONTENT, "other"), 0, ByteRange(0, 100), third)
+    unstarted.interest += 1
+    flights.release(version_of(CONTENT, "other"), 0, unstarted)
+    with pytest.raises(OriginUnavailable):
+        await queued.wait(0)
+    with pytest.raises(OriginUnavailable):
+        await unstarted.wait(0)
+    assert [second.outcome, third.outcome] == ["abandoned", "abandoned"]
+    hold.set()
+    await running.wait_end()
+    assert len(origin.asked) == 1
+
+
+async def test_closing_gives_up_every_lock_only_after_the_last_write_has_returned() -> None:
+    flights, origin, writer, version = (
+        flights_with_room(),
+        MemoryOrigin(CONTENT),
+        MemoryWriter(200),
+        version_of(CONTENT),
+    )
+    writer.gate = asyncio.Event()
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 1
+    while not writer.under_way:
+        await asyncio.sleep(0)
+    closing = asyncio.ensure_future(flights.aclose())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert writer.outcome is None
+    writer.gate.set()
+    await closing
+    assert writer.outcome == "abandoned"
+
+
+async def test_the_last_flight_of_a_version_says_that_it_is_settled() -> None:
+    flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
+    settled: list[object] = []
+    flights.settled = settled.append
+    arrivals = [
+        flights.launch(origin, version, n, ByteRange(n * 100, n * 100 + 100), MemoryWriter(100)) for n in range(2)
+    ]
+    for arrival in arrivals:
+        arrival.interest += 1
+    await asyncio.gather(*(arrival.wait_end() for arrival in arrivals))
+    while len(settled) < 1:
+        await asyncio.sleep(0)
+    assert settled == [version]
