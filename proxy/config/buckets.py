@@ -1,0 +1,75 @@
+"""Settings of the buckets: which origin a client's bucket stands for, and by what rules it is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from proxy.config.origins import Text
+from proxy.config.quantities import Duration, parse_duration, render_duration
+from proxy.config.section import Section
+
+WILDCARD = "*"
+WriteRule = Literal["deny", "through"]
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """`kind` is immutable, ttl or strong; `ttl_s` counts for ttl alone."""
+
+    kind: Literal["immutable", "ttl", "strong"] = "ttl"
+    ttl_s: float = 60.0
+
+    def __str__(self) -> str:
+        return f"ttl {render_duration(self.ttl_s)}" if self.kind == "ttl" else self.kind
+
+
+def parse_consistency(value: object) -> Consistency:
+    """`immutable`, `strong` or `ttl <duration>`; raises ValueError with the fix."""
+    words = value.split() if isinstance(value, str) else []
+    match words:
+        case ["immutable"]:
+            return Consistency("immutable")
+        case ["strong"]:
+            return Consistency("strong")
+        case ["ttl", duration]:
+            try:
+                return Consistency("ttl", parse_duration(duration))
+            except ValueError as error:
+                raise ValueError(f"names {duration!r}, which {error}") from None
+    if isinstance(value, Consistency):
+        return value
+    raise ValueError("is not a consistency; write immutable, strong, or ttl and a duration, such as ttl 60s")
+
+
+ConsistencyRule = Annotated[
+    Consistency,
+    BeforeValidator(parse_consistency),
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(immutable|strong|ttl \d+(\.\d+)?(ms|s|m|h|d))$",
+            "examples": ["immutable", "ttl 60s", "strong"],
+        }
+    ),
+]
+
+
+class BucketSettings(Section):
+    """One bucket as clients name it, or `*` for all that have no rule of their own."""
+
+    origin: Text
+    """The name of one of `origins`."""
+    bucket: Text | None = None
+    """The bucket's real name at the origin; without it the name that clients use."""
+    consistency: ConsistencyRule = Consistency()
+    """How long a known object is served without asking: `immutable` (for ever), `ttl 60s`, `strong` (asked always)."""
+    stale_if_error: Duration = 0.0
+    """How much longer than its freshness a known object is served while the origin is down; 0: not at all."""
+    negative_ttl: Duration = 0.0
+    """How long "not found" is remembered; 0: never, so that a new object is seen at once."""
+    writes: WriteRule | None = None
+    """`through` or `deny` for this bucket; without it the top-level `writes`."""

@@ -1,0 +1,82 @@
+"""Settings of the cache: the disks, their sizes and how they are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from proxy.config.quantities import GIB, KIB, MIB, LocalPath, Share, Size, render_size
+from proxy.config.section import KeyProblem, Section
+
+DISK_BYTES_DEFAULT = 20 * GIB
+DISK_BYTES_MIN = 64 * MIB
+
+
+def default_cache_path() -> Path:
+    """`$XDG_CACHE_HOME/warmstart`, else `~/.cache/warmstart`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "warmstart"
+
+
+def _block_bytes(value: int) -> int:
+    if value % (64 * KIB) or not 64 * KIB <= value <= 16 * MIB:
+        raise ValueError("is not a multiple of 64KiB up to 16MiB; write 8MiB, for instance")
+    return value
+
+
+def _segment_bytes(value: int | None) -> int | None:
+    if value is not None and (value & (value - 1) or not 16 * MIB <= value <= 8 * GIB):
+        raise ValueError("is not a power of two from 16MiB to 8GiB; leave it out, or write 1GiB, for instance")
+    return value
+
+
+class DiskSettings(Section):
+    """One directory, on a disk of its own where there are several."""
+
+    path: LocalPath = Field(default_factory=default_cache_path)
+    """The directory; made when it is missing. Relative paths start at the working directory."""
+    size: Annotated[Size, Field(ge=DISK_BYTES_MIN)] = DISK_BYTES_DEFAULT
+    """How many bytes the cache may take there."""
+
+
+def one_or_more(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class CacheSettings(Section):
+    """Where blocks are kept. Changing `block_size` or `segment_size` asks for an empty cache."""
+
+    block_size: Annotated[Size, AfterValidator(_block_bytes)] = 8 * MIB
+    """The unit of fetching and checking: larger costs small reads more, smaller costs more requests."""
+    disks: Annotated[tuple[DiskSettings, ...], BeforeValidator(one_or_more)] = Field(
+        default_factory=lambda: (DiskSettings(),), min_length=1
+    )
+    """One or several disks; an object's blocks are spread over them by size."""
+    segment_size: Annotated[Size | None, AfterValidator(_segment_bytes)] = None
+    """The unit of eviction; without it 1/64 of the smallest disk, from 64MiB to 8GiB, fixed at first use."""
+    high_watermark: Share = 0.95
+    """Share of a disk's size at which eviction begins."""
+    low_watermark: Share = 0.90
+    """Share of a disk's size at which eviction ends."""
+    scrub_rate: Size = 16 * MIB
+    """Bytes per second that are read again in the background to find rotten bits; 0: none."""
+    open_files_share: Share = 0.5
+    """Share of this process's open files that the cache may hold; the others are connections."""
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> CacheSettings:
+        if self.low_watermark >= self.high_watermark:
+            raise KeyProblem(
+                "low_watermark", f"{self.low_watermark:.0%}", f"is not below high_watermark ({self.high_watermark:.0%})"
+            )
+        if self.segment_size is not None and self.segment_size < self.block_size:
+            fix = f"is smaller than block_size ({render_size(self.block_size)}); leave it out"
+            raise KeyProblem("segment_size", render_size(self.segment_size), fix)
+        paths = [disk.path.absolute() for disk in self.disks]
+        for index, path in enumerate(paths):
+            if path in paths[:index]:
+                raise KeyProblem(f"disks[{index}].path", str(path), "is listed twice; give each disk its own directory")
+        return self

@@ -1,0 +1,43 @@
+"""Every limit of the gateway, with its unit and its reason."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from proxy.config.quantities import KIB, MIB, Duration, Size
+from proxy.config.section import Section
+
+
+class LimitSettings(Section):
+    """Limits hold for each worker unless they say otherwise."""
+
+    fill_bytes: Annotated[Size, Field(ge=MIB)] = 256 * MIB
+    """Bytes of blocks being brought in at once; it bounds memory and what a crash throws away."""
+    fills: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Blocks being brought in at once; each is a connection to an origin."""
+    read_ahead_blocks: Annotated[int, Field(ge=0, le=256)] = 16
+    """Blocks fetched ahead of one sequential reader; clouds limit each connection, so one reader needs many."""
+    retry_deadline: Duration = 30.0
+    """How long an origin read goes on being tried without a byte of progress, before the client gets an error."""
+    connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
+    """Reaching an origin, TLS included; a dead address should cost seconds, not minutes."""
+    read_timeout: Annotated[Duration, Field(gt=0)] = 30.0
+    """Longest silence of an origin in mid-answer; a slow transfer that moves is never cut."""
+    idle_connections: Annotated[int, Field(ge=0, le=1024)] = 64
+    """Idle connections kept for each origin; a new one costs round trips, each kept one a descriptor."""
+    idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
+    """How long an idle origin connection is kept; less than what stores and balancers allow."""
+    send_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """Longest wait for a client that takes no byte; frees what a vanished reader holds."""
+    keep_alive_timeout: Annotated[Duration, Field(ge=1)] = 75.0
+    """How long an idle client connection is kept; longer than clients keep theirs: they never meet a closed one."""
+    request_head: Annotated[Size, Field(ge=8 * KIB, le=MIB)] = 64 * KIB
+    """Bytes of a request's line and headers; S3 allows 8 KiB of headers, presigned queries and proxies add some."""
+    drain_timeout: Annotated[Duration, Field(ge=0)] = 30.0
+    """How long bodies in flight may go on after SIGTERM, before they are cut."""
+    metadata_entries: Annotated[int, Field(ge=1)] = 100_000
+    """Object records kept in memory, about 2 KiB each; the others are read from disk."""
+    writer_threads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Threads that write to a disk that is slow at the moment."""

@@ -1,0 +1,75 @@
+"""The JSON schema of the YAML file, by which editors complete and check it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from proxy.config.buckets import BucketSettings
+from proxy.config.cache import CacheSettings, DiskSettings
+from proxy.config.limits import LimitSettings
+from proxy.config.origins import FileOriginSettings, S3OriginSettings
+from proxy.config.settings import AuthSettings, LogSettings, Settings, TlsSettings
+
+SECTIONS: tuple[type[BaseModel], ...] = (
+    Settings,
+    AuthSettings,
+    TlsSettings,
+    LogSettings,
+    CacheSettings,
+    DiskSettings,
+    S3OriginSettings,
+    FileOriginSettings,
+    BucketSettings,
+    LimitSettings,
+)
+
+
+def render_schema() -> str:
+    """The schema as indented JSON with a final newline."""
+    schema = Settings.model_json_schema()
+    for section in SECTIONS:
+        below = schema if section is Settings else schema["$defs"][section.__name__]
+        _write_defaults(below["properties"], section)
+    _accept_short_forms(schema)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "warmstart configuration"}
+    return json.dumps(head | _without_noise(schema), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _write_defaults(properties: dict[str, Any], section: type[BaseModel]) -> None:
+    """Defaults as people write them (8MiB); none for what depends on the machine."""
+    written = section.model_construct().model_dump(mode="json", warnings=False)
+    for name, field in section.model_fields.items():
+        properties[name].pop("default", None)
+        fixed = not field.is_required() and field.default_factory is None
+        if fixed and written[name] is not None and written[name] != [] and not isinstance(written[name], dict):
+            properties[name]["default"] = written[name]
+
+
+def _accept_short_forms(schema: dict[str, Any]) -> None:
+    """One address instead of a list, one disk instead of a list, a word instead of a mapping."""
+    for properties, name in (
+        (schema["properties"], "listen"),
+        (schema["$defs"]["CacheSettings"]["properties"], "disks"),
+    ):
+        listed = properties[name]
+        form = {key: listed.pop(key) for key in ("type", "items", "minItems", "minLength") if key in listed}
+        form.pop("minLength", None)
+        listed["anyOf"] = [form["items"], form | {"minItems": 1}]
+    schema["properties"]["auth"]["anyOf"].insert(0, {"const": "none"})
+
+
+def _without_noise(node: Any) -> Any:
+    """No titles that repeat the key, no null where a key may be left out."""
+    if isinstance(node, list):
+        return [_without_noise(item) for item in node if item != {"type": "null"}]
+    if not isinstance(node, dict):
+        return node
+    kept = {
+        key: _without_noise(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))
+    }
+    if len(kept.get("anyOf", ())) == 1:
+        kept |= kept.pop("anyOf")[0]
+    return kept

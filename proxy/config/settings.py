@@ -1,0 +1,156 @@
+"""All settings of one gateway, as a value that was checked once.
+
+How it works. Four places are laid over each other, the earlier one winning: command-line flags, their twins in the
+environment (`WARMSTART_ORIGIN`), variables named after keys (`WARMSTART_CACHE__BLOCK_SIZE`), the YAML file.
+`proxy.config.sources` reads them into nested mappings ("layers"), pydantic-settings merges and checks those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from proxy.config.buckets import WILDCARD, BucketSettings, WriteRule
+from proxy.config.cache import CacheSettings, one_or_more
+from proxy.config.limits import LimitSettings
+from proxy.config.origins import OriginSettings
+from proxy.config.quantities import Address, ListenAddress, LocalPath
+from proxy.config.section import KeyProblem, Section
+
+
+class AuthSettings(Section):
+    """Who may ask. `none`: everybody who can connect."""
+
+    mode: Literal["none"]
+    """The only mode so far: requests need no credentials, and whatever they carry is ignored."""
+
+
+class TlsSettings(Section):
+    """Serve HTTPS on every listener."""
+
+    certificate: LocalPath
+    """PEM file of the certificate and its chain."""
+    key: LocalPath
+    """PEM file of the private key."""
+
+
+class LogSettings(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important level that is written."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """`text` for people, `json` one object for each line; `auto`: text on a terminal, json in a pipe or file."""
+    access: bool = False
+    """A line for each request; off, because at thousands of reads a second it costs more than the reads."""
+
+
+def _host_suffix(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value.lower().lstrip(".")):
+        raise ValueError("is not a host name; write what follows the bucket's name, such as s3.cluster.local")
+    return value.lower().lstrip(".")
+
+
+def _auth(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """The whole configuration; docs/configuration.md lists every key."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
+    )
+
+    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(one_or_more), Field(min_length=1)] = (
+        Address("127.0.0.1", 9000),
+    )
+    """One address or a list: host:port, [IPv6]:port. Anything but loopback asks for `auth` to be written."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 2
+    """Serving processes; one saturates a core, and a few suffice for most disks and links."""
+    auth: Annotated[AuthSettings | None, BeforeValidator(_auth)] = None
+    """A word or a mapping (`none`, `{mode: none}`); must be written for a listener that is not loopback."""
+    writes: WriteRule | None = None
+    """`through`: writes go on to the origin; `deny`: refused. Default: through on loopback listeners, else deny."""
+    host_suffixes: tuple[Annotated[str, AfterValidator(_host_suffix)], ...] = ()
+    """Host names under which `bucket.<suffix>` names a bucket (virtual-host style); other hosts are path style."""
+    tls: TlsSettings | None = None
+    """Certificate and key for HTTPS; without it plain HTTP."""
+    log: LogSettings = LogSettings()
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    origins: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], OriginSettings] = {}
+    """Where objects live, by a name of your choice."""
+    buckets: dict[str, BucketSettings] = {}
+    """What clients' buckets stand for; `*` for all others. With one origin and no buckets: all of that origin's."""
+    limits: LimitSettings = LimitSettings()
+
+    @classmethod
+    def from_layers(cls, layers: Sequence[Mapping[str, Any]]) -> Self:
+        """Merge layers, the first one winning, and check the result; raises pydantic's ValidationError."""
+        values: dict[str, Any] = {"layers": [dict(layer) for layer in layers]}
+        return cls(**values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(init_settings, InitSettingsSource)
+        layers = init_settings.init_kwargs.pop("layers", [])
+        return (init_settings, *(InitSettingsSource(settings_cls, layer) for layer in layers))
+
+    @property
+    def loopback_only(self) -> bool:
+        return all(address.loopback for address in self.listen)
+
+    def writes_through(self, rule: BucketSettings | None = None) -> bool:
+        """Whether writes are sent on for buckets of that rule, or in all."""
+        asked = (rule.writes if rule is not None else None) or self.writes
+        return asked == "through" if asked is not None else self.loopback_only
+
+    def bucket_rules(self) -> dict[str, BucketSettings]:
+        """`buckets`, or the rule that a single origin without any stands for."""
+        if not self.buckets and len(self.origins) == 1:
+            return {WILDCARD: BucketSettings(origin=next(iter(self.origins)))}
+        return self.buckets
+
+    @model_validator(mode="after")
+    def _listeners_are_safe(self) -> Self:
+        if self.auth is None:
+            for address in self.listen:
+                if not address.loopback:
+                    fix = "can be reached from other machines; write auth: none (--auth none) to serve everybody"
+                    raise KeyProblem("listen", str(address), fix)
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_name_origins(self) -> Self:
+        if not self.origins:
+            raise KeyProblem("origins", None, "is empty; add one, or give --origin URL")
+        if not self.buckets and len(self.origins) > 1:
+            raise KeyProblem("buckets", None, 'is empty; name the origin of each bucket, or "*": {origin: …}')
+        for name, rule in self.buckets.items():
+            if not name or "/" in name or name == "-":
+                raise KeyProblem(f"buckets.{name}", None, "is not a bucket's name; write the name that clients use")
+            if rule.origin not in self.origins:
+                known = ", ".join(self.origins)
+                raise KeyProblem(f"buckets.{name}.origin", rule.origin, f"is not one of origins; write one of: {known}")
+            if name == WILDCARD and rule.bucket is not None:
+                fix = "would make every bucket the same one; remove it, or name the bucket instead of *"
+                raise KeyProblem(f"buckets.{name}.bucket", rule.bucket, fix)
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_exists(self) -> Self:
+        for key, path in (("certificate", self.tls.certificate), ("key", self.tls.key)) if self.tls else ():
+            if not path.is_file():
+                raise KeyProblem(f"tls.{key}", str(path), "is not a file; give a PEM file's path")
+        return self
