@@ -48,3 +48,8 @@ DISK_USED_BYTES = Gauge(
 )
 DISK_FAILED = Gauge("warmstart_disk_failed", "1 while a disk is out of service", ["disk"], multiprocess_mode="max")
 WORKER_RESTARTS = Counter("warmstart_worker_restarts", "Processes restarted by the supervisor", ["role"])
+RECORD_FAILURES = Counter(
+    "warmstart_record_failures",
+    "Key records that a disk could not keep or give, by reason (full, broken, other)",
+    ["reason"],
+)

@@ -55,7 +55,7 @@ class UsageTable:
 
     def net(self, disk_index: int) -> int:
         """Bytes allocated less bytes freed by all processes of this run; may be negative."""
-        return self._sum(disk_index, _ALLOCATED) - self._sum(disk_index, _FREED)
+        return sum(self._counters(disk_index, _ALLOCATED)) - sum(self._counters(disk_index, _FREED))
 
     def publish_scan(self, disk_index: int, allocated_bytes: int) -> None:
         """The disk holds so many bytes now: the housekeeper's word, which later counts add to."""
@@ -75,10 +75,14 @@ class UsageTable:
     def close_blind_fence(self, disk_index: int) -> None:
         self._add(disk_index, _FENCES_CLOSED, 1)
 
-    def blind_fences(self, disk_index: int) -> int:
-        """How many stand, never fewer than really do. One that its writer died with stands until the next run."""
-        closed = self._sum(disk_index, _FENCES_CLOSED)  # first: one opened and closed meanwhile must not hide another
-        return self._sum(disk_index, _FENCES_OPENED) - closed
+    def blind_fence_stands(self, disk_index: int) -> bool:
+        """Whether a living process has one open."""
+        closed = self._counters(disk_index, _FENCES_CLOSED)  # first: one that opens and closes meanwhile hides none
+        opened = self._counters(disk_index, _FENCES_OPENED)
+        if opened == closed:
+            return False
+        pairs = enumerate(zip(opened, closed, strict=True))
+        return any(begun != ended and self._locks.is_held(PROCESSES + slot) for slot, (begun, ended) in pairs)
 
     def _add(self, disk_index: int, counter: int, amount: int) -> None:
         assert amount >= 0
@@ -90,12 +94,19 @@ class UsageTable:
     def _claim_slot(self) -> int:
         for slot in range(PROCESS_COUNT_MAX):
             if self._locks.try_hold(PROCESSES + slot):
+                self._close_fences_of_the_dead(slot)
                 return slot
         raise RuntimeError(f"more than {PROCESS_COUNT_MAX} processes share the tables of one run")
 
-    def _sum(self, disk_index: int, counter: int) -> int:
+    def _close_fences_of_the_dead(self, slot: int) -> None:
+        for disk_index in range(DISK_COUNT_MAX):
+            opened = self._words[_column(disk_index, _FENCES_OPENED) + slot]
+            self._words[_column(disk_index, _FENCES_CLOSED) + slot] = opened
+
+    def _counters(self, disk_index: int, counter: int) -> list[int]:
+        """A counter's words of all processes."""
         start = _column(disk_index, counter)
-        return sum(self._words[start : start + PROCESS_COUNT_MAX])
+        return self._words[start : start + PROCESS_COUNT_MAX].tolist()
 
 
 def _place(disk_index: int) -> int:

@@ -105,12 +105,25 @@ def test_more_processes_than_slots_are_refused_loudly(tables: SharedTables) -> N
         tables.usage.allocated(0, 1)
 
 
-def test_blind_fences_are_counted_over_processes(tables: SharedTables) -> None:
+def test_a_blind_fence_stands_for_all_processes_until_it_is_closed(tables: SharedTables) -> None:
     other = SharedTables.attach(tables.fd)
     tables.usage.open_blind_fence(2)
     other.usage.open_blind_fence(2)
-    assert tables.usage.blind_fences(2) == 2
     other.usage.close_blind_fence(2)
-    assert tables.usage.blind_fences(2) == 1
-    assert tables.usage.blind_fences(1) == 0
+    assert other.usage.blind_fence_stands(2)
+    assert not other.usage.blind_fence_stands(1)
+    tables.usage.close_blind_fence(2)
+    assert not other.usage.blind_fence_stands(2)
     other.close()
+
+
+def test_a_blind_fence_falls_with_its_process_and_does_not_rise_with_the_next_one(tables: SharedTables) -> None:
+    other = SharedTables.attach(tables.fd)
+    other.usage.open_blind_fence(0)
+    assert tables.usage.blind_fence_stands(0)
+    other.close()
+    assert not tables.usage.blind_fence_stands(0)
+    successor = SharedTables.attach(tables.fd)
+    successor.usage.allocated(0, 1)  # takes the same slot
+    assert not tables.usage.blind_fence_stands(0)
+    successor.close()
