@@ -1,0 +1,115 @@
+"""Whose rights an origin is asked with: a fixed key, botocore's chain, or none.
+
+How it works. The chain (environment, shared files, SSO, container and instance roles) may block on the network, at
+first use and whenever temporary keys run out; so it runs in a thread, one call at a time for all requests, and what
+it yielded is used until botocore says that a refresh is due. While a refresh fails and the old keys still live, the
+old ones are used and the chain is left alone for a few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+
+from proxy.errors import AccessDenied
+from proxy.origin.s3.signing import Credentials
+
+RETRY_PAUSE_S = 5.0
+
+
+class CredentialSource(Protocol):
+    async def get(self) -> Credentials | None:
+        """The keys of now; None signs nothing. Raises AccessDenied where there should be keys and are none."""
+        ...
+
+
+class FixedCredentials:
+    """Keys from the configuration, or None for an anonymous origin."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+
+    async def get(self) -> Credentials | None:
+        return self._credentials
+
+
+class ChainCredentials:
+    """Keys from botocore's credential chain. `session` and `clock` (monotonic seconds) are for tests."""
+
+    def __init__(
+        self,
+        profile: str | None = None,
+        *,
+        session: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._profile = profile
+        self._session = session
+        self._clock = clock
+        self._provider: Any = None
+        self._current: Credentials | None = None
+        self._loading: asyncio.Task[Credentials] | None = None
+        self._failed_at_s: float | None = None
+        self._failure = AccessDenied("")
+
+    async def get(self) -> Credentials:
+        if self._current is not None and not self._refresh_due():
+            return self._current
+        if self._failed_at_s is not None and self._clock() - self._failed_at_s < RETRY_PAUSE_S:
+            if self._current is not None and not self._expired():
+                return self._current
+            raise self._failure
+        return await self._load_once()
+
+    async def _load_once(self) -> Credentials:
+        """One thread for however many wait; a waiter's cancellation does not stop it."""
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+            self._loading.add_done_callback(self._loaded)
+        return await asyncio.shield(self._loading)
+
+    def _loaded(self, task: asyncio.Task[Credentials]) -> None:
+        self._loading = None
+        if not task.cancelled():
+            task.exception()  # seen, also where every waiter has gone
+
+    async def _load(self) -> Credentials:
+        try:
+            self._current = await asyncio.to_thread(self._read_chain)
+        except AccessDenied as error:
+            self._failed_at_s, self._failure = self._clock(), error
+            if self._current is not None and not self._expired():
+                return self._current
+            raise
+        self._failed_at_s = None
+        return self._current
+
+    def _read_chain(self) -> Credentials:
+        try:
+            if self._session is None:
+                self._session = Session(profile=self._profile)
+            if self._provider is None:
+                self._provider = self._session.get_credentials()
+            if self._provider is None:
+                raise AccessDenied(
+                    "no AWS credentials found (environment, shared files, instance role): "
+                    "give the origin an access_key_id, or set anonymous: true"
+                )
+            keys = self._provider.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise AccessDenied(f"the AWS credentials can't be used: {error}") from None
+        return Credentials(keys.access_key, keys.secret_key, keys.token)
+
+    def _refresh_due(self) -> bool:
+        """Whether botocore wants new keys; for keys that never expire, and for plain ones, never."""
+        refresh_needed = getattr(self._provider, "refresh_needed", None)
+        return refresh_needed is not None and bool(refresh_needed())
+
+    def _expired(self) -> bool:
+        refresh_needed = getattr(self._provider, "refresh_needed", None)
+        return refresh_needed is not None and bool(refresh_needed(refresh_in=0))

@@ -1,0 +1,212 @@
+"""Reading S3's response headers into neutral values. Pure.
+
+Header lists have lower-case names; values are latin-1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from proxy.conditions import parse_http_date
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.ranges import ByteRange
+
+Headers = tuple[tuple[str, str], ...]
+
+HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+# What belongs to one answer or one connection, not to the object.
+_PER_ANSWER = frozenset(
+    [
+        "accept-ranges",
+        "age",
+        "alt-svc",
+        "content-length",
+        "content-range",
+        "date",
+        "server",
+        "set-cookie",
+        "strict-transport-security",
+        "via",
+        "x-amz-content-sha256",
+        "x-amz-cf-id",
+        "x-amz-cf-pop",
+        "x-amz-date",
+        "x-amz-id-2",
+        "x-amz-mp-parts-count",
+        "x-amz-request-charged",
+        "x-amz-request-id",
+        "x-amzn-requestid",
+        "x-cache",
+    ]
+)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
+_SUM_BYTES = {SumKind.CRC32C: 4, SumKind.CRC32: 4, SumKind.CRC64NVME: 8}
+_USER_METADATA = "x-amz-meta-"
+
+
+def first_value(headers: Headers, name: str) -> str | None:
+    """The first value of a header, by its lower-case name."""
+    for candidate, value in headers:
+        if candidate == name:
+            return value
+    return None
+
+
+def read_length(headers: Headers) -> int | None:
+    """Content-Length in bytes; None where it is absent or nonsense."""
+    length = first_value(headers, "content-length")
+    if length is None or not length.isascii() or not length.isdigit() or len(length) > 19:
+        return None
+    return int(length)
+
+
+def read_record(
+    origin: str, bucket: str, key: str, version_id: str | None, size_bytes: int, headers: Headers, checked_at_s: float
+) -> ObjectRecord:
+    """What a HEAD's 200 says of a key whose size it told."""
+    etag = first_value(headers, "etag") or ""
+    last_modified = first_value(headers, "last-modified")
+    validator = read_validator(version_id, etag, last_modified)
+    sealed = first_value(headers, "x-amz-server-side-encryption-customer-algorithm") is not None
+    return ObjectRecord(
+        version=ObjectVersion(origin, bucket, key, validator, size_bytes),
+        etag=etag,
+        last_modified_s=parse_http_date(last_modified) if last_modified is not None else None,
+        headers=object_headers(headers),
+        checked_at_s=checked_at_s,
+        sums=read_sums(headers),
+        md5=_read_md5(etag, headers),
+        user_metadata=tuple(
+            (name.removeprefix(_USER_METADATA), value) for name, value in headers if name.startswith(_USER_METADATA)
+        ),
+        cacheable=not validator.startswith("none") and not sealed,
+    )
+
+
+def read_validator(version_id: str | None, etag: str, last_modified: str | None) -> str:
+    """What tells this content from the key's other contents.
+
+    `version <id>` where the client asked for one, `etag <etag>` else. The version `null` is overwritten in place, so
+    its ETag counts too; a weak ETag may stand for several contents, so its Last-Modified counts too. `none ...` is no
+    validator: such an object must not be cached.
+    """
+    if version_id is not None and version_id != "null":
+        return f"version {version_id}"
+    if not etag:
+        return f"none {last_modified or ''}".rstrip()
+    dated = etag if is_strong(etag) else f"{etag} {last_modified or ''}".rstrip()
+    return f"version null {dated}" if version_id is not None else f"etag {dated}"
+
+
+def is_strong(etag: str) -> bool:
+    """Whether a condition may be built on it: in quotes, and not weak."""
+    return len(etag) >= 2 and etag.startswith('"') and etag.endswith('"')
+
+
+def parse_validator(validator: str) -> tuple[str | None, str | None]:
+    """The version id and the strong ETag that a request for that content names; None where it names none."""
+    kind, _, value = validator.partition(" ")
+    version_id = None
+    if kind == "version":
+        version_id, _, value = value.partition(" ")
+    etag = value if kind != "none" and is_strong(value) else None
+    return version_id, etag
+
+
+def object_headers(headers: Headers) -> Headers:
+    """Those that belong to the object, in order; see `ObjectRecord.headers`."""
+    named = connection_headers(headers)
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name not in _PER_ANSWER and name not in named and not name.startswith("access-control-")
+    )
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """All but the hop-by-hop headers (RFC 9110 section 7.6.1)."""
+    named = connection_headers(headers)
+    return tuple((name, value) for name, value in headers if name not in named)
+
+
+def connection_headers(headers: Headers) -> frozenset[str]:
+    """The names that count for one hop only: the usual ones and those that `Connection` lists."""
+    listed = [value for name, value in headers if name == "connection"]
+    if not listed:
+        return HOP_BY_HOP
+    return HOP_BY_HOP | {item.strip().lower() for value in listed for item in value.split(",")}
+
+
+def read_sums(headers: Headers) -> tuple[tuple[SumKind, int], ...]:
+    """Full-object checksums: those of type FULL_OBJECT, or, without a type, those whose value has no `-N`."""
+    kind_of_all = first_value(headers, "x-amz-checksum-type")
+    if kind_of_all is not None and kind_of_all.upper() != "FULL_OBJECT":
+        return ()
+    found = []
+    for kind, length in _SUM_BYTES.items():
+        value = first_value(headers, f"x-amz-checksum-{kind.value}")
+        number = _decode_sum(value, length) if value is not None else None
+        if number is not None:
+            found.append((kind, number))
+    return tuple(found)
+
+
+def _decode_sum(value: str, length: int) -> int | None:
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None  # a composite's `-N`, or nonsense
+    return int.from_bytes(raw, "big") if len(raw) == length else None
+
+
+def _read_md5(etag: str, headers: Headers) -> str | None:
+    """The MD5 in hex, where the ETag is one: not of multipart uploads, nor under KMS or customer keys."""
+    encryption = first_value(headers, "x-amz-server-side-encryption")
+    found = _MD5_ETAG.fullmatch(etag)
+    return found[1] if found is not None and encryption in (None, "AES256") else None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """`Content-Range: bytes a-b/size` as a half-open range and a size."""
+
+    span: ByteRange
+    size_bytes: int
+
+
+def parse_content_range(value: str) -> ContentRange | None:
+    """None where it names no range of known size: `*`, another unit, reversed, beyond the size."""
+    match = _CONTENT_RANGE.fullmatch(value.strip())
+    if match is None:
+        return None
+    first, last, size_bytes = (int(group) for group in match.groups())
+    if not first <= last < size_bytes:
+        return None
+    return ContentRange(ByteRange(first, last + 1), size_bytes)
+
+
+def parse_retry_after(value: str | None, now_s: float) -> float | None:
+    """Seconds to wait, from seconds or a date (RFC 9110 section 10.2.3); None where there is no sense in it."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
+    date_s = parse_http_date(value)
+    return max(0.0, date_s - now_s) if date_s is not None else None

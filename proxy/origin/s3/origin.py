@@ -1,0 +1,219 @@
+"""The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`.
+
+How it works. Every operation sets out on a `Course`: sign for the bucket's region, send, and if the answer says to
+ask elsewhere, turn and do so again, three times at most. Block bytes come by the range client (`proxy.wire`), or by
+httpx where the environment names a proxy; everything else by httpx.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.blocks import ByteSink
+from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged, WarmstartError
+from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
+from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
+from proxy.origin.s3.answers import ExactSink, check_version, is_success
+from proxy.origin.s3.credentials import CredentialSource
+from proxy.origin.s3.errors import changed, from_wire, mismatch, refusal, short_body
+from proxy.origin.s3.exchange import Exchange, ExchangeLimits, environment_proxy, header_pairs, tls_context
+from proxy.origin.s3.forward import Forwarding
+from proxy.origin.s3.headers import (
+    Headers,
+    first_value,
+    parse_content_range,
+    parse_validator,
+    read_length,
+    read_record,
+)
+from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
+from proxy.origin.s3.redirects import Course, Regions
+from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
+from proxy.origin.s3.target import Addressing, Query, aws_endpoint, parse_site
+from proxy.ranges import ByteRange
+from proxy.wire.client import WireClient
+from proxy.wire.errors import WireError
+from proxy.wire.head import ResponseHead
+from proxy.wire.response import Accept, Response
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """`endpoint` is a URL, or None for AWS. `region` signs until a bucket turns out to live in another one."""
+
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    addressing: Addressing = "auto"
+    ca_file: Path | None = None
+    verify_tls: bool = True
+    limits: ExchangeLimits = field(default_factory=ExchangeLimits)
+
+
+class S3Origin:
+    """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
+
+    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time.
+    """
+
+    dialect = "s3"
+
+    def __init__(
+        self,
+        settings: S3Settings,
+        credentials: CredentialSource,
+        wire: WireClient | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = parse_site(settings.endpoint, settings.addressing)
+        self.id = self._site.id
+        context = tls_context(settings.ca_file, verify=settings.verify_tls)
+        proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
+        limits = settings.limits
+        self._wire = wire or WireClient(
+            connect_timeout_s=limits.connect_timeout_s,
+            tls_timeout_s=limits.connect_timeout_s,
+            head_timeout_s=limits.read_timeout_s,
+            read_timeout_s=limits.read_timeout_s,
+            ssl_context=context,
+        )
+        self._exchange = Exchange(self.id, context, proxy, limits)
+        self._proxied = proxy is not None
+        self._credentials = credentials
+        self._clock = clock
+        self._signer = Signer(clock)
+        self._regions = Regions(settings.region)
+        self._parts = PartSpans(self._ask_part)
+        self._forwarding = Forwarding(self.id, self._site, self._regions, self._exchange, self._signer, credentials)
+
+    # what a key is
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
+        """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+        checked_at_s = self._clock()
+        query = (("versionId", version_id),) if version_id is not None else ()
+        status, headers = await self._head(bucket, key, query, (("x-amz-checksum-mode", "ENABLED"),))
+        if status != 200:
+            raise self._refusal(status, headers, b"", bucket, key)
+        size_bytes = read_length(headers)
+        if size_bytes is None or first_value(headers, "content-range") is not None:
+            raise mismatch(self.id, "an answer to HEAD that does not tell the object's size")
+        return read_record(self.id, bucket, key, version_id, size_bytes, headers, checked_at_s)
+
+    async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
+        """Raises InvalidRequest("InvalidPartNumber"), VersionChanged, and what `head` raises."""
+        return await self._parts.find(record, number)
+
+    async def _ask_part(self, version: ObjectVersion, number: int) -> PartAnswer:
+        version_query, _ = _pinned(version)
+        query = (*version_query, ("partNumber", str(number)))
+        status, headers = await self._head(version.bucket, version.key, query, ())
+        if status in (400, 416):  # HEAD has no body that could tell more
+            raise InvalidRequest("InvalidPartNumber", f"the object has no part {number}")
+        if status not in (200, 206):
+            raise self._read_refusal(status, headers, b"", version)
+        if not is_part_etag(version, headers):
+            check_version(headers, version)
+        return self._read_part(version, status, headers)
+
+    def _read_part(self, version: ObjectVersion, status: int, headers: Headers) -> PartAnswer:
+        length, label = read_length(headers), first_value(headers, "content-range")
+        named = parse_content_range(label) if label is not None else None
+        if length is None or (label is not None and (named is None or named.span.length != length)):
+            raise mismatch(self.id, f"a part of {length} bytes with Content-Range {label!r}")
+        if named is not None and named.size_bytes != version.size_bytes:
+            raise changed(self.id, version.key, f"{named.size_bytes} bytes, not {version.size_bytes}")
+        count = first_value(headers, "x-amz-mp-parts-count") or ""
+        return PartAnswer(length, named.span if named is not None else None, int(count) if count.isdigit() else None)
+
+    async def _head(self, bucket: str, key: str, query: Query, headers: Headers) -> tuple[int, Headers]:
+        course = Course(self._site, self._regions, bucket, key, query)
+        sent = (("accept-encoding", "identity"), *headers)
+        while True:
+            ORIGIN_REQUESTS.labels(self.id, "head").inc()
+            signed = await self._sign(course, "HEAD", sent)
+            response = await self._exchange.send("HEAD", course.target, signed, slow=False)
+            await response.aclose()
+            answered = header_pairs(response)
+            if not course.turn(response.status_code, answered, b""):
+                return response.status_code, answered
+
+    # its bytes
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what the sink does."""
+        if span.length == 0:
+            return
+        exact = ExactSink(sink, version, span)
+
+        def accept(head: ResponseHead) -> ByteSink | None:
+            return exact if is_success(head, version, span) else None
+
+        try:
+            answer = await self._follow(version, span, accept)
+        finally:
+            ORIGIN_BYTES.labels(self.id).inc(span.length - exact.left_bytes)
+        if answer.status not in (200, 206):
+            raise self._read_refusal(answer.status, answer.head.headers, answer.body, version)
+        if exact.left_bytes > 0:
+            raise short_body(self.id, span.length - exact.left_bytes, span.length)
+
+    async def _follow(self, version: ObjectVersion, span: ByteRange, accept: Accept) -> Response:
+        query, conditions = _pinned(version)
+        sent = (("accept-encoding", "identity"), ("range", f"bytes={span.start}-{span.end - 1}"), *conditions)
+        course = Course(self._site, self._regions, version.bucket, version.key, query)
+        while True:
+            ORIGIN_REQUESTS.labels(self.id, "read").inc()
+            signed = await self._sign(course, "GET", sent)
+            answer = await self._get(course, signed, accept)
+            if not course.turn(answer.status, answer.head.headers, answer.body):
+                return answer
+
+    async def _get(self, course: Course, headers: Headers, accept: Accept) -> Response:
+        if self._proxied:
+            return await self._exchange.get(course.target, headers, accept)
+        try:
+            return await self._wire.get(course.target.endpoint, course.target.request_target, headers, accept)
+        except WireError as error:
+            raise from_wire(self.id, error) from error
+
+    async def _sign(self, course: Course, method: str, headers: Headers) -> Headers:
+        keys = await self._credentials.get()
+        return self._signer.sign(keys, course.region, method, course.target, headers, EMPTY_PAYLOAD)
+
+    def _refusal(self, status: int, headers: Headers, body: bytes, bucket: str, key: str) -> WarmstartError:
+        return refusal(self.id, status, headers, body, bucket, key, now_s=self._clock())
+
+    def _read_refusal(self, status: int, headers: Headers, body: bytes, version: ObjectVersion) -> WarmstartError:
+        """A key that is gone was there when it was resolved: it has changed."""
+        error = self._refusal(status, headers, body, version.bucket, version.key)
+        if isinstance(error, NotFound) and error.what == "key" and not version.validator.startswith("version "):
+            return VersionChanged(str(error))
+        return error
+
+    # everything else
+
+    async def forward(self, request: ForwardRequest) -> ForwardResponse:
+        """Raises OriginUnavailable, AccessDenied (no credentials), InvalidRequest, and what the body raises."""
+        return await self._forwarding.send(request)
+
+    async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
+        raise NotSupported("an S3 origin's listings are forwarded")
+
+    async def list_buckets(self) -> tuple[tuple[str, float], ...]:
+        raise NotSupported("an S3 origin's listings are forwarded")
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+        await self._exchange.aclose()
+
+
+def _pinned(version: ObjectVersion) -> tuple[Query, Headers]:
+    """What makes a request ask for just this version: a query, and a condition where there is a strong ETag."""
+    version_id, etag = parse_validator(version.validator)
+    query = (("versionId", version_id),) if version_id is not None else ()
+    return query, (("if-match", etag),) if etag is not None else ()

@@ -1,0 +1,76 @@
+"""Finding a bucket's region, and following an operation to where the origin sends it.
+
+How it works. An S3 service answers a request signed for the wrong region with 301 or 400 and names the right one
+(`x-amz-bucket-region`, or `<Region>` in the error). It is remembered for the bucket, and the request is signed again
+for it. A redirect with a Location (a bucket newly made, a gateway in front) is followed too, for this one operation.
+Source: Amazon S3 User Guide, "Making requests using the REST API: request redirection".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from proxy.origin.s3.errors import parse_code, parse_region
+from proxy.origin.s3.headers import Headers, first_value
+from proxy.origin.s3.target import Query, Site, is_region, redirected
+
+REDIRECTS_MAX = 3
+TURNING_STATUSES = frozenset((301, 302, 307, 308, 400))
+BUCKETS_MAX = 10_000
+
+
+class Regions:
+    """Which region each bucket lives in, as far as the origin has told."""
+
+    def __init__(self, default: str) -> None:
+        self._default = default
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def of(self, bucket: str) -> str:
+        return self._known.get(bucket, self._default)
+
+    def knows(self, bucket: str) -> bool:
+        return bucket in self._known
+
+    def learn(self, bucket: str, region: str) -> None:
+        self._known[bucket] = region
+        if len(self._known) > BUCKETS_MAX:
+            self._known.popitem(last=False)
+
+
+class Course:
+    """The way of one operation: where it is to be asked now, and for which region it is signed."""
+
+    def __init__(self, site: Site, regions: Regions, bucket: str, key: str | None, query: Query = ()) -> None:
+        self._site = site
+        self._regions = regions
+        self._bucket, self._key, self._query = bucket, key, query
+        self._turns = 0
+        self.region = regions.of(bucket)
+        self.target = site.locate(bucket, key, self.region, query)
+
+    def turn(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Whether that answer says to ask elsewhere; then `target` and `region` are where."""
+        if status not in TURNING_STATUSES or self._turns == REDIRECTS_MAX:
+            return False
+        self._turns += 1
+        return self._to_region(headers, body) or (status != 400 and self._to_location(headers))
+
+    def _to_region(self, headers: Headers, body: bytes) -> bool:
+        region = first_value(headers, "x-amz-bucket-region")
+        if region is None and parse_code(body) == "AuthorizationHeaderMalformed":
+            region = parse_region(body)
+        if region is None or region == self.region or not is_region(region):
+            return False
+        self.region = region
+        self._regions.learn(self._bucket, region)
+        self.target = self._site.locate(self._bucket, self._key, region, self._query)
+        return True
+
+    def _to_location(self, headers: Headers) -> bool:
+        location = first_value(headers, "location")
+        target = redirected(self.target, location) if location is not None else None
+        if target is None or target == self.target:
+            return False
+        self.target = target
+        return True
