@@ -1,0 +1,112 @@
+"""One block of an open segment: what it is now, its bytes, the right to fill it, its check.
+
+How reserving works, with the races written out. (1) Take the block's lock; refused: somebody fills it, follow.
+(2) Only now look at the retired flag: whoever retires sets it before unlinking, and an evictor needs all locks, so
+either it sees our lock and leaves, or we see its flag. (3) Only now look at the word: the last filler may have
+published since the caller looked. (4) A word that still says "filling" under a free lock is a dead process's, of
+this run: its start and progress are taken over, and its bytes read back for the checksum. (5) Ask the disk for
+room; a refusal gives the lock back. (6) Store the word, "filling".
+"""
+
+from __future__ import annotations
+
+from proxy.blocks import START_STEP_BYTES, Piece
+from proxy.cache.blockmap import (
+    BlockKind,
+    BlockState,
+    is_present,
+    is_verified,
+    pack_filling,
+    pack_present,
+    read_state,
+    word_crc32c,
+)
+from proxy.cache.segment import Segment
+from proxy.cache.sums import RunningSums
+from proxy.cache.writer import SegmentWriter
+from proxy.metrics import CHECKSUM_FAILURES
+
+
+class Block:
+    """A block of an open segment; keeps the segment open. `index` counts from the object's start."""
+
+    __slots__ = ("_local", "_segment", "index", "length")
+
+    def __init__(self, segment: Segment, index: int) -> None:
+        self._segment = segment
+        self._local = index - segment.header.first_block
+        self.index = index
+        self.length = segment.header.block_length(self._local)
+
+    def __repr__(self) -> str:
+        return f"<Block {self.index} of {self._segment!r}: {self.state()}>"
+
+    @property
+    def retired(self) -> bool:
+        """The segment was given up: open the block anew. Bytes already taken from it stay readable."""
+        return self._segment.retired
+
+    def state(self) -> BlockState:
+        """What the map says now. Inline. "filling" is a hint: its process may be dead, `reserve` finds out."""
+        return read_state(self._segment.word(self._local), self._segment.tag, self.length)
+
+    def piece(self, offset: int, length: int) -> Piece:
+        """Bytes of the block; that they are there is the caller's to know, from `state` or its writer."""
+        assert 0 <= offset <= offset + length <= self.length
+        return Piece(self._segment.data, self._local * self._segment.header.block_bytes + offset, length)
+
+    def reserve(self, start: int = 0) -> SegmentWriter | None:
+        """The right to fill the block from `start` (a multiple of 64 KiB) on; inline.
+
+        None: somebody is filling it, it is present by now, or the segment is retired. Raises StoreUnavailable when
+        the disk has no room or is out of service.
+        """
+        assert start % START_STEP_BYTES == 0
+        assert 0 <= start < self.length
+        segment = self._segment
+        if segment.retired or not segment.claim(self._local):
+            return None
+        reserved = False
+        try:
+            state = self.state()
+            if not segment.is_sound() or state.kind is BlockKind.PRESENT:
+                return None
+            taken_over = state.kind is BlockKind.FILLING and state.progress > 0
+            start, progress = (state.start, state.progress) if taken_over else (start, 0)
+            segment.disk.guard(self.length - progress)
+            segment.store_word(self._local, pack_filling(segment.tag, start, progress))
+            segment.disk.allocated(self.length - progress)
+            reserved = True
+        finally:
+            if not reserved:
+                segment.release(self._local)
+        return SegmentWriter(segment, self._local, start, progress)
+
+    def verify(self) -> bool:
+        """Check a present block of another run and stamp it with this one. Blocking.
+
+        False: absent, or damaged, and then its segment has been retired: what a complete response may have sent is
+        never written again in the same file.
+        """
+        segment = self._segment
+        word = segment.word(self._local)
+        if not is_present(word):
+            return False
+        if is_verified(word, segment.tag):
+            return True
+        sums = RunningSums(segment.header.second_sum)
+        try:
+            whole = sums.read(segment.data.fd, self._local * segment.header.block_bytes, self.length)
+        except OSError as error:
+            segment.disk.trouble(error)
+            segment.retire("damage")
+            return False
+        if not whole or sums.crc32c != word_crc32c(word):
+            CHECKSUM_FAILURES.labels("block").inc()
+            segment.retire("damage")
+            return False
+        if sums.kind is not None:  # written apart from the word: a crash of the machine may have kept only one
+            segment.store_second_sum(self._local, sums.second)
+        if segment.word(self._local) == word:
+            segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))
+        return True

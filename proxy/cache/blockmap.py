@@ -1,0 +1,257 @@
+"""The block map's format: one 64-bit word per block, behind a header that says whose blocks they are. Pure.
+
+How it works. A map is a small file beside each segment, mapped by every process of the gateway:
+
+    0     magic            8   "wsmap 1" and a byte that is never text
+    8     retired          8   mutable words: nonzero once the segment is given up; pinned; visited since the evictor
+    16    pinned           8   last looked; Unix seconds of the last use. Each is read and written as one native
+    24    visited          8   64-bit word, and none is covered by the checksum
+    32    last use         8
+    40    checksum         4   crc32c of the magic and of all that follows here, up to the header's end
+    44    header bytes     4   a multiple of 64
+    48    object bytes     8
+    56    block bytes      8
+    64    blocks per full segment  8
+    72    segment          8   this one's number within its object
+    80    nonce           16   names the data file
+    96    second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are
+    100   four lengths    16   of origin, bucket, key and validator, which follow as UTF-8, zeros to the header's end
+    ...   words           8 each   one for each block of this segment
+    ...   second sums     8 each   likewise; valid where the block's word says present and a second sum is kept
+
+All integers are of the machine's byte order: a word must be one native store, and a map never leaves its machine
+(the magic is text, so a map of the other byte order fails its checksum). A word:
+
+    63..60  state      0 absent, 1 filling, 2 present; any other is damage, taken as absent
+    59..32  run tag    28 bits of the run that wrote the word
+    31..0   present:   the block's crc32c
+            filling:   31..24 start in steps of 64 KiB, 23..0 progress in bytes
+
+One store therefore publishes state, run and checksum together. Progress of a full 16 MiB block does not fit by one
+byte: it stays one short until the block is present.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from proxy.blocks import BLOCK_BYTES_MAX, START_STEP_BYTES, block_count, update_sum
+from proxy.objects import ObjectVersion, SumKind
+
+RETIRED_WORD, PINNED_WORD, VISITED_WORD, LAST_USE_WORD = 1, 2, 3, 4  # indices of 64-bit words in the header
+WORD_BYTES = 8
+NONCE_BYTES = 16
+HEADER_BYTES_MAX = 64 << 10  # a key has 1 KiB at most, an ETag what fits into a header line
+RUN_TAG_MAX = (1 << 28) - 1
+ABSENT_WORD = 0
+
+_ABSENT, _FILLING, _PRESENT = 0, 1, 2
+_PROGRESS_MAX = (1 << 24) - 1
+assert BLOCK_BYTES_MAX - 1 == _PROGRESS_MAX
+
+_MAGIC = b"wsmap 1\xff"
+_MUTABLE = struct.Struct("=8s4Q")
+_FIXED = struct.Struct("=IIQQQQ16sIIIII")
+_CHECKED_FROM = _MUTABLE.size + 4  # behind the checksum
+_NAMES_FROM = _MUTABLE.size + _FIXED.size
+_SECOND_KINDS = {0: None, 1: SumKind.CRC32, 2: SumKind.CRC64NVME}
+_SECOND_CODES = {kind: code for code, kind in _SECOND_KINDS.items()}
+
+
+class BlockKind(Enum):
+    ABSENT = "absent"
+    FILLING = "filling"
+    PRESENT = "present"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """What a word says. `start` and `progress` (bytes) are a fill's; `verified`: present, and checked in this run."""
+
+    kind: BlockKind
+    start: int = 0
+    progress: int = 0
+    verified: bool = False
+
+
+_STATE_ABSENT = BlockState(BlockKind.ABSENT)
+_STATE_VERIFIED = BlockState(BlockKind.PRESENT, verified=True)
+_STATE_UNVERIFIED = BlockState(BlockKind.PRESENT)
+
+
+def run_tag(run_id: str) -> int:
+    """28 bits that stand for a run in every word; never 0, so that no zeroed word belongs to a run."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big") % RUN_TAG_MAX + 1
+
+
+def pack_filling(tag: int, start: int, progress: int) -> int:
+    assert 0 < tag <= RUN_TAG_MAX
+    assert start % START_STEP_BYTES == 0
+    assert 0 <= start < BLOCK_BYTES_MAX
+    assert 0 <= progress <= BLOCK_BYTES_MAX
+    return _FILLING << 60 | tag << 32 | (start // START_STEP_BYTES) << 24 | min(progress, _PROGRESS_MAX)
+
+
+def pack_present(tag: int, crc32c: int) -> int:
+    assert 0 < tag <= RUN_TAG_MAX
+    assert 0 <= crc32c < 1 << 32
+    return _PRESENT << 60 | tag << 32 | crc32c
+
+
+def is_present(word: int) -> bool:
+    return word >> 60 == _PRESENT
+
+
+def is_verified(word: int, tag: int) -> bool:
+    """Present and stamped by that run: one comparison, for the paths that look at many words."""
+    return word >> 32 == _PRESENT << 28 | tag
+
+
+def word_crc32c(word: int) -> int:
+    assert is_present(word)
+    return word & 0xFFFFFFFF
+
+
+def read_state(word: int, tag: int, length: int) -> BlockState:
+    """The word of a block of `length` bytes, seen from run `tag`.
+
+    A fill of another run is absent: its process is gone, and after a crash of the machine the bytes that it says
+    were written may never have reached the disk. So is what no fill could have written.
+    """
+    if is_present(word):
+        return _STATE_VERIFIED if is_verified(word, tag) else _STATE_UNVERIFIED
+    if word >> 32 != _FILLING << 28 | tag:
+        return _STATE_ABSENT
+    start, progress = (word >> 24 & 0xFF) * START_STEP_BYTES, word & _PROGRESS_MAX
+    if start >= length or progress > length:
+        return _STATE_ABSENT
+    return BlockState(BlockKind.FILLING, start, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class MapHeader:
+    """Whose blocks a segment holds. `segment_blocks` is a full segment's; the object's last one may have fewer."""
+
+    version: ObjectVersion
+    segment: int
+    block_bytes: int
+    segment_blocks: int
+    nonce: bytes
+    second_sum: SumKind | None = None
+
+    @property
+    def first_block(self) -> int:
+        return self.segment * self.segment_blocks
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of this segment."""
+        return min(self.segment_blocks, block_count(self.version.size_bytes, self.block_bytes) - self.first_block)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the object that this segment holds when it is full."""
+        start = self.first_block * self.block_bytes
+        return min(self.segment_blocks * self.block_bytes, self.version.size_bytes - start)
+
+    @property
+    def header_bytes(self) -> int:
+        return -(-(_NAMES_FROM + sum(map(len, _names(self.version)))) // 64) * 64
+
+    @property
+    def map_bytes(self) -> int:
+        return self.header_bytes + 2 * WORD_BYTES * self.block_count
+
+    @property
+    def words_index(self) -> int:
+        """Where the blocks' words begin, counted in words from the file's start."""
+        return self.header_bytes // WORD_BYTES
+
+    @property
+    def sums_index(self) -> int:
+        return self.words_index + self.block_count
+
+    def block_length(self, local_index: int) -> int:
+        """Bytes of this segment's block `local_index` (0 is its first)."""
+        assert 0 <= local_index < self.block_count
+        return min(self.block_bytes, self.data_bytes - local_index * self.block_bytes)
+
+    def block_end(self, local_index: int) -> int:
+        """Where block `local_index` ends in the data file."""
+        return local_index * self.block_bytes + self.block_length(local_index)
+
+    def holds(self, version: ObjectVersion, segment: int, block_bytes: int, segment_blocks: int) -> bool:
+        return (version, segment, block_bytes, segment_blocks) == (
+            self.version,
+            self.segment,
+            self.block_bytes,
+            self.segment_blocks,
+        )
+
+
+def render_map(header: MapHeader, last_use_s: int) -> bytes:
+    """A new map file, every block absent. Raises ValueError where the names are too long to keep."""
+    names = _names(header.version)
+    if header.header_bytes > HEADER_BYTES_MAX:
+        raise ValueError("the object's names are too long for a map's header")
+    fixed = _FIXED.pack(
+        0,
+        header.header_bytes,
+        header.version.size_bytes,
+        header.block_bytes,
+        header.segment_blocks,
+        header.segment,
+        header.nonce,
+        _SECOND_CODES[header.second_sum],
+        *map(len, names),
+    )
+    image = bytearray(header.map_bytes)
+    _MUTABLE.pack_into(image, 0, _MAGIC, 0, 0, 0, last_use_s)
+    image[_MUTABLE.size : _NAMES_FROM] = fixed
+    joined = b"".join(names)
+    image[_NAMES_FROM : _NAMES_FROM + len(joined)] = joined
+    struct.pack_into("=I", image, _MUTABLE.size, _checksum(bytes(image[: header.header_bytes])))
+    return bytes(image)
+
+
+def parse_header(raw: bytes) -> MapHeader | None:
+    """The header at the start of a map file's bytes (HEADER_BYTES_MAX are enough); None: that is no sound map."""
+    if len(raw) < _NAMES_FROM or raw[:8] != _MAGIC:
+        return None
+    checksum, header_bytes, size, block_bytes, segment_blocks, segment, nonce, second, *lengths = _FIXED.unpack_from(
+        raw, _MUTABLE.size
+    )
+    if not _NAMES_FROM <= header_bytes <= len(raw) or checksum != _checksum(raw[:header_bytes]):
+        return None
+    # The checksum holds: what follows could only fail for a map of some later format.
+    try:
+        origin, bucket, key, validator = _split(raw[_NAMES_FROM:header_bytes], lengths)
+        version = ObjectVersion(origin, bucket, key, validator, size)
+        header = MapHeader(version, segment, block_bytes, segment_blocks, nonce, _SECOND_KINDS[second])
+    except (ValueError, KeyError):
+        return None
+    sound = 0 < block_bytes <= BLOCK_BYTES_MAX and segment_blocks > 0 and header.header_bytes == header_bytes
+    return header if sound and header.block_count > 0 else None
+
+
+def _names(version: ObjectVersion) -> list[bytes]:
+    texts = (version.origin, version.bucket, version.key, version.validator)
+    return [text.encode("utf-8", "surrogatepass") for text in texts]
+
+
+def _split(raw: bytes, lengths: list[int]) -> list[str]:
+    texts, start = [], 0
+    for length in lengths:
+        texts.append(raw[start : start + length].decode("utf-8", "surrogatepass"))
+        start += length
+    if start > len(raw):
+        raise ValueError("names reach past the header")
+    return texts
+
+
+def _checksum(header: bytes) -> int:
+    view = memoryview(header)
+    return update_sum(SumKind.CRC32C, view[_CHECKED_FROM:], update_sum(SumKind.CRC32C, view[:8]))

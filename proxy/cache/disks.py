@@ -1,0 +1,182 @@
+"""The cache's disks: which one takes a segment, whether it has room, and what becomes of it when it fails.
+
+How it works. Each segment of an object version ranks the disks by weighted rendezvous: a disk's score is
+-weight / ln(u), with u from a hash of the disk's id and the segment's name, and the weight its share of the cache.
+So segments spread by size, and a disk that comes, goes or grows moves only what it gains or loses. A look-up asks
+the disks in that order, as a segment may have been made when the order was another; a new segment goes to the first
+disk in service.
+
+A disk is full for a write when its share would be exceeded, as far as a scan has found out what it holds, and always
+when its file system would have less than a reserve left: others may live there too, and until the first scan has
+ended nothing else guards it. A disk that returns an I/O error leaves service, for every process, until the next
+start: its objects are fetched again, onto the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from proxy.errors import StoreUnavailable
+from proxy.metrics import DISK_FAILED
+
+MIB = 1 << 20
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+BROKEN = {
+    *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
+    *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM),
+}
+SLOW_WRITE_S = 0.002  # an event loop can't be away for longer
+THREADS_FOR_S = 3.0  # after a slow write; then one inline write tries again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSettings:
+    """A folder that the cache may use, and how many bytes of it at most."""
+
+    path: Path
+    size_bytes: int
+
+
+class Usage(Protocol):
+    """The run's accounts of its disks, shared by its processes; `used` is None until a scan has ended."""
+
+    def allocated(self, disk_index: int, nbytes: int) -> None: ...
+
+    def freed(self, disk_index: int, nbytes: int) -> None: ...
+
+    def used(self, disk_index: int) -> int | None: ...
+
+    def fail_disk(self, disk_index: int) -> None: ...
+
+    def disk_failed(self, disk_index: int) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A file system's bytes: all, and those that we may still use."""
+
+    total_bytes: int
+    free_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Space:
+        status = os.statvfs(path)
+        return cls(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """What the cache leaves free: 1 % within 64 MiB and 1 GiB, but no more than a tenth of a tiny disk."""
+        return min(max(self.total_bytes // 100, 64 * MIB), 1024 * MIB, self.total_bytes // 10)
+
+
+class WritePace:
+    """Whether writes to one disk are quick enough for the event loop, judged by the last one made there."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._threads_until_s = -math.inf
+
+    def inline(self) -> bool:
+        return self.clock() >= self._threads_until_s
+
+    def took(self, seconds: float) -> None:
+        """An inline write has taken so long."""
+        if seconds >= SLOW_WRITE_S:
+            self._threads_until_s = self.clock() + THREADS_FOR_S
+
+
+class Disk:
+    """One disk of the store. Raises nothing on making; `space` can be replaced to test a full one."""
+
+    def __init__(
+        self,
+        index: int,
+        settings: DiskSettings,
+        disk_id: str,
+        root: Path,
+        usage: Usage,
+        writer_threads: Executor | None = None,
+    ) -> None:
+        """`root` is the layout's folder. Without writer threads every write is made by its caller."""
+        self.index = index
+        self.path = settings.path
+        self.size_bytes = settings.size_bytes
+        self.disk_id = disk_id
+        self.objects = root / "objects"
+        self.writer_threads = writer_threads
+        self.pace = WritePace()
+        self.space: Callable[[Path], Space] = Space.of
+        self._usage = usage
+
+    def __repr__(self) -> str:
+        return f"<Disk {self.index} {self.path} {'failed' if self.failed else 'in service'}>"
+
+    @property
+    def failed(self) -> bool:
+        return self._usage.disk_failed(self.index)
+
+    @property
+    def used_bytes(self) -> int | None:
+        """None until a scan has ended."""
+        return self._usage.used(self.index)
+
+    def allocated(self, nbytes: int) -> None:
+        self._usage.allocated(self.index, nbytes)
+
+    def freed(self, nbytes: int) -> None:
+        self._usage.freed(self.index, nbytes)
+
+    def guard(self, nbytes: int) -> None:
+        """Raise StoreUnavailable unless so many more bytes may be written. Inline: one statvfs, some additions."""
+        if self.failed:
+            raise StoreUnavailable(f"the disk {self.path} is out of service")
+        used = self.used_bytes
+        if used is not None and used + nbytes > self.size_bytes:
+            raise StoreUnavailable(f"the cache on {self.path} is full: {used} of {self.size_bytes} bytes")
+        try:
+            space = self.space(self.path)
+        except OSError as error:
+            raise self.trouble(error) from error
+        if space.free_bytes - nbytes < space.reserve_bytes:
+            raise StoreUnavailable(f"the file system of {self.path} has {space.free_bytes} bytes left")
+
+    def trouble(self, error: OSError) -> StoreUnavailable:
+        """Our word for what the disk said; takes it out of service where it is broken."""
+        if error.errno in FULL:
+            return StoreUnavailable(f"the disk {self.path} is full: {error.strerror}")
+        if error.errno in BROKEN:
+            self.fail(error)
+        return StoreUnavailable(f"the disk {self.path} fails: {error.strerror}")
+
+    def fail(self, error: OSError) -> None:
+        if not self.failed:
+            log.error("the cache disk %s is out of service until the next start: %s", self.path, error)
+        self._usage.fail_disk(self.index)
+        DISK_FAILED.labels(str(self.path)).set(1)
+
+
+def rank(disks: Sequence[Disk], digest: bytes, segment: int) -> list[Disk]:
+    """The disks in service, the one that should hold this segment first."""
+    if len(disks) == 1:
+        return [disk for disk in disks if not disk.failed]
+    name = digest + segment.to_bytes(8, "big")
+    alive = [disk for disk in disks if not disk.failed]
+    return sorted(alive, key=lambda disk: _score(disk, name), reverse=True)
+
+
+def _score(disk: Disk, name: bytes) -> float:
+    hashed = hashlib.blake2b(name, digest_size=8, key=disk.disk_id.encode()[:64]).digest()
+    unit = (int.from_bytes(hashed, "big") + 1) / (2**64 + 1)  # within (0, 1)
+    return disk.size_bytes / -math.log(unit) if unit < 1 else math.inf

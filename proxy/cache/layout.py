@@ -1,0 +1,151 @@
+"""A disk's layout file: what its files look like, written once and kept for good.
+
+How it works. `DISK/v1/layout` is a line of JSON with the layout's number, the block and segment size, the node's id
+(the same on all of its disks) and the disk's own. It is made under a temporary name and put in place by link(): of
+several processes that start at once, one wins and the others read what it wrote. A disk whose figures differ from
+the configuration, or whose layout this program does not know, is refused with the fix and left as it is. Folders of
+other layouts beside `v1` are never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from proxy.blocks import BLOCK_BYTES_MAX
+from proxy.errors import ConfigInvalid
+
+LAYOUT_VERSION = 1
+FOLDER = f"v{LAYOUT_VERSION}"
+SEGMENT_BYTES_MIN = 64 << 20
+SEGMENT_BYTES_MAX = 8 << 30
+SEGMENTS_PER_DISK = 64  # evicting one frees 1.6 % of the smallest disk
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The figures of one disk. Ids are random hex."""
+
+    layout: int
+    block_bytes: int
+    segment_bytes: int
+    node_id: str
+    disk_id: str
+
+
+def choose_segment_bytes(smallest_disk_bytes: int) -> int:
+    """1/64 of the smallest disk's budget, rounded down to a power of two, between 64 MiB and 8 GiB."""
+    share = max(1, smallest_disk_bytes // SEGMENTS_PER_DISK)
+    return min(max(1 << (share.bit_length() - 1), SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX)
+
+
+def open_layouts(
+    disks: Sequence[tuple[Path, int]], block_bytes: int, segment_bytes: int | None = None
+) -> tuple[Layout, ...]:
+    """The layouts of all disks (folder, budget in bytes), made where they are missing; all agree.
+
+    `segment_bytes` None takes what the disks have, else what their sizes suggest. Raises ConfigInvalid.
+    """
+    if not 0 < block_bytes <= BLOCK_BYTES_MAX:
+        raise ConfigInvalid(
+            f"cache.block_size: {block_bytes} bytes; between 1 byte and {BLOCK_BYTES_MAX} bytes is fine"
+        )
+    found = [_read(path) for path, _ in disks]
+    known = next((layout for layout in found if layout is not None), None)
+    if segment_bytes is None:
+        smallest = min(size for _, size in disks)
+        segment_bytes = known.segment_bytes if known is not None else choose_segment_bytes(smallest)
+    node_id = known.node_id if known is not None else secrets.token_hex(16)
+    layouts = []
+    for (path, _), layout in zip(disks, found, strict=True):
+        if layout is None:
+            fresh = Layout(LAYOUT_VERSION, block_bytes, segment_bytes, node_id, secrets.token_hex(16))
+            layout = _create(path, fresh)
+            node_id, segment_bytes = layout.node_id, layout.segment_bytes  # another process may have been faster
+        _check(path, layout, block_bytes, segment_bytes)
+        layouts.append(layout)
+    if len({layout.disk_id for layout in layouts}) < len(layouts):
+        raise ConfigInvalid("cache.disks: two entries lead to the same disk, or to a copy of one: name each disk once")
+    return tuple(layouts)
+
+
+def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> None:
+    for what, has, wanted in (
+        ("block", layout.block_bytes, block_bytes),
+        ("segment", layout.segment_bytes, segment_bytes),
+    ):
+        if has != wanted:
+            raise ConfigInvalid(
+                f"the cache on {path} has a {what} size of {has} bytes, this start wants {wanted}:"
+                f" set {what}s of {has} bytes, or remove {path / FOLDER} to start with an empty cache"
+            )
+
+
+def _read(path: Path) -> Layout | None:
+    """The disk's layout, or None where it has none yet. Raises ConfigInvalid for one that we don't understand."""
+    place = path / FOLDER / "layout"
+    try:
+        raw = place.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigInvalid(
+            f"can't read {place}: {error.strerror}; make it readable, or name another folder"
+        ) from error
+    layout = _parse(place, raw)
+    if layout is None:
+        raise ConfigInvalid(f"{place} is damaged: remove {path / FOLDER} to start with an empty cache")
+    return layout
+
+
+def _parse(place: Path, raw: bytes) -> Layout | None:
+    """None: damaged. Raises ConfigInvalid for the layout of another program."""
+    try:
+        figures = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(figures, dict):
+        return None
+    if figures.get("layout") != LAYOUT_VERSION:
+        raise ConfigInvalid(
+            f"{place} has the layout {figures.get('layout')!r}, this program knows {LAYOUT_VERSION}:"
+            " start the program that made it, or name another folder"
+        )
+    numbers = [figures.get(name) for name in ("block_bytes", "segment_bytes")]
+    ids = [figures.get(name) for name in ("node_id", "disk_id")]
+    if not all(type(number) is int and number > 0 for number in numbers) or not all(type(name) is str for name in ids):
+        return None
+    return Layout(LAYOUT_VERSION, *numbers, *ids)
+
+
+def _create(path: Path, layout: Layout) -> Layout:
+    """Put the layout in place, or return what another process put there first."""
+    folder = path / FOLDER
+    temporary = folder / f"layout.{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_durably(temporary, json.dumps(asdict(layout)) + "\n")
+        os.link(temporary, folder / "layout")
+    except FileExistsError:
+        return _read(path) or layout
+    except OSError as error:
+        raise ConfigInvalid(
+            f"can't write the cache's disk {path}: {error.strerror}; make it writable, or name another folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return layout
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """The one file of the cache that is synced: a layout lost with the power would need somebody's hand."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

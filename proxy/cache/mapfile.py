@@ -1,0 +1,308 @@
+"""The files of a segment by their names: making, walking, reading and retiring them. Maps nothing into memory.
+
+How it works. Under `objects/ab/`, where `ab…` is the object version's digest in hex:
+
+    cd….<segment>.map               the block map (blockmap.py); its nonce names the data file
+    cd….<segment>.<nonce>.data      the blocks, each at its own offset; sparse, grows as blocks arrive
+    cd….<segment>.<nonce>.tmp       a map being made
+
+Making (`create_files`): (1) create the data file, O_EXCL, under a fresh nonce; (2) write the whole map, every byte
+of it allocated, under its temporary name; (3) link() it into place. Of two that race, one finds the name taken and
+removes its own two files. Never does anything create a data file under a map that exists: an old map can't meet a
+new data file, whose holes would be served as zeros.
+
+Retiring (`retire`): (1) open the map anew, so that the lock has a description of its own; (2) lock: the whole range
+for eviction, which any fill under way refuses; only RETIRE_BYTE for damage, which waits for no fill: its files are
+open, its bytes go where nobody will look; (3) set the retired flag: a filler that locked its block too late sees
+it; (4) unlink the map, if the name still leads to the file that is locked (only the holder of an old map's lock
+unlinks it, and none can be linked before, so it can't become another's in between); (5) unlink the data file. A
+crash between the steps leaves a map with the flag set: whoever opens it next retires it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import struct
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proxy.cache import locks
+from proxy.cache.blockmap import (
+    HEADER_BYTES_MAX,
+    LAST_USE_WORD,
+    NONCE_BYTES,
+    PINNED_WORD,
+    RETIRED_WORD,
+    VISITED_WORD,
+    WORD_BYTES,
+    MapHeader,
+    parse_header,
+    render_map,
+)
+from proxy.metrics import EVICTED_BYTES, EVICTED_SEGMENTS
+
+STAT_BLOCK_BYTES = 512  # unit of st_blocks, stat(2)
+_STRAY = re.compile(r"(?P<stem>[0-9a-f]{62}\.\d+)\.(?P<nonce>[0-9a-f]{32})\.(?:data|tmp)", re.ASCII)
+UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO}  # nothing of ours
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """A map as it was read. `allocated_bytes` counts map and data; `data_bytes` is the data file's length, or None."""
+
+    path: Path
+    header: MapHeader
+    retired: bool
+    pinned: bool
+    visited: bool
+    last_use_s: int
+    allocated_bytes: int
+    data_bytes: int | None
+
+    @property
+    def data_path(self) -> Path:
+        return data_path(self.path, self.header.nonce)
+
+
+def map_path(objects: Path, digest: bytes, segment: int) -> Path:
+    name = digest.hex()
+    return objects / name[:2] / f"{name[2:]}.{segment}.map"
+
+
+def data_path(map_path: Path, nonce: bytes) -> Path:
+    return map_path.with_name(f"{map_path.stem}.{nonce.hex()}.data")
+
+
+def create_files(objects: Path, header: MapHeader) -> bool:
+    """Make an empty segment's two files; False: another was faster. The header's nonce is replaced by a fresh one.
+
+    Raises OSError (and ValueError for names too long to keep), and leaves nothing behind then.
+    """
+    header = replace(header, nonce=secrets.token_bytes(NONCE_BYTES))
+    path = map_path(objects, header.version.digest, header.segment)
+    data = data_path(path, header.nonce)
+    image = render_map(header, int(time.time()))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(data, _NEW_FLAGS, 0o600))
+    linked = False
+    try:
+        linked = _link_map(path, data.with_suffix(".tmp"), image)
+    finally:
+        if not linked:
+            data.unlink(missing_ok=True)
+    return linked
+
+
+def _link_map(path: Path, temporary: Path, image: bytes) -> bool:
+    fd = os.open(temporary, _NEW_FLAGS, 0o600)
+    try:
+        # In full before anybody can map it: a store into a page that the disk has no room for would be SIGBUS.
+        os.posix_fallocate(fd, 0, len(image))
+        written = 0
+        while written < len(image):
+            written += os.pwrite(fd, memoryview(image)[written:], written)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(fd)
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def walk_maps(objects: Path) -> Iterator[Path]:
+    """Every map of a disk, in no order; a folder that vanishes meanwhile is empty. Raises OSError (EIO ...)."""
+    for path in _walk(objects):
+        if path.name.endswith(".map"):
+            yield path
+
+
+def walk_strays(objects: Path, unchanged_since_s: float) -> Iterator[Path]:
+    """Data files that no map names, and unfinished maps, last written before that Unix time: what a crash left."""
+    for path in _walk(objects):
+        match = _STRAY.fullmatch(path.name)
+        try:
+            if match is None or path.stat().st_mtime >= unchanged_since_s:
+                continue
+        except FileNotFoundError:
+            continue
+        facts = None if path.suffix == ".tmp" else read_map(path.with_name(match["stem"] + ".map"))
+        if facts is None or facts.header.nonce.hex() != match["nonce"]:
+            yield path
+
+
+def _walk(objects: Path) -> Iterator[Path]:
+    for folder in _entries(objects):
+        if re.fullmatch("[0-9a-f]{2}", folder.name):
+            yield from _entries(folder)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def read_map(path: Path) -> MapFacts | None:
+    """What a map says, by `pread` alone; None: not there, not readable, or not sound. Raises OSError (EIO ...)."""
+    fd = _open(path, _READ_FLAGS)
+    if fd is None:
+        return None
+    try:
+        return _facts(fd, path)
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path, flags: int) -> int | None:
+    """A descriptor of a regular file; None: there is none that we may open. Raises OSError (EIO, EMFILE ...)."""
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _facts(fd: int, path: Path) -> MapFacts | None:
+    raw, status = os.pread(fd, HEADER_BYTES_MAX, 0), os.fstat(fd)
+    header = parse_header(raw)
+    if header is None or status.st_size != header.map_bytes:
+        return None
+    words = struct.unpack_from("=5Q", raw)
+    try:
+        data = os.stat(data_path(path, header.nonce))
+    except FileNotFoundError:
+        data = None
+    blocks = status.st_blocks + (data.st_blocks if data is not None else 0)
+    return MapFacts(
+        path,
+        header,
+        retired=words[RETIRED_WORD] != 0,
+        pinned=words[PINNED_WORD] != 0,
+        visited=words[VISITED_WORD] != 0,
+        last_use_s=words[LAST_USE_WORD],
+        allocated_bytes=blocks * STAT_BLOCK_BYTES,
+        data_bytes=data.st_size if data is not None else None,
+    )
+
+
+def read_words(fd: int, header: MapHeader) -> array[int]:
+    """The blocks' words of an open map, as of now; fewer than `block_count` only if the file was truncated."""
+    raw = os.pread(fd, header.block_count * WORD_BYTES, header.header_bytes)
+    return array("Q", raw[: len(raw) // WORD_BYTES * WORD_BYTES])
+
+
+def read_map_words(facts: MapFacts) -> array[int]:
+    """The blocks' words of a map that `read_map` saw; empty when it is another one by now. Raises OSError."""
+    fd = _open(facts.path, _READ_FLAGS)
+    if fd is None:
+        return array("Q")
+    try:
+        same = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0)) == facts.header
+        return read_words(fd, facts.header) if same else array("Q")
+    finally:
+        os.close(fd)
+
+
+def clear_visited(facts: MapFacts) -> None:
+    """The evictor's hand has passed. A mark set at this very moment may be lost: it costs one round."""
+    _store_word(facts, VISITED_WORD, 0)
+
+
+def set_pinned(facts: MapFacts, pinned: bool) -> None:
+    _store_word(facts, PINNED_WORD, int(pinned))
+
+
+def _store_word(facts: MapFacts, word: int, value: int) -> None:
+    """One aligned 8-byte write into the page that everybody maps; a map that is another one by now is left alone."""
+    fd = _open(facts.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if fd is None:
+        return
+    try:
+        if parse_header(os.pread(fd, HEADER_BYTES_MAX, 0)) == facts.header:
+            os.pwrite(fd, struct.pack("=Q", value), word * WORD_BYTES)
+    finally:
+        os.close(fd)
+
+
+def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False) -> int | None:
+    """Give a segment up: flag, unlink map and data. Blocking: unlinking gigabytes takes a while.
+
+    `nonce` names the segment meant (another one at that path is left alone); None: whatever is there, sound or not.
+    `force` (damage) does not wait for fills under way; otherwise (eviction) any of them refuses. Returns the bytes
+    its files had allocated, 0 when it was gone already, or None: in use now. Raises OSError (EIO, EROFS ...).
+    """
+    try:
+        fd = locks.open_for_locking(path)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        return _unlink_unreadable(path, reason)  # no lock can guard it; nobody can have opened it either
+    try:
+        header = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0))
+        if nonce is not None and header is not None and header.nonce != nonce:
+            return 0
+        return retire_open(fd, path, header.nonce if header is not None else nonce, reason, force=force)
+    finally:
+        os.close(fd)
+
+
+def retire_open(fd: int, path: Path, nonce: bytes | None, reason: str, *, force: bool) -> int | None:
+    """As `retire`, for the map open as `fd`: a description of its own, so that its locks exclude all others."""
+    span = (locks.RETIRE_BYTE, 1) if force else (0, locks.TO_THE_END)
+    if not locks.try_lock(fd, *span):
+        return 0 if force else None  # force: another is retiring it this moment
+    if os.fstat(fd).st_size >= (RETIRED_WORD + 1) * WORD_BYTES:
+        os.pwrite(fd, struct.pack("=Q", 1), RETIRED_WORD * WORD_BYTES)
+    freed = 0
+    if _leads_to(path, fd):
+        freed += os.fstat(fd).st_blocks * STAT_BLOCK_BYTES
+        path.unlink(missing_ok=True)
+        EVICTED_SEGMENTS.labels(reason).inc()
+    if nonce is not None:
+        freed += _unlink(data_path(path, nonce))
+    EVICTED_BYTES.labels(reason).inc(freed)
+    return freed
+
+
+def _leads_to(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _unlink(path: Path) -> int:
+    try:
+        freed = os.stat(path, follow_symlinks=False).st_blocks * STAT_BLOCK_BYTES
+        os.unlink(path)
+    except FileNotFoundError:
+        return 0
+    return freed
+
+
+def _unlink_unreadable(path: Path, reason: str) -> int:
+    freed = _unlink(path)
+    EVICTED_SEGMENTS.labels(reason).inc()
+    EVICTED_BYTES.labels(reason).inc(freed)
+    return freed

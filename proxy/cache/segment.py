@@ -1,0 +1,240 @@
+"""One segment as this process has it open: its map in memory, its data file, and a descriptor for locks alone.
+
+How it works. Opening reads the map with `pread` and believes nothing: length, header checksum, the names of the
+object version, the data file that the nonce names, and that it is long enough for the highest block called present.
+Whatever fails is retired and taken as absent. Only then is the map mapped: made in full before anybody could map it
+and never truncated by anything of ours, it can't raise SIGBUS.
+
+A data file only ever grows. One that is shorter than it was has been cut by something else: the segment is
+condemned before a later write could turn the loss into a hole, which reads as zeros.
+
+Whoever holds the segment, or a block of it, keeps it open; the data file closes with its last piece.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from proxy.blocks import DataFile, Piece
+from proxy.cache import locks, mapfile
+from proxy.cache.blockmap import (
+    HEADER_BYTES_MAX,
+    LAST_USE_WORD,
+    RETIRED_WORD,
+    VISITED_WORD,
+    MapHeader,
+    is_present,
+    is_verified,
+    parse_header,
+)
+from proxy.cache.disks import Disk
+from proxy.objects import ObjectVersion
+
+_DATA_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # never O_CREAT: an empty file would be served as zeros
+
+
+class Segment:
+    """Use `open_segment`. `words` is the whole map file as 64-bit words; `first_word` is that of the first block."""
+
+    def __init__(
+        self, disk: Disk, path: Path, header: MapHeader, tag: int, mapped: mmap.mmap, data: DataFile, lock_fd: int
+    ) -> None:
+        self.disk = disk
+        self.path = path
+        self.header = header
+        self.tag = tag
+        self.data = data
+        self.words = memoryview(mapped).cast("Q")
+        self.first_word = header.words_index
+        self._mapped = mapped
+        self._lock_fd = lock_fd
+        self._longest = self._data_end()
+        self._guard = threading.Lock()
+        self._filling: set[int] = set()  # a lock does not exclude its own description: this does
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.header.segment} of {self.header.version.key!r}{' retired' if self.retired else ''}>"
+
+    def __del__(self) -> None:
+        self.words.release()
+        self._mapped.close()
+        os.close(self._lock_fd)
+
+    @property
+    def retired(self) -> bool:
+        """Given up by some process: look no further, open it anew. One load."""
+        return self.words[RETIRED_WORD] != 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether this process fills a block of it."""
+        return bool(self._filling)
+
+    def word(self, local_index: int) -> int:
+        return self.words[self.first_word + local_index]
+
+    def store_word(self, local_index: int, word: int) -> None:
+        self.words[self.first_word + local_index] = word
+
+    def second_sum(self, local_index: int) -> int:
+        return self.words[self.header.sums_index + local_index]
+
+    def store_second_sum(self, local_index: int, value: int) -> None:
+        self.words[self.header.sums_index + local_index] = value
+
+    def is_sound(self) -> bool:
+        """Neither retired nor cut short; a segment found cut is condemned. Inline: one load, one lseek."""
+        return not self.retired and self._sound_end() >= 0
+
+    def _sound_end(self) -> int:
+        """Where the data file ends, or -1 where it has been cut."""
+        longest = self._longest  # before looking: a writer thread may make both grow meanwhile
+        end = self._data_end()
+        if end < longest:
+            self.condemn()
+            return -1
+        self.grown(end)
+        return end
+
+    def condemn(self) -> None:
+        """Set the retired flag, inline; whoever opens the segment next unlinks its files."""
+        self.words[RETIRED_WORD] = 1
+
+    def grown(self, end: int) -> None:
+        """The data file has been seen as long as this. Of two threads' values the smaller may win: no harm."""
+        self._longest = max(self._longest, end)
+
+    def verified_piece(self, start: int, end: int) -> Piece | None:
+        """Bytes [start, end) of this segment, if every block of them is present and checked in this run. Inline.
+
+        Costs one load per block and one lseek.
+        """
+        block_bytes = self.header.block_bytes
+        first, last = self.first_word + start // block_bytes, self.first_word + (end - 1) // block_bytes
+        words, tag = self.words, self.tag
+        for word in range(first, last + 1):
+            if not is_verified(words[word], tag):
+                return None
+        if self.retired:
+            return None
+        if self._sound_end() < end:
+            self.condemn()
+            return None
+        return Piece(self.data, start, end - start)
+
+    def mark_visited(self) -> None:
+        """For the evictor; stores only where the mark is gone, so that a hot page stays clean."""
+        if self.words[VISITED_WORD] == 0:
+            self.words[VISITED_WORD] = 1
+            self.words[LAST_USE_WORD] = int(time.time())
+
+    def claim(self, local_index: int) -> bool:
+        """Take the block's lock; False: a fill of this or another process has it. Inline, a microsecond."""
+        with self._guard:
+            if local_index in self._filling or not locks.try_lock(self._lock_fd, local_index):
+                return False
+            self._filling.add(local_index)
+            return True
+
+    def release(self, local_index: int) -> None:
+        """Give the block's lock back: only after the last write has returned."""
+        with self._guard:
+            locks.unlock(self._lock_fd, local_index)
+            self._filling.discard(local_index)
+
+    def retire(self, reason: str) -> None:
+        """Give the segment up for damage, whatever is filling in it. Blocking. Raises nothing."""
+        self.condemn()
+        with suppress(FileNotFoundError):
+            try:
+                self._retire_files(reason)
+            except OSError as error:
+                self.disk.trouble(error)
+
+    def _retire_files(self, reason: str) -> None:
+        fd = locks.open_for_locking(self.path)
+        try:
+            # The name may lead to a successor by now, which is not ours to touch.
+            if os.path.samestat(os.fstat(fd), os.fstat(self._lock_fd)):
+                freed = mapfile.retire_open(fd, self.path, self.header.nonce, reason, force=True)
+                self.disk.freed(freed or 0)
+        finally:
+            os.close(fd)
+
+    def _data_end(self) -> int:
+        return os.lseek(self.data.fd, 0, os.SEEK_END)  # cheaper than fstat; nobody uses the file position
+
+
+def open_segment(
+    disk: Disk, version: ObjectVersion, segment: int, block_bytes: int, segment_blocks: int, tag: int
+) -> Segment | None:
+    """The segment as it is on this disk, or None: absent, or damaged and retired. Blocking.
+
+    Raises OSError where the disk fails (EIO ...) or descriptors run out.
+    """
+    path = mapfile.map_path(disk.objects, version.digest, segment)
+    try:
+        lock_fd = locks.open_for_locking(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in mapfile.UNREADABLE:
+            raise
+        disk.freed(mapfile.retire(path, None, "damage", force=True) or 0)
+        return None
+    opened = None
+    try:
+        header = parse_header(os.pread(lock_fd, HEADER_BYTES_MAX, 0))
+        if header is not None and header.holds(version, segment, block_bytes, segment_blocks):
+            opened = _map(disk, path, header, tag, lock_fd)
+        if opened is None:
+            nonce = header.nonce if header is not None else None
+            disk.freed(mapfile.retire_open(lock_fd, path, nonce, "damage", force=True) or 0)
+    finally:
+        if opened is None:
+            os.close(lock_fd)
+    return opened
+
+
+def _map(disk: Disk, path: Path, header: MapHeader, tag: int, lock_fd: int) -> Segment | None:
+    """Steps 2 and on of opening; None: not sound. The lock's descriptor stays the caller's unless it succeeds."""
+    if os.fstat(lock_fd).st_size != header.map_bytes or os.pread(lock_fd, 8, RETIRED_WORD * 8) != bytes(8):
+        return None
+    data = _open_data(mapfile.data_path(path, header.nonce))
+    if data is None or os.fstat(data.fd).st_size < _present_end(lock_fd, header):
+        return None
+    map_fd = os.open(f"/proc/self/fd/{lock_fd}", os.O_RDWR | os.O_CLOEXEC)  # the same file, another description
+    try:
+        mapped = mmap.mmap(map_fd, header.map_bytes)
+    except ValueError:  # shorter than a moment ago
+        return None
+    finally:
+        os.close(map_fd)
+    return Segment(disk, path, header, tag, mapped, data, lock_fd)
+
+
+def _open_data(path: Path) -> DataFile | None:
+    try:
+        data = DataFile(os.open(path, _DATA_FLAGS))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in mapfile.UNREADABLE:
+            return None
+        raise
+    return data if stat.S_ISREG(os.fstat(data.fd).st_mode) else None
+
+
+def _present_end(fd: int, header: MapHeader) -> int:
+    """Where the highest present block ends in the data file."""
+    words = mapfile.read_words(fd, header)
+    for local_index in range(len(words) - 1, -1, -1):
+        if is_present(words[local_index]):
+            return header.block_end(local_index)
+    return 0

@@ -1,0 +1,280 @@
+"""The block store of this process: from an object version and a block's number to the block.
+
+How it works. An object version is cut into segments of `segment_blocks` blocks. Each is looked for by name, on the
+disks in its own order of preference (disks.rank), and stays open here until others have been used more lately;
+nothing is scanned, at start or later. Calls named `peek` look at open segments only and never wait; `open_block`
+goes to the disk, in a thread. Segments that some process has retired, and those on a disk that left service, are
+dropped by `tick` (each second) at the latest, and never handed out in between: every look checks the flag.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+
+from proxy.blocks import DataFile, Piece, block_count, combine_sums, update_sum
+from proxy.cache import mapfile
+from proxy.cache.block import Block
+from proxy.cache.blockmap import NONCE_BYTES, MapHeader, is_present, run_tag, word_crc32c
+from proxy.cache.disks import Disk, DiskSettings, rank
+from proxy.cache.keys import KeyStore
+from proxy.cache.layout import FOLDER, open_layouts
+from proxy.cache.segment import Segment, open_segment
+from proxy.cache.shared import SharedTables
+from proxy.errors import ConfigInvalid, StoreUnavailable
+from proxy.objects import ObjectVersion, SumKind
+from proxy.ranges import ByteRange
+
+DESCRIPTORS_PER_SEGMENT = 3  # data, locks, and the mapping's own
+CREATE_ATTEMPTS = 4  # each is lost only to another process that created and retired it in between
+
+
+class Store:
+    """Blocks on this node's disks, as one process sees them."""
+
+    def __init__(
+        self,
+        disks: Sequence[DiskSettings],
+        *,
+        block_bytes: int,
+        run_id: str,
+        writer_id: str,
+        tables: SharedTables,
+        max_open_segments: int,
+        segment_bytes: int | None = None,
+        writer_threads: Executor | None = None,
+    ) -> None:
+        """Opens the disks' layouts, or makes them. Raises ConfigInvalid where one has other figures.
+
+        `writer_id` is unique among the processes of the run. `max_open_segments` counts DESCRIPTORS_PER_SEGMENT
+        descriptors each. `writer_threads` take the writes of a slow disk; they stay the caller's to shut down.
+        """
+        if not disks:
+            raise ConfigInvalid("cache.disks: the list is empty; name at least one folder")
+        layouts = open_layouts([(disk.path, disk.size_bytes) for disk in disks], block_bytes, segment_bytes)
+        roots = [disk.path / FOLDER for disk in disks]
+        self.block_bytes = block_bytes
+        self.segment_bytes = layouts[0].segment_bytes
+        self.segment_blocks = max(1, self.segment_bytes // block_bytes)
+        self.node_id = layouts[0].node_id
+        self.run_tag = run_tag(run_id)
+        self.disks = tuple(
+            Disk(index, settings, layout.disk_id, root, tables.usage, writer_threads)
+            for index, (settings, layout, root) in enumerate(zip(disks, layouts, roots, strict=True))
+        )
+        self.keys = KeyStore(roots, run_id=run_id, writer_id=writer_id, tables=tables)
+        self._max_open_segments = max_open_segments
+        self._guard = threading.Lock()  # over `_open` alone: nothing waits while holding it
+        self._open: OrderedDict[tuple[bytes, int], Segment] = OrderedDict()  # least lately used first
+
+    def __repr__(self) -> str:
+        return f"<Store on {len(self.disks)} disks, {len(self._open)} segments open>"
+
+    # Looking: inline, for the event loop.
+
+    def peek(self, version: ObjectVersion, span: ByteRange) -> list[Piece] | None:
+        """The span's pieces, one per segment, if all is here, checked in this run and open; else None.
+
+        Costs one dict look-up and one lseek per segment, one load per block. Marks the segments as visited.
+        """
+        span_bytes = self.segment_blocks * self.block_bytes
+        pieces = []
+        position = span.start
+        while position < span.end:
+            number = position // span_bytes
+            base = number * span_bytes
+            segment = self._peek_segment(version, number)
+            if segment is None:
+                return None
+            end = min(span.end, base + span_bytes)
+            piece = segment.verified_piece(position - base, end - base)
+            if piece is None:
+                return None
+            segment.mark_visited()
+            pieces.append(piece)
+            position = end
+        return pieces
+
+    def peek_block(self, version: ObjectVersion, index: int) -> Block | None:
+        """The block, if its segment is open in this process."""
+        segment = self._peek_segment(version, index // self.segment_blocks)
+        if segment is None or not segment.is_sound():
+            return None
+        segment.mark_visited()
+        return Block(segment, index)
+
+    def _peek_segment(self, version: ObjectVersion, number: int) -> Segment | None:
+        name = (version.digest, number)
+        with self._guard:
+            segment = self._open.get(name)
+            if segment is None:
+                return None
+            if segment.retired or segment.disk.failed:
+                del self._open[name]  # `segment` still refers to it: nothing is closed under the guard
+                return None
+            self._open.move_to_end(name)
+        return segment
+
+    # Opening: blocking, for a thread.
+
+    def open_block(
+        self, version: ObjectVersion, index: int, *, create: bool, sums: Sequence[SumKind] = ()
+    ) -> Block | None:
+        """The block, its segment opened or, with `create`, made; None: not on disk.
+
+        `sums` names the kinds of checksum known of the whole object: a new segment keeps the first one that is no
+        crc32c for each block, beside the crc32c. Raises StoreUnavailable when a segment can't be made: no room, or
+        no disk that works.
+        """
+        number = index // self.segment_blocks
+        block = self.peek_block(version, index)
+        if block is not None:
+            return block
+        second = next((kind for kind in sums if kind is not SumKind.CRC32C), None)
+        for _ in range(CREATE_ATTEMPTS):
+            segment = self._find(version, number)
+            if segment is not None:
+                segment.mark_visited()
+                return Block(self._keep(segment), index)
+            if not create:
+                return None
+            self._create(version, number, second)
+        raise StoreUnavailable(f"segment {number} of {version.key!r} was retired as often as it was made")
+
+    def _find(self, version: ObjectVersion, number: int) -> Segment | None:
+        """The segment on the first disk that has it; a disk that fails at this is left out."""
+        for disk in rank(self.disks, version.digest, number):
+            try:
+                segment = open_segment(disk, version, number, self.block_bytes, self.segment_blocks, self.run_tag)
+            except OSError as error:
+                disk.trouble(error)
+                continue
+            if segment is not None:
+                return segment
+        return None
+
+    def _create(self, version: ObjectVersion, number: int, second: SumKind | None) -> None:
+        """Make the segment's files on its first disk in service, unless another process was faster."""
+        header = MapHeader(version, number, self.block_bytes, self.segment_blocks, bytes(NONCE_BYTES), second)
+        for disk in rank(self.disks, version.digest, number):
+            disk.guard(header.map_bytes + min(self.block_bytes, header.data_bytes))
+            try:
+                if mapfile.create_files(disk.objects, header):
+                    disk.allocated(header.map_bytes)
+                return
+            except ValueError as error:
+                raise StoreUnavailable(str(error)) from error
+            except OSError as error:
+                trouble = disk.trouble(error)
+                if not disk.failed:
+                    raise trouble from error
+        raise StoreUnavailable("every disk of the cache is out of service")
+
+    def _keep(self, segment: Segment) -> Segment:
+        """Enter an opened segment, unless another thread has entered it meanwhile; close what is too many."""
+        name = (segment.header.version.digest, segment.header.segment)
+        dropped = []  # closed on leaving, outside of the guard
+        with self._guard:
+            present = self._open.get(name)
+            if present is not None and not present.retired:
+                return present
+            if present is not None:
+                dropped.append(present)
+            self._open[name] = segment
+            self._open.move_to_end(name)
+            surplus = len(self._open) - self._max_open_segments
+            # A segment with a fill stays: its followers here look for it by name.
+            idle = (name for name, other in self._open.items() if other is not segment and not other.busy)
+            for old in [name for name, _ in zip(idle, range(surplus), strict=False)]:
+                dropped.append(self._open.pop(old))
+        return segment
+
+    # Whole objects.
+
+    def combined_sum(self, version: ObjectVersion, kind: SumKind) -> int | None:
+        """The whole object's checksum from those of its blocks; None unless all are present and keep that kind.
+
+        Blocking: opens segments that are not open.
+        """
+        total = update_sum(kind, memoryview(b""))
+        for number in range(self._segment_count(version)):
+            segment = self._peek_segment(version, number) or self._find(version, number)
+            if segment is None or kind not in (SumKind.CRC32C, segment.header.second_sum):
+                return None
+            for local_index in range(segment.header.block_count):
+                word = segment.word(local_index)
+                if not is_present(word):
+                    return None
+                own = word_crc32c(word) if kind is SumKind.CRC32C else segment.second_sum(local_index)
+                total = combine_sums(kind, total, own, segment.header.block_length(local_index))
+        return total
+
+    def discard(self, version: ObjectVersion) -> None:
+        """Give up all that is kept of a version, in every process: its bytes are not what the origin says. Blocking."""
+        for number in range(self._segment_count(version)):
+            with self._guard:
+                segment = self._open.pop((version.digest, number), None)
+            if segment is not None:
+                segment.retire("damage")
+            for disk in rank(self.disks, version.digest, number):
+                try:
+                    path = mapfile.map_path(disk.objects, version.digest, number)
+                    disk.freed(mapfile.retire(path, None, "damage", force=True) or 0)
+                except OSError as error:
+                    disk.trouble(error)
+
+    def _segment_count(self, version: ObjectVersion) -> int:
+        return -(-block_count(version.size_bytes, self.block_bytes) // self.segment_blocks)
+
+    # The process around it.
+
+    def tick(self) -> None:
+        """Drop the handles of retired segments and of failed disks: call it each second. Inline."""
+        dropped = []
+        with self._guard:
+            for name, segment in list(self._open.items()):
+                if segment.retired or segment.disk.failed:
+                    dropped.append(self._open.pop(name))
+
+    def note_read_error(self, file: DataFile, error: OSError) -> None:
+        """A response could not read a piece of this file: what an I/O error means for its disk. Inline."""
+        for segment in self._opened():
+            if segment.data is file:
+                segment.disk.trouble(error)
+
+    def disks_writable(self) -> bool:
+        """Whether some disk still takes blocks, apart from having room. Inline."""
+        return any(not disk.failed and os.access(disk.objects.parent, os.W_OK) for disk in self.disks)
+
+    def report(self) -> dict[str, object]:
+        return {
+            "block_bytes": self.block_bytes,
+            "segment_bytes": self.segment_bytes,
+            "open_segments": len(self._open),
+            "max_open_segments": self._max_open_segments,
+            "disks": [
+                {
+                    "path": str(disk.path),
+                    "size_bytes": disk.size_bytes,
+                    "used_bytes": disk.used_bytes,
+                    "failed": disk.failed,
+                }
+                for disk in self.disks
+            ],
+        }
+
+    def close(self) -> None:
+        """Drop all handles; pieces that somebody holds stay readable. Fills must have ended."""
+        with self._guard:
+            dropped = list(self._open.values())
+            self._open.clear()
+        del dropped
+        self.keys.close()
+
+    def _opened(self) -> Iterator[Segment]:
+        with self._guard:
+            segments = list(self._open.values())
+        return iter(segments)

@@ -1,0 +1,48 @@
+"""The checksums kept of a block: its crc32c and, where the object's own sum is of another kind, one of that kind."""
+
+from __future__ import annotations
+
+import os
+
+from proxy.blocks import combine_sums, update_sum
+from proxy.objects import SumKind
+
+READ_BYTES = 1 << 20
+
+
+class RunningSums:
+    """Sums of the bytes given so far, in order. `kind` is the second sum's, None: none is kept."""
+
+    __slots__ = ("crc32c", "kind", "length", "second")
+
+    def __init__(self, kind: SumKind | None = None) -> None:
+        self.kind = kind
+        self.crc32c = 0
+        self.second = 0
+        self.length = 0
+
+    def update(self, data: memoryview) -> None:
+        self.crc32c = update_sum(SumKind.CRC32C, data, self.crc32c)
+        if self.kind is not None:
+            self.second = update_sum(self.kind, data, self.second)
+        self.length += len(data)
+
+    def append(self, following: RunningSums) -> None:
+        """Go on as if the bytes behind `following` had been given here."""
+        self.crc32c = combine_sums(SumKind.CRC32C, self.crc32c, following.crc32c, following.length)
+        if self.kind is not None:
+            assert following.kind is self.kind
+            self.second = combine_sums(self.kind, self.second, following.second, following.length)
+        self.length += following.length
+
+    def read(self, fd: int, offset: int, length: int) -> bool:
+        """Take `length` bytes of a file at `offset`; False: the file ends before. Blocking. Raises OSError."""
+        buffer = memoryview(bytearray(min(length, READ_BYTES)))
+        end = offset + length
+        while offset < end:
+            count = os.preadv(fd, [buffer[: end - offset]], offset)
+            if count == 0:
+                return False
+            self.update(buffer[:count])
+            offset += count
+        return True

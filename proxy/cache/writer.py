@@ -1,0 +1,182 @@
+"""Filling one block: the cache's `proxy.blocks.BlockWriter`.
+
+How it works. Bytes arrive in the fill's order: from `start` to the block's end, then from the block's beginning to
+`start`. Each write goes to the data file, into the running sums (one for either side of `start`, combined at the
+end), then into the map's word, and only then into `progress`: whatever a response has sent is in the word, so a
+successor after kill -9 never writes it again.
+
+A write is made at once, on the event loop, while the disk is quick: a thread's round trip costs more than the copy
+into the page cache. One that took 2 ms or more moves the disk's writes to the writer threads for 3 seconds
+(disks.WritePace); then `write` returns what to await. That waits for the thread even when it is cancelled: the
+caller's memory, and the lock, are free only after the write has returned.
+
+Write-back is started when a block is committed, in a writer thread, so that dirty pages don't pile up until the
+kernel makes some writer wait for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Awaitable, Generator
+from concurrent.futures import Future
+from contextlib import suppress
+
+from proxy.blocks import DataFile
+from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
+from proxy.cache.segment import Segment
+from proxy.cache.sums import RunningSums
+from proxy.errors import StoreUnavailable
+
+_SYNC_FILE_RANGE_WRITE = 2  # start write-out of dirty pages, wait for nothing; sync_file_range(2)
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+
+
+class SegmentWriter:
+    """The right to fill one block. One caller at a time; made by `Block.reserve`."""
+
+    def __init__(self, segment: Segment, local_index: int, start: int, progress: int) -> None:
+        self.start = start
+        self.progress = progress
+        self.length = segment.header.block_length(local_index)
+        self._segment = segment
+        self._local = local_index
+        self._base = local_index * segment.header.block_bytes
+        self._tail = RunningSums(segment.header.second_sum)  # of [start, length)
+        self._head = RunningSums(segment.header.second_sum)  # of [0, start)
+        self._under_way: Future[None] | None = None
+        self._open = True
+        self.needs_read_back = progress > 0
+
+    def __repr__(self) -> str:
+        return f"<SegmentWriter {self._local} of {self._segment!r}: {self.progress} of {self.length} from {self.start}>"
+
+    def __del__(self) -> None:
+        if self._open:
+            self.abandon()
+
+    def read_back(self) -> None:
+        """Take a dead predecessor's bytes into the checksum. Blocking, before the first write.
+
+        Raises StoreUnavailable when they can't be read; the segment has been retired then, for others may have
+        followed that progress.
+        """
+        assert self.needs_read_back
+        first = min(self.progress, self.length - self.start)
+        fd = self._segment.data.fd
+        try:
+            whole = self._tail.read(fd, self._base + self.start, first)
+            whole = whole and self._head.read(fd, self._base, self.progress - first)
+        except OSError as error:
+            self._segment.retire("damage")
+            raise self._segment.disk.trouble(error) from error
+        if not whole:
+            self._segment.retire("damage")
+            raise StoreUnavailable("a data file has lost bytes that were written to it")
+        self.needs_read_back = False
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        """Append at the fill's position. None: done; else await it, and leave `data` alone until then."""
+        assert self._open
+        assert not self.needs_read_back
+        assert self._under_way is None or self._under_way.done()
+        if len(data) > self.length - self.progress:
+            raise ValueError(f"{len(data)} bytes do not fit behind {self.progress} of {self.length}")
+        disk = self._segment.disk
+        if disk.writer_threads is not None and not disk.pace.inline():
+            with suppress(RuntimeError):  # the threads have ended: the process is closing
+                self._under_way = disk.writer_threads.submit(self._append, data)
+                return PendingWrite(self._under_way)
+        started = disk.pace.clock()
+        self._append(data)
+        disk.pace.took(disk.pace.clock() - started)
+        return None
+
+    def commit(self) -> None:
+        """Publish the block: state, run and checksum in one store; then give the lock back."""
+        assert self._open
+        assert self.progress == self.length, f"{self!r} is not complete"
+        assert self._under_way is None or self._under_way.done()
+        self._open = False
+        segment, sums = self._segment, self._head
+        sums.append(self._tail)
+        assert sums.length == self.length
+        segment.store_second_sum(self._local, sums.second)  # before the word that makes it valid
+        segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))
+        segment.release(self._local)
+        if segment.disk.writer_threads is not None:
+            with suppress(RuntimeError):
+                segment.disk.writer_threads.submit(start_write_back, segment.data, self._base, self.length)
+
+    def abandon(self) -> None:
+        """Give the right up; the block is absent again. Harmless on a writer that is done.
+
+        A write that is still under way (its awaiter was torn down) keeps the lock until it has returned.
+        """
+        if not self._open:
+            return
+        self._open = False
+        if self._under_way is not None and not self._under_way.done():
+            self._under_way.add_done_callback(lambda _: self._give_up())
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._segment.store_word(self._local, ABSENT_WORD)
+        self._segment.disk.freed(self.length - self.progress)  # what was written stays allocated
+        self._segment.release(self._local)
+
+    def _append(self, data: memoryview) -> None:
+        """Write, sum and publish, up to the wrap and behind it."""
+        while len(data) > 0:
+            wraps = self.progress < self.length - self.start
+            position = self.start + self.progress if wraps else self.start + self.progress - self.length
+            part = data[: (self.length if wraps else self.start) - position]
+            self._write_at(part, self._base + position)
+            (self._tail if wraps else self._head).update(part)
+            progress = self.progress + len(part)
+            self._segment.store_word(self._local, pack_filling(self._segment.tag, self.start, progress))
+            self.progress = progress
+            data = data[len(part) :]
+
+    def _write_at(self, data: memoryview, offset: int) -> None:
+        segment = self._segment
+        if not segment.retired and not segment.is_sound():
+            raise StoreUnavailable("a data file was cut short by something else")
+        try:
+            while len(data) > 0:
+                count = os.pwrite(segment.data.fd, data, offset)
+                data, offset = data[count:], offset + count
+        except OSError as error:
+            raise segment.disk.trouble(error) from error
+        segment.grown(offset)
+
+
+class PendingWrite:
+    """Awaits a writer thread, whatever happens to the awaiter."""
+
+    def __init__(self, future: Future[None]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._settle().__await__()
+
+    async def _settle(self) -> None:
+        future = asyncio.wrap_future(self._future)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            future.exception()  # looked at: the awaiter wants to hear only of its end
+            raise cancelled
+        future.result()
+
+
+def start_write_back(data: DataFile, offset: int, length: int) -> None:
+    """Ask the kernel to begin writing these bytes to the disk. May wait for the disk's queue; its answer is a hint."""
+    if _sync_file_range is not None:
+        _sync_file_range(data.fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
