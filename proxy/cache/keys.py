@@ -30,7 +30,6 @@ When the disk fails. `read` and `install` say None and False, nobody's read fail
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import secrets
@@ -38,6 +37,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from proxy.cache.disks import BROKEN, FULL, Disk, rank
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
 from proxy.cache.runlocks import writer_place
 from proxy.cache.shared import SharedTables
@@ -46,10 +46,7 @@ from proxy.objects import ObjectKey, ObjectRecord
 
 TEMP_FOLDER = "temp"  # beside the folders `00`..`ff` of `keys`; the housekeeper sweeps it
 
-_BROKEN = (errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Fence:
@@ -69,12 +66,9 @@ class Fence:
 class KeyStore:
     """Records of keys on the node's disks. Every call blocks on the disk, if shortly: run it in a thread."""
 
-    def __init__(self, roots: Sequence[Path], *, run_id: str, writer_id: str, tables: SharedTables) -> None:
-        """`roots` are the disks' `v1` folders, in the configuration's order. `writer_id` is new with each process.
-
-        Raises ValueError where a living process of the run has the same `writer_id`.
-        """
-        self._folders = tuple(Path(root) / "keys" for root in roots)
+    def __init__(self, disks: Sequence[Disk], *, run_id: str, writer_id: str, tables: SharedTables) -> None:
+        """`writer_id` is new with each process. Raises ValueError where a living one of the run has the same."""
+        self._disks = tuple(disks)
         self._run_id = run_id
         self._writer_id = writer_id
         self._tables = tables
@@ -85,7 +79,7 @@ class KeyStore:
     def read(self, key: ObjectKey) -> ObjectRecord | None:
         """The key's record; None where there is none, it is damaged, or the key is or was being written."""
         disk = self._home(key)
-        content = None if disk is None else self._load(disk, key)
+        content = None if disk is None else _load(disk, key)
         return None if content is None else content.record
 
     def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
@@ -99,30 +93,44 @@ class KeyStore:
             with self._tables.locks.stripe(key.digest):
                 return self._install_alone(key, raw, token)
         except OSError as error:
-            _log.error("no lock for the record of %r: %s", key.key, error)
+            log.error("no lock for the record of %r: %s", key.key, error)
             return False
 
     def fence(self, key: ObjectKey) -> Fence:
         """Before a write of the key is sent to the origin. Never refuses: see the module's text."""
         mark = FenceMark(self._run_id, self._writer_id, secrets.token_hex(8))
-        blind_on: int | None = None
         try:
             with self._tables.locks.stripe(key.digest):
                 blind_on = self._place(key, mark)
                 self._tables.tokens.renew(key)
-        except OSError as error:  # the lock itself: no memory for one more
-            _log.error("no lock for writing %r: %s", key.key, error)
-            blind_on = self._go_blind(0)
+        except OSError as error:  # the lock itself: the kernel has no memory for one more
+            log.error("no lock for a write of %r: %s", key.key, error)
+            blind_on = self._go_blind(self._disks[0])
             self._tables.tokens.renew(key)
         return Fence(lambda: self._lift(key, mark, blind_on))
 
     def fenced(self, key: ObjectKey) -> bool:
         """Whether a living writer's fence stands, or one that could not be written down."""
-        return self._is_fenced(key)
+        if any(self._usage.blind_fence_stands(disk.index) for disk in self._disks):
+            return True
+        return any(self._living(_load(disk, key)) for disk in self._disks if not disk.failed)
 
-    def remove(self, key: ObjectKey) -> None:
-        """Forget the key, on every disk and in every process; fences stay."""
-        self._forget(key, None)
+    def remove(self, key: ObjectKey, token: int | None = None) -> int | None:
+        """Forget the key, on every disk and in every process, and return its new token; fences stay.
+
+        With a `token`, peeked before the origin said that there is no such key: None, and nothing is done, where that
+        may be outdated.
+        """
+        try:
+            with self._tables.locks.stripe(key.digest):
+                if token is not None and (self._tables.tokens.peek(key) != token or self.fenced(key)):
+                    return None
+                self._clear_disks(key, None)
+                return self._tables.tokens.renew(key)
+        except OSError as error:
+            log.error("no lock to forget %r: %s", key.key, error)
+            self._tables.tokens.renew(key)
+            return None
 
     def close(self) -> None:
         """Fences that this writer left standing count as a dead writer's from now on."""
@@ -130,74 +138,62 @@ class KeyStore:
 
     def _install_alone(self, key: ObjectKey, raw: bytes, token: int) -> bool:
         disk = self._home(key)
-        if disk is None or self._tables.tokens.peek(key) != token or self._is_fenced(key):
+        if disk is None or self._tables.tokens.peek(key) != token or self.fenced(key):
             return False
         try:
-            self._publish(disk, key, raw)
+            _publish(disk, key, raw)
         except OSError as error:
-            self._note(disk, error)
+            _note(disk, error)
             return False
         return True
-
-    # Fences
 
     def _place(self, key: ObjectKey, mark: FenceMark) -> int | None:
         """Put the mark on the key's disk, or, where that breaks, the next one. Returns the disk of a blind fence."""
         while (disk := self._home(key)) is not None:
-            content = self._load(disk, key)
+            content = _load(disk, key)
             marks = self._living(content)
             try:
                 durable = content is not None and content.record is not None
-                self._publish(disk, key, render_key_file(key, KeyFile(fences=(*marks, mark))), durable=durable)
+                _publish(disk, key, render_key_file(key, KeyFile(fences=(*marks, mark))), durable=durable)
                 self._clear_disks(key, mark, spare=disk)
                 return None
             except OSError as error:
-                self._note(disk, error)
-                if not marks:  # else the tombstone that stands says "no record" as well, and others need it
-                    self._unlink(disk, key)
-                if not self._usage.disk_failed(disk):
-                    self._clear_disks(key, mark, spare=disk)
-                    return self._go_blind(disk)
+                _note(disk, error)
+            if not marks:  # else the tombstone that stands says "no record" as well, and others need it
+                _unlink(disk, key)
+            if not disk.failed:
+                self._clear_disks(key, mark, spare=disk)
+                return self._go_blind(disk)
         return None
 
-    def _go_blind(self, disk: int) -> int:
-        self._usage.open_blind_fence(disk)
-        return disk
+    def _go_blind(self, disk: Disk) -> int:
+        self._usage.open_blind_fence(disk.index)
+        return disk.index
 
     def _lift(self, key: ObjectKey, mark: FenceMark, blind_on: int | None) -> None:
-        self._forget(key, mark)
-        if blind_on is not None:
-            self._usage.close_blind_fence(blind_on)
-
-    def _forget(self, key: ObjectKey, mark: FenceMark | None) -> None:
         try:
             with self._tables.locks.stripe(key.digest):
                 self._clear_disks(key, mark)
-                self._tables.tokens.renew(key)
-        except OSError as error:
-            _log.error("no lock for %r: %s", key.key, error)
-            self._tables.tokens.renew(key)
+        except OSError as error:  # the mark stays: no record for this key while this process lives
+            log.error("no lock to end a write of %r: %s", key.key, error)
+        self._tables.tokens.renew(key)
+        if blind_on is not None:
+            self._usage.close_blind_fence(blind_on)
 
-    def _clear_disks(self, key: ObjectKey, mark: FenceMark | None, spare: int | None = None) -> None:
+    def _clear_disks(self, key: ObjectKey, mark: FenceMark | None, spare: Disk | None = None) -> None:
         """Remove the key's file from all disks but `spare`; of a tombstone with other living marks, only `mark`."""
-        for disk in range(len(self._folders)):
-            if disk == spare or self._usage.disk_failed(disk):
+        for disk in self._disks:
+            if disk is spare or disk.failed:
                 continue
-            content = self._load(disk, key)
+            content = _load(disk, key)
             others = tuple(other for other in self._living(content) if other != mark)
             if not others:
-                self._unlink(disk, key)
+                _unlink(disk, key)
             elif content is not None and mark in content.fences:
                 try:
-                    self._publish(disk, key, render_key_file(key, KeyFile(fences=others)))
-                except OSError as error:  # the mark stays: no record for this key while this process lives
-                    self._note(disk, error)
-
-    def _is_fenced(self, key: ObjectKey) -> bool:
-        disks = range(len(self._folders))
-        if any(self._usage.blind_fence_stands(disk) for disk in disks):
-            return True
-        return any(self._living(self._load(disk, key)) for disk in disks if not self._usage.disk_failed(disk))
+                    _publish(disk, key, render_key_file(key, KeyFile(fences=others)))
+                except OSError as error:  # the mark stays, as above
+                    _note(disk, error)
 
     def _living(self, content: KeyFile | None) -> tuple[FenceMark, ...]:
         """The marks whose writers live."""
@@ -208,75 +204,34 @@ class KeyStore:
             if mark.run_id == self._run_id and self._tables.locks.is_held(writer_place(mark.writer_id))
         )
 
-    # Files
-
-    def _home(self, key: ObjectKey) -> int | None:
-        """The disk that rendezvous hashing names among those in service."""
-        disks = [disk for disk in range(len(self._folders)) if not self._usage.disk_failed(disk)]
-        if len(disks) < 2:
-            return disks[0] if disks else None
-        return max(disks, key=lambda disk: hashlib.sha256(key.digest + os.fsencode(self._folders[disk])).digest())
-
-    def _path(self, disk: int, key: ObjectKey) -> Path:
-        name = key.digest.hex()
-        return self._folders[disk] / name[:2] / name[2:]
-
-    def _load(self, disk: int, key: ObjectKey) -> KeyFile | None:
-        """The key's file; None where there is none, or none that can be read and trusted."""
-        try:
-            raw = _read_whole(self._path(disk, key))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._note(disk, error)
-            return None
-        return parse_key_file(raw, key)
-
-    def _publish(self, disk: int, key: ObjectKey, raw: bytes, *, durable: bool = False) -> None:
-        """Put the whole file in place at once; raises OSError."""
-        target = self._path(disk, key)
-        temp = self._folders[disk] / TEMP_FOLDER / secrets.token_hex(8)
-        try:
-            _write_new(temp, raw, durable=durable)
-            try:
-                os.replace(temp, target)
-            except FileNotFoundError:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(temp, target)
-            if durable:
-                _sync_folder(target.parent)
-        except OSError:
-            with suppress(OSError):
-                temp.unlink()
-            raise
-
-    def _unlink(self, disk: int, key: ObjectKey) -> None:
-        """Make sure that no record of the key can be read from the disk: if not by removing it, by using it no more."""
-        try:
-            os.unlink(self._path(disk, key))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            pass  # no record, nor can there be one
-        except OSError as error:
-            self._note(disk, error)
-            self._fail(disk, error)
-            folder = self._folders[disk]
-            _log.error("a record of %r could not be removed: remove %s before the next start", key.key, folder)
-
-    def _note(self, disk: int, error: OSError) -> None:
-        """Count a failure, and take the disk out of service where it is the disk's."""
-        broken = error.errno in _BROKEN
-        RECORD_FAILURES.labels(reason="broken" if broken else "full" if error.errno in _FULL else "other").inc()
-        if broken:
-            self._fail(disk, error)
-
-    def _fail(self, disk: int, error: OSError) -> None:
-        if not self._usage.disk_failed(disk):
-            self._usage.fail_disk(disk)
-            _log.error("the disk of %s is out of service: %s", self._folders[disk], error)
+    def _home(self, key: ObjectKey) -> Disk | None:
+        """Where the key's file belongs; None: every disk has failed."""
+        return next(iter(rank(self._disks, key.digest, 0)), None)
 
 
-def _read_whole(path: Path) -> bytes:
-    """A record's bytes; longer files are cut, and so found damaged. Raises OSError."""
+def keys_folder(disk: Disk) -> Path:
+    return disk.objects.parent / "keys"
+
+
+def _path(disk: Disk, key: ObjectKey) -> Path:
+    name = key.digest.hex()
+    return keys_folder(disk) / name[:2] / name[2:]
+
+
+def _load(disk: Disk, key: ObjectKey) -> KeyFile | None:
+    """The key's file; None where there is none, or none that can be read and trusted."""
+    try:
+        raw = read_key_file(_path(disk, key))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _note(disk, error)
+        return None
+    return parse_key_file(raw, key)
+
+
+def read_key_file(path: Path) -> bytes:
+    """A key file's bytes; longer ones are cut, and so found damaged. Raises OSError."""
     # Whatever may lie there, opening it must not wait (a pipe) nor lead elsewhere (a link).
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -285,18 +240,39 @@ def _read_whole(path: Path) -> bytes:
         os.close(fd)
 
 
+def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -> None:
+    """Put the whole file in place at once; raises OSError."""
+    target = _path(disk, key)
+    temp = keys_folder(disk) / TEMP_FOLDER / secrets.token_hex(8)
+    try:
+        _write_new(temp, raw, durable=durable)
+        try:
+            os.replace(temp, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.replace(temp, target)
+        if durable:
+            _sync_folder(target.parent)
+    except OSError:
+        with suppress(OSError):
+            temp.unlink()
+        raise
+
+
 def _write_new(path: Path, raw: bytes, *, durable: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, flags, 0o600)
-    with open(fd, "wb", buffering=0) as file:
-        if file.write(raw) != len(raw):
+    try:
+        if os.write(fd, raw) != len(raw):
             raise OSError(errno.ENOSPC, "the disk took a part only", str(path))
         if durable:
             os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -305,3 +281,22 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _unlink(disk: Disk, key: ObjectKey) -> None:
+    """Make sure that no record of the key can be read from the disk: if not by removing it, by using it no more."""
+    try:
+        os.unlink(_path(disk, key))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        pass  # no record, nor can there be one
+    except OSError as error:
+        _note(disk, error)
+        disk.fail(error)
+        log.error("a record of %r could not be removed: remove %s before the next start", key.key, keys_folder(disk))
+
+
+def _note(disk: Disk, error: OSError) -> None:
+    """Count a failure, and take the disk out of service where it is the disk's."""
+    reason = "broken" if error.errno in BROKEN else "full" if error.errno in FULL else "other"
+    RECORD_FAILURES.labels(reason).inc()
+    disk.trouble(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cache import keys as keys_module
+from proxy.cache.disks import Disk, DiskSettings
 from proxy.cache.keys import KeyStore
 from proxy.cache.records import RECORD_BYTES_MAX
 from proxy.cache.shared import SharedTables
@@ -24,11 +25,14 @@ KEY = ObjectKey("s3://origin", "bucket", "key")
 FENCE_AND_WAIT = """
 import sys
 from pathlib import Path
+from proxy.cache.disks import Disk, DiskSettings
 from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.objects import ObjectKey
 tables = SharedTables.attach(int(sys.argv[1]))
-keys = KeyStore([Path(sys.argv[2])], run_id=sys.argv[3], writer_id=sys.argv[4], tables=tables)
+root = Path(sys.argv[2])
+disk = Disk(0, DiskSettings(root.parent, 1 << 30), "disk 0", root, tables.usage)
+keys = KeyStore([disk], run_id=sys.argv[3], writer_id=sys.argv[4], tables=tables)
 fence = keys.fence(ObjectKey("s3://origin", "bucket", "key"))
 print("fenced", flush=True)
 sys.stdin.read()
@@ -54,8 +58,15 @@ class Node:
     def store(self) -> KeyStore:
         """As a process of its own would have it, with its own descriptions of everything."""
         self._writers += 1
+        return self.store_named(f"{self.run_id}/{self._writers}")
+
+    def store_named(self, writer_id: str) -> KeyStore:
         tables = SharedTables.attach(self.tables.fd)
-        return KeyStore(self.roots, run_id=self.run_id, writer_id=f"{self.run_id}/{self._writers}", tables=tables)
+        disks = [
+            Disk(index, DiskSettings(root.parent, 1 << 30), str(root), root, tables.usage)
+            for index, root in enumerate(self.roots)
+        ]
+        return KeyStore(disks, run_id=self.run_id, writer_id=writer_id, tables=tables)
 
     @contextmanager
     def writing_child(self, writer_id: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -137,6 +148,20 @@ def test_a_removed_record_is_gone_and_its_token_changed(node: Node, store: KeySt
     store.remove(KEY)
 
 
+def test_a_removal_with_an_old_token_or_during_a_write_does_nothing(node: Node, store: KeyStore) -> None:
+    tokens = node.tables.tokens
+    install(store)
+    old = tokens.peek(KEY)
+    assert store.remove(KEY, tokens.renew(KEY)) == tokens.peek(KEY)
+    install(store)
+    assert store.remove(KEY, old) is None
+    assert store.read(KEY) == record()
+    fence = store.fence(KEY)
+    assert store.remove(KEY, tokens.peek(KEY)) is None
+    fence.lift()
+    assert store.remove(KEY, tokens.peek(KEY)) is not None
+
+
 def test_a_record_that_is_too_large_is_not_kept(store: KeyStore) -> None:
     large = ObjectRecord(record().version, '"1"', 1.0, (("x-amz-meta-a", "x" * RECORD_BYTES_MAX),), 2.0)
     assert not store.install(KEY, large, store._tables.tokens.peek(KEY))
@@ -144,11 +169,11 @@ def test_a_record_that_is_too_large_is_not_kept(store: KeyStore) -> None:
 
 
 def test_a_writer_id_serves_one_living_process(node: Node) -> None:
-    first = KeyStore(node.roots, run_id="r", writer_id="w", tables=SharedTables.attach(node.tables.fd))
+    first = node.store_named("w")
     with pytest.raises(ValueError, match="in use"):
-        KeyStore(node.roots, run_id="r", writer_id="w", tables=node.tables)
+        node.store_named("w")
     first.close()
-    KeyStore(node.roots, run_id="r", writer_id="w", tables=node.tables)
+    node.store_named("w")
 
 
 def plant_garbage(path: Path) -> None:
@@ -302,10 +327,9 @@ def test_a_writer_killed_in_mid_write_leaves_no_stale_key_to_the_next_run(node: 
     assert later.read(KEY) == record(etag='"2"')
 
 
-def test_a_fence_of_another_run_counts_for_nothing_though_a_writer_has_the_same_id(node: Node, tmp_path: Path) -> None:
-    KeyStore(node.roots, run_id="old", writer_id="w", tables=SharedTables.attach(node.tables.fd)).fence(KEY)
-    next_run = SharedTables.create()
-    store = KeyStore(node.roots, run_id="new", writer_id="w", tables=next_run)
+def test_a_fence_of_another_run_counts_for_nothing_though_a_writer_has_the_same_id(node: Node) -> None:
+    node.store_named("w").fence(KEY)
+    store = Node(node.roots, "run 2").store_named("w")
     assert store.read(KEY) is None
     assert not store.fenced(KEY)
     assert install(store)
@@ -446,7 +470,7 @@ def test_a_record_that_can_not_be_removed_takes_its_disk_out_of_service(
 
 def test_a_read_error_is_no_record(node: Node, store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     install(store)
-    monkeypatch.setattr(keys_module, "_read_whole", failing(errno.EIO))
+    monkeypatch.setattr(keys_module, "read_key_file", failing(errno.EIO))
     assert store.read(KEY) is None
     assert node.tables.usage.disk_failed(0)
 
