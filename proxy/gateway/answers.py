@@ -9,7 +9,9 @@ from enum import Enum
 from proxy.blocks import Piece
 from proxy.conditions import Conditions
 from proxy.objects import ObjectName, ObjectRecord
-from proxy.origin import PartSpan
+from proxy.origin import ListedObject as ListedObject
+from proxy.origin import ListPage as ListPage
+from proxy.origin import PartSpan as PartSpan
 from proxy.ranges import ByteRange, RangeRequest
 
 

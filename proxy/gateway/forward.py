@@ -1,0 +1,192 @@
+"""What is not a cached read goes on to the origin; what it writes is invalidated in every worker.
+
+How it works. A write is forwarded inside fences, one for each name that it may change:
+1. Every name is fenced, on disk and in shared memory, before the origin gets the first byte: from here on, reads ask
+   the origin and keep nothing.
+2. The request streams on. When its body fails (the client went away, a chunk was bad), the request to the origin is
+   broken off short of its announced length, so that the origin commits nothing.
+3. The fences are lifted when the origin's answer has been read to its end: a copy or a completed upload answers 200
+   at once and says only in its body's last bytes whether it happened.
+4. When the answer did not come, or not to its end, nobody knows whether the write happens after all. The fences then
+   stay for `linger_s` more. Killed meanwhile, the process leaves tombstones, which mean "no record".
+Fencing and lifting block on the disk, so both run in threads; neither is ever cut off by a cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeVar
+
+from proxy.errors import AccessDenied, OriginUnavailable
+from proxy.gateway.routes import BucketRoute
+from proxy.objects import ObjectKey, ObjectName
+from proxy.origin import ForwardRequest as ForwardRequest
+from proxy.origin import ForwardResponse as ForwardResponse
+
+Args = TypeVar("Args")
+Result = TypeVar("Result")
+
+_NO_VERDICT = (502, 504)  # a middle box's: the origin may still be at work
+LINGER_S = 60.0  # longer than an origin's own time-out for a request whose sender is gone
+
+
+class Fence(Protocol):
+    def lift(self) -> None: ...
+
+
+class FenceStore(Protocol):
+    """`proxy.cache.keys.KeyStore`."""
+
+    def fence(self, key: ObjectKey) -> Fence: ...
+
+
+class Forwarder:
+    """One in each worker; all calls belong to its event loop."""
+
+    def __init__(self, keys: FenceStore, *, executor: Executor | None = None, linger_s: float = LINGER_S) -> None:
+        self._keys = keys
+        self._executor = executor
+        self._linger_s = linger_s
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lingering: set[asyncio.Task[Any]] = set()
+
+    def check_writable(self, route: BucketRoute) -> None:
+        """Raises AccessDenied, naming the key to set, where writes to this bucket are denied."""
+        if not route.writes_through:
+            raise AccessDenied(
+                f"Writes to the bucket {route.name!r} are denied by this gateway's configuration: set "
+                f"buckets.{route.name}.writes, or writes for all buckets, to 'through'."
+            )
+
+    async def forward(
+        self, route: BucketRoute, request: ForwardRequest, written: Sequence[ObjectName] = (), *, mutates: bool
+    ) -> ForwardResponse:
+        """The origin's answer, whose `close` lifts the fences; `written` are the names that the request may change.
+
+        Raises AccessDenied, what the origin raises, and what the request's body raises.
+        """
+        if mutates:
+            self.check_writable(route)
+        if not written:
+            return _Answer(await route.origin.forward(request), request.method).response()
+        fences = await self._fence([route.object_key(name) for name in dict.fromkeys(written)])
+        try:
+            response = await route.origin.forward(request)
+        except (OriginUnavailable, asyncio.CancelledError):
+            self._linger(fences)
+            raise
+        except BaseException:
+            await self._lift(fences)
+            raise
+        return _Answer(response, request.method, lambda certain: self._settle(fences, certain)).response()
+
+    async def aclose(self) -> None:
+        """Waits for fences that are being lifted. Those whose outcome is unknown stay, and end with this process."""
+        for task in self._lingering:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._lingering, return_exceptions=True)
+
+    async def _fence(self, keys: Sequence[ObjectKey]) -> list[Fence]:
+        taking: asyncio.Task[list[Fence]] = self._start(self._in_thread(self._take_fences, keys))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            self._start(self._lift_taken(taking))
+            raise
+
+    def _take_fences(self, keys: Sequence[ObjectKey]) -> list[Fence]:
+        """Blocking."""
+        fences: list[Fence] = []
+        try:
+            for key in keys:
+                fences.append(self._keys.fence(key))
+        except BaseException:
+            _lift_all(fences)
+            raise
+        return fences
+
+    async def _lift_taken(self, taking: asyncio.Task[list[Fence]]) -> None:
+        await self._in_thread(_lift_all, await taking)
+
+    async def _lift(self, fences: Sequence[Fence]) -> None:
+        await asyncio.shield(self._start(self._in_thread(_lift_all, fences)))
+
+    def _linger(self, fences: Sequence[Fence]) -> None:
+        async def lift_later() -> None:
+            await asyncio.sleep(self._linger_s)
+            await self._lift(fences)
+
+        task = asyncio.get_running_loop().create_task(lift_later())
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
+    async def _settle(self, fences: Sequence[Fence], certain: bool) -> None:
+        if certain:
+            await self._lift(fences)
+        else:
+            self._linger(fences)
+
+    async def _in_thread(self, function: Callable[[Args], Result], argument: Args) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
+
+    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Answer:
+    """An origin's answer that knows when it has ended: by its length where it has one, else by its body's end."""
+
+    def __init__(
+        self, response: ForwardResponse, method: str, settle: Callable[[bool], Awaitable[None]] | None = None
+    ) -> None:
+        self._response = response
+        self._settle = settle
+        self._left = 0 if method == "HEAD" or response.status in (204, 304) else _length(response.headers)
+        self._ended = self._left == 0
+        self._closed = False
+
+    def response(self) -> ForwardResponse:
+        return ForwardResponse(self._response.status, self._response.headers, self, self.aclose)
+
+    def __aiter__(self) -> _Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._response.body)
+        except StopAsyncIteration:
+            self._ended = self._left in (None, 0)
+            raise
+        if self._left is not None:
+            self._left = max(0, self._left - len(chunk))
+            self._ended = self._left == 0
+        return chunk
+
+    async def aclose(self) -> None:
+        """Closes the origin's answer and settles the fences, once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._ended:  # lets the client library see the end, so that the connection serves again
+                await anext(self._response.body, None)
+            await self._response.close()
+        finally:
+            if self._settle is not None:
+                await self._settle(self._ended and self._response.status not in _NO_VERDICT)
+
+
+def _length(headers: Sequence[tuple[str, str]]) -> int | None:
+    values = [value for name, value in headers if name == "content-length"]
+    return int(values[0]) if values and values[0].isascii() and values[0].isdigit() else None
+
+
+def _lift_all(fences: Sequence[Fence]) -> None:
+    """Blocking."""
+    for fence in fences:
+        fence.lift()

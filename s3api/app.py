@@ -1,0 +1,261 @@
+"""The S3 surface as an ASGI application: one way in, one way out.
+
+How it works. The raw target is parsed by `requests`, never by a router: routers decode and normalise. Then
+1. a `Read` is answered by the gateway, from the cache;
+2. a bucket operation on a directory is answered by `buckets`;
+3. everything else goes to the bucket's origin and comes back as it is, streaming both ways.
+All answers and all errors leave through `finish`, which gives X-Cache and the request's id and counts. It counts what
+is said to the client, so metrics and headers can't differ.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from proxy.errors import InvalidRequest, NotSupported, WarmstartError
+from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
+from proxy.gateway.forward import Forwarder, ForwardRequest
+from proxy.gateway.routes import BucketRoute, Routes
+from proxy.lanes.asgi import PiecesResponse, Receive, Scope, Send
+from proxy.metrics import REQUESTS
+from proxy.objects import ObjectName
+from s3api.bodies import (
+    DELETE_BYTES_MAX,
+    RECEIVE_TIMEOUT_S,
+    ClientGone,
+    parse_delete,
+    read_form_key,
+    read_whole,
+    receive_body,
+)
+from s3api.buckets import answer_directory, list_buckets
+from s3api.chunked import decode_chunked
+from s3api.errors import Asked, render_error
+from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
+from s3api.responses import Headers, Reply, render_passed, render_read
+from s3api.targets import render_path
+
+log = logging.getLogger(__name__)
+
+
+class Reads(Protocol):
+    """What this surface asks of `proxy.gateway.read.Gateway`."""
+
+    @property
+    def routes(self) -> Routes: ...
+
+    def route(self, bucket: str) -> BucketRoute: ...
+
+    async def read(self, request: ReadObject) -> ReadAnswer: ...
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what is known of it so far."""
+
+    method: str
+    target: bytes
+    raw_headers: Sequence[tuple[bytes, bytes]]
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8).upper())
+    operation: str = "Other"
+    reads: bool = False
+    expects_continue: bool = False  # and was not told to continue yet
+    body_failure: Exception | None = None
+
+    def asked(self) -> Asked:
+        ranges = [value.decode("latin-1") for name, value in self.raw_headers if name == b"range"]
+        return Asked(self.method, render_path(self.target), self.request_id, ranges[0] if ranges else None)
+
+
+def finish(exchange: Exchange, status: int, headers: Headers, cache: CacheStatus, lane: str = "asgi") -> Headers:
+    """The one funnel: the final headers, and the count. Call it once for each answer."""
+    REQUESTS.labels(exchange.operation, str(status), lane, cache.value).inc()
+    added = [("x-cache", cache.value)]
+    if not any(name == "x-amz-request-id" for name, _ in headers):
+        added += [("x-amz-request-id", exchange.request_id), ("x-amz-id-2", exchange.request_id)]
+    if exchange.expects_continue:  # whether its body comes after all, nobody can know: end the connection
+        added.append(("connection", "close"))
+    return (*headers, *added)
+
+
+class S3App:
+    """See the module's text. `host_suffixes` are the hosts under which buckets are sub-domains."""
+
+    def __init__(
+        self,
+        gateway: Reads,
+        forwarder: Forwarder,
+        *,
+        host_suffixes: Sequence[str] = (),
+        body_timeout_s: float = RECEIVE_TIMEOUT_S,
+    ) -> None:
+        self._gateway = gateway
+        self._forwarder = forwarder
+        self._host_suffixes = tuple(host_suffixes)
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", scope["type"]
+        exchange = Exchange(scope["method"], _target(scope), scope["headers"])
+        try:
+            response = await self._answer(exchange, receive)
+        except ClientGone:
+            return
+        except Exception as error:
+            response = self._refuse(exchange, error)
+        await response(scope, receive, send)
+
+    async def _answer(self, exchange: Exchange, receive: Receive) -> PiecesResponse:
+        operation = parse_request(exchange.method, exchange.target, exchange.raw_headers, self._host_suffixes)
+        exchange.operation = operation.operation
+        if isinstance(operation, Read):
+            return await self._read(exchange, operation)
+        exchange.expects_continue = operation.body.expects_continue
+        if not operation.bucket:
+            return await self._answer_service(exchange, operation, receive)
+        route = self._gateway.route(operation.bucket)
+        if route.origin.dialect != "file":
+            return await self._forward(exchange, route, operation, receive)
+        if operation.instead is not None:
+            return await self._read(exchange, operation.instead)
+        return _reply(exchange, await answer_directory(route, operation), CacheStatus.BYPASS)
+
+    async def _read(self, exchange: Exchange, read: Read) -> PiecesResponse:
+        exchange.reads = True
+        answer = await self._gateway.read(read.request)
+        status, headers = render_read(read, answer)
+        length = None if answer.not_modified else answer.length
+        return PiecesResponse(status, finish(exchange, status, headers, answer.cache), answer.body, length)
+
+    async def _answer_service(self, exchange: Exchange, operation: Pass, receive: Receive) -> PiecesResponse:
+        """ListBuckets: a wildcard's S3 origin lists its own; else the gateway names what it knows."""
+        if operation.operation != "ListBuckets":
+            raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
+        wildcard = self._gateway.routes.wildcard
+        if wildcard is not None and wildcard.origin.dialect != "file":
+            return await self._forward(exchange, wildcard.named(""), operation, receive)
+        return _reply(exchange, await list_buckets(self._gateway.routes), CacheStatus.BYPASS)
+
+    async def _forward(
+        self, exchange: Exchange, route: BucketRoute, operation: Pass, receive: Receive
+    ) -> PiecesResponse:
+        if operation.mutates:
+            self._forwarder.check_writable(route)  # before the client is told to send its body
+        headers = self._with_real_source(route, operation.headers)
+        body, body_bytes, named = await self._open_body(exchange, operation, receive)
+        request = ForwardRequest(
+            method=operation.method,
+            bucket=route.real_bucket,
+            key=operation.key,
+            query=operation.query,
+            headers=headers,
+            body=body,
+            body_bytes=body_bytes,
+            payload_hash=operation.body.payload_hash,
+        )
+        try:
+            response = await self._forwarder.forward(
+                route, request, (*operation.written, *named), mutates=operation.mutates
+            )
+        except Exception:
+            if exchange.body_failure is not None:  # what the origin's client made of it says less
+                raise exchange.body_failure from None
+            raise
+        passed = render_passed(response.status, response.headers)
+        length = next((int(value) for name, value in passed if name == "content-length" and value.isdigit()), None)
+        final = finish(exchange, response.status, passed, CacheStatus.BYPASS)
+        return PiecesResponse(response.status, final, response.body, length, memory_source="forward")
+
+    async def _open_body(
+        self, exchange: Exchange, operation: Pass, receive: Receive
+    ) -> tuple[AsyncIterator[bytes] | None, int | None, tuple[ObjectName, ...]]:
+        """The body to send on, its length, and the names that it says are written."""
+        form = operation.body
+        if not form.present:
+            return None, form.length_bytes, ()
+        body = self._receive(exchange, receive)
+        if form.chunked is not None:
+            body = decode_chunked(form.chunked, body)
+        if operation.body_names == "delete":
+            content = await read_whole(body, DELETE_BYTES_MAX)
+            return _chain(content), len(content), parse_delete(operation.bucket, content)
+        if operation.body_names == "form":
+            content_type = next(value for name, value in operation.headers if name == "content-type")
+            key, read = await read_form_key(content_type, body)
+            return _noting(exchange, _chain(read, body)), form.length_bytes, written_names(operation.bucket, key)
+        if form.length_bytes == 0:  # only framing: it must be sound before the origin hears of it
+            await read_whole(body, 0)
+            return None, 0, ()
+        return _noting(exchange, body), form.length_bytes, ()
+
+    async def _receive(self, exchange: Exchange, receive: Receive) -> AsyncIterator[bytes]:
+        exchange.expects_continue = False
+        async for data in receive_body(receive, self._body_timeout_s):
+            yield data
+
+    def _with_real_source(self, route: BucketRoute, headers: Headers) -> Headers:
+        """The headers with a copy's source as the origin names it."""
+        found = next((value for name, value in headers if name == "x-amz-copy-source"), None)
+        source = parse_copy_source(found) if found is not None else None
+        if source is None:
+            return headers
+        from_route = self._gateway.route(source[0])
+        if from_route.origin.id != route.origin.id:
+            raise NotSupported(
+                f"The buckets {source[0]!r} and {route.name!r} are at two origins: no copy between them."
+            )
+        renamed = f"/{quote(from_route.real_bucket)}/{source[1]}"
+        return tuple((name, renamed if name == "x-amz-copy-source" else value) for name, value in headers)
+
+    def _refuse(self, exchange: Exchange, error: Exception) -> PiecesResponse:
+        if not isinstance(error, WarmstartError):
+            log.error("request %s failed", exchange.request_id, exc_info=error)
+        cache = CacheStatus.MISS if exchange.reads else CacheStatus.BYPASS
+        return _reply(exchange, render_error(error, exchange.asked()), cache)
+
+
+def create_app(
+    gateway: Reads,
+    forwarder: Forwarder,
+    *,
+    host_suffixes: Sequence[str] = (),
+    body_timeout_s: float = RECEIVE_TIMEOUT_S,
+) -> S3App:
+    """The application for every path but the gateway's own (`/-/…`), which whoever mounts it takes out before."""
+    return S3App(gateway, forwarder, host_suffixes=host_suffixes, body_timeout_s=body_timeout_s)
+
+
+def _reply(exchange: Exchange, reply: Reply, cache: CacheStatus) -> PiecesResponse:
+    headers = finish(exchange, reply.status, reply.headers, cache)
+    if exchange.method == "HEAD":
+        return PiecesResponse(reply.status, headers)
+    return PiecesResponse(reply.status, headers, _chain(reply.body), len(reply.body), memory_source="forward")
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
+    yield first
+    if rest is not None:
+        async for data in rest:
+            yield data
+
+
+async def _noting(exchange: Exchange, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The body; what ends it early is kept with the exchange."""
+    try:
+        async for data in body:
+            yield data
+    except (ClientGone, WarmstartError) as error:
+        exchange.body_failure = error
+        raise
+
+
+def _target(scope: Scope) -> bytes:
+    """The target as it was sent, in origin form; servers keep the query apart."""
+    path: Any = scope.get("raw_path") or quote(scope["path"]).encode()
+    query: bytes = scope.get("query_string", b"")
+    return b"%s?%s" % (path, query) if query else bytes(path)

@@ -1,0 +1,299 @@
+"""From an HTTP request's head to one operation value. Pure: no I/O, no configuration but the host suffixes.
+
+How it works. A GET or HEAD of an object is a `Read`, answered from the cache, as long as everything in it is
+understood: `versionId`, `partNumber`, `response-*`, the odd `x-id`. Everything else is a `Pass`, sent on to the origin
+with the list of names it writes: other methods, buckets, sub-resources (`?acl`), parameters that nobody here knows
+(they may change the answer), SSE-C reads (bytes that may not be stored), reads that the requester pays for, and
+cross-origin reads of browsers.
+Signatures, hop-by-hop headers and `aws-chunked` framing end here; an operation carries none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from proxy.conditions import Conditions
+from proxy.errors import InvalidRequest
+from proxy.gateway.answers import ReadObject
+from proxy.objects import ObjectName
+from proxy.ranges import parse_range
+from s3api.auth import SIGNATURE_HEADERS, without_signature
+from s3api.chunked import ChunkedForm, parse_chunked_form, without_framing
+from s3api.operations import (
+    mutates,
+    name_bucket_operation,
+    name_object_operation,
+    name_service_operation,
+    writes_key,
+)
+from s3api.targets import Query, Target, parse_target
+
+OVERRIDES = {  # S3 API reference, GetObject, "Overriding response header values"
+    "response-cache-control": "cache-control",
+    "response-content-disposition": "content-disposition",
+    "response-content-encoding": "content-encoding",
+    "response-content-language": "content-language",
+    "response-content-type": "content-type",
+    "response-expires": "expires",
+}
+PART_NUMBER_MAX = 10_000
+_READ_PARAMETERS = frozenset({"versionId", "partNumber", "x-id", *OVERRIDES})
+_PASS_HEADERS = frozenset(
+    {
+        "origin",  # a browser: the CORS headers of the answer are the origin's, for this very page
+        "x-amz-request-payer",
+        "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-server-side-encryption-customer-key-md5",
+    }
+)
+_HOP_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """GetObject or HeadObject, and what of the request only its rendering needs."""
+
+    operation: str
+    request: ReadObject
+    overrides: Headers = ()  # response header and its value
+    wants_checksum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BodyForm:
+    """How a request's body comes. `length_bytes` is the decoded body's, None if unknown (chunked coding)."""
+
+    present: bool = False
+    length_bytes: int | None = None
+    chunked: ChunkedForm | None = None
+    payload_hash: str | None = None
+    expects_continue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """An operation that goes on to the origin. `bucket` is "" for the service, `key` None for the bucket.
+
+    `written` are the names whose cached record ends with it; where the body holds them, `body_names` says how
+    ("delete": DeleteObjects' XML, "form": a POST form). `instead` is the read that it is at an origin which has none of
+    S3's parameters and payers (a directory).
+    """
+
+    operation: str
+    method: str
+    bucket: str
+    key: str | None
+    query: Query
+    headers: Headers
+    body: BodyForm = field(default_factory=BodyForm)
+    mutates: bool = False
+    written: tuple[ObjectName, ...] = ()
+    body_names: str | None = None
+    instead: Read | None = None
+
+
+Operation = Read | Pass
+
+
+def parse_request(
+    method: str, target: bytes, raw_headers: Iterable[tuple[bytes, bytes]], host_suffixes: Sequence[str] = ()
+) -> Operation:
+    """`raw_headers` have lower-case names. Raises InvalidRequest with S3's code."""
+    headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw_headers])
+    fields = _join(headers)
+    place = parse_target(target, fields.get("host"), host_suffixes)
+    query = without_signature(place.query)
+    if method in ("GET", "HEAD") and place.key is not None:
+        return _parse_object_read(method, place, query, headers, fields)
+    return _parse_pass(method, place, query, headers, fields)
+
+
+def written_names(bucket: str, key: str, version_id: str | None = None) -> tuple[ObjectName, ...]:
+    """What a write of a key may change: the key's current version, its null version, and the version it names.
+
+    Other versions never change: a versioned bucket gives each write an id of its own.
+    """
+    plain = (ObjectName(bucket, key), ObjectName(bucket, key, "null"))
+    return plain if version_id in (None, "", "null") else (*plain, ObjectName(bucket, key, version_id))
+
+
+def _join(headers: Headers) -> dict[str, str]:
+    """Fields by name; repeated ones joined by commas (RFC 9110 section 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
+
+
+def _parse_object_read(
+    method: str, place: Target, query: Query, headers: Headers, fields: Mapping[str, str]
+) -> Operation:
+    parameters = dict(reversed(query))  # the first of equal names counts
+    checksum_mode = fields.get("x-amz-checksum-mode")
+    strange = [name for name in parameters if name not in _READ_PARAMETERS]
+    if strange and "x-amz-checksum-mode" in (name.lower() for name in strange):  # presigners hoist it into the query
+        checksum_mode = next(parameters[name] for name in strange if name.lower() == "x-amz-checksum-mode")
+        strange = [name for name in strange if name.lower() != "x-amz-checksum-mode"]
+    if not strange and _PASS_HEADERS.isdisjoint(fields):
+        return _parse_read(method, place, parameters, fields, checksum_mode)
+    passed = _parse_pass(method, place, query, headers, fields)
+    known = name_object_operation("GET", parameters.keys(), copies=False) != "GetObject"
+    encrypted = any(name.startswith("x-amz-server-side-encryption") for name in (*fields, *map(str.lower, strange)))
+    if known or encrypted:
+        return passed
+    return Pass(
+        passed.operation,
+        method,
+        place.bucket,
+        place.key,
+        query,
+        passed.headers,
+        instead=_parse_read(method, place, parameters, fields, checksum_mode),
+    )
+
+
+def _parse_read(
+    method: str, place: Target, parameters: Mapping[str, str], fields: Mapping[str, str], checksum_mode: str | None
+) -> Read:
+    assert place.key is not None
+    version_id = parameters.get("versionId")
+    if version_id == "":
+        raise InvalidRequest("InvalidArgument", "Version id cannot be the empty string.")
+    part_number = _parse_part_number(parameters.get("partNumber"))
+    if part_number is not None and "range" in fields:
+        raise InvalidRequest("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
+    request = ReadObject(
+        name=ObjectName(place.bucket, place.key, version_id),
+        head_only=method == "HEAD",
+        range=parse_range(fields.get("range")),
+        part_number=part_number,
+        conditions=Conditions(
+            if_match=fields.get("if-match"),
+            if_none_match=fields.get("if-none-match"),
+            if_modified_since=fields.get("if-modified-since"),
+            if_unmodified_since=fields.get("if-unmodified-since"),
+            if_range=fields.get("if-range"),
+        ),
+        revalidate=_wants_revalidation(fields.get("cache-control")),
+    )
+    wants_checksum = checksum_mode is not None and checksum_mode.upper() == "ENABLED"
+    return Read("HeadObject" if request.head_only else "GetObject", request, _overrides(parameters), wants_checksum)
+
+
+def _parse_part_number(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value) is None or not 1 <= int(value) <= PART_NUMBER_MAX:
+        raise InvalidRequest("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive.")
+    return int(value)
+
+
+def _wants_revalidation(cache_control: str | None) -> bool:
+    if cache_control is None:
+        return False
+    words = {word.strip().lower() for word in cache_control.split(",")}
+    return "no-cache" in words or "max-age=0" in words
+
+
+def _overrides(parameters: Mapping[str, str]) -> Headers:
+    """Header values are UTF-8 on the wire, so here their bytes as latin-1."""
+    found = []
+    for parameter, header in OVERRIDES.items():
+        value = parameters.get(parameter)
+        if value is None:
+            continue
+        if _CONTROL.search(value) is not None:
+            raise InvalidRequest("InvalidArgument", f"The value of {parameter} has characters that no header may have.")
+        found.append((header, value.encode("utf-8", "surrogateescape").decode("latin-1")))
+    return tuple(found)
+
+
+def _parse_pass(method: str, place: Target, query: Query, headers: Headers, fields: Mapping[str, str]) -> Pass:
+    parameters = dict(reversed(query))
+    operation = _name_operation(method, place, parameters, fields)
+    body_names = None
+    if operation == "DeleteObjects":
+        body_names = "delete"
+    elif operation == "PostObject" and fields.get("content-type", "").lower().startswith("multipart/form-data"):
+        body_names = "form"
+    written: tuple[ObjectName, ...] = ()
+    if place.key is not None and writes_key(method, operation):
+        written = written_names(place.bucket, place.key, parameters.get("versionId"))
+    body = _parse_body_form(fields)
+    return Pass(
+        operation=operation,
+        method=method,
+        bucket=place.bucket,
+        key=place.key,
+        query=query,
+        headers=_passed_headers(headers, fields, body.chunked),
+        body=body,
+        mutates=mutates(method, operation),
+        written=written,
+        body_names=body_names,
+    )
+
+
+def _name_operation(method: str, place: Target, parameters: Mapping[str, str], fields: Mapping[str, str]) -> str:
+    if not place.bucket:
+        return name_service_operation(method)
+    if place.key is None:
+        return name_bucket_operation(method, parameters.keys())
+    return name_object_operation(method, parameters.keys(), copies="x-amz-copy-source" in fields)
+
+
+def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:
+    length = fields.get("content-length")
+    length_bytes = int(length) if length is not None and re.fullmatch(r"[0-9]{1,18}", length) else None
+    present = "transfer-encoding" in fields or bool(length_bytes)
+    chunked = parse_chunked_form(fields) if present else None
+    claimed = fields.get("x-amz-content-sha256")
+    return BodyForm(
+        present=present,
+        length_bytes=length_bytes if chunked is None else chunked.decoded_bytes,
+        chunked=chunked,
+        payload_hash=claimed.lower() if chunked is None and claimed and _SHA256.fullmatch(claimed) else None,
+        expects_continue=fields.get("expect", "").lower() == "100-continue",
+    )
+
+
+def _passed_headers(headers: Headers, fields: Mapping[str, str], chunked: ChunkedForm | None) -> Headers:
+    named_by_connection = {name.strip().lower() for name in fields.get("connection", "").split(",")}
+    dropped = _HOP_HEADERS | SIGNATURE_HEADERS | named_by_connection
+    kept = tuple(pair for pair in headers if pair[0] not in dropped)
+    return kept if chunked is None else without_framing(kept, chunked)
+
+
+def parse_copy_source(value: str) -> tuple[str, str] | None:
+    """Bucket, and the rest from the key on as it was sent (with its `?versionId=`); None for an ARN or nonsense.
+
+    Source: S3 API reference, CopyObject, `x-amz-copy-source`. Some clients encode the slashes too.
+    """
+    text = value if "/" in value else unquote(value)
+    bucket, slash, rest = text.removeprefix("/").partition("/")
+    if not slash or not rest or bucket.startswith("arn:"):
+        return None
+    return unquote(bucket), rest
