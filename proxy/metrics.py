@@ -14,7 +14,7 @@ SENT_BYTES = Counter(
 )
 ORIGIN_REQUESTS = Counter(
     "warmstart_origin_requests",
-    "Requests made to origins, by origin and kind (head, read, forward)",
+    "Requests made to origins, by origin and kind (head, read, list, forward)",
     ["origin", "kind"],
 )
 ORIGIN_BYTES = Counter("warmstart_origin_bytes", "Body bytes received from origins by reads", ["origin"])

@@ -1,0 +1,206 @@
+"""Listing a tree in S3's order, a page at a time. Blocking: callers run it in a thread.
+
+How it works. S3 lists keys by their UTF-8 bytes. A directory `a` stands for keys that begin with `a/`, so among its
+neighbours it sorts as `a/`: after `a-b`, before `a0`. Sorting each directory's entries that way makes a depth-first
+walk come out in order. `Walk.keys(lower)` seeks by bisection in each directory on the way, so a page reads only the
+directories that it shows; a common prefix that has been reported is left by seeking to the first string beyond it.
+
+Directories that change rarely are listed once for many pages: their sorted entries are kept while the directory's
+own time of change stays the same. Those that changed just now, or that hold symbolic links (whose targets may change
+unseen), are read each time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+
+from proxy.origin import ListedObject, ListPage
+from proxy.origin.directory.tree import File, Tree, decode_name, split_key
+
+ENTRIES_KEPT_MAX = 200_000  # names of some 100 bytes each
+SETTLED_AFTER_S = 2.0  # the coarsest time stamps of file systems in use
+DEPTH_MAX = 128  # directories in directories: a key has at most 1024 bytes, most names several
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A directory's entries as key segments, sorted; a directory's ends with `/`. `stamp` tells its state."""
+
+    stamp: tuple[int, int, int]
+    segments: list[bytes]
+
+
+class FolderCache:
+    """Sorted entries of directories, shared by the pages of listings; safe to use from several threads."""
+
+    def __init__(self, tree: Tree, clock: Callable[[], float] = time.time) -> None:
+        self._tree = tree
+        self._clock = clock
+        self._folders: OrderedDict[bytes, _Folder] = OrderedDict()
+        self._entry_count = 0
+        self._lock = Lock()
+
+    def segments(self, path: bytes) -> tuple[tuple[int, int], list[bytes]]:
+        """The directory's identity (device, inode) and its sorted entries; none where it can't be read."""
+        try:
+            info = os.stat(path)
+            stamp = (info.st_dev, info.st_ino, info.st_mtime_ns)
+            kept = self._folders.get(path)
+            if kept is not None and kept.stamp == stamp:
+                return stamp[:2], kept.segments
+            segments, has_links = self._scan(path)
+        except OSError:  # vanished, or not ours to read: no key of it can be read either
+            return (0, 0), []
+        if not has_links and self._clock() - info.st_mtime > SETTLED_AFTER_S:
+            self._keep(path, _Folder(stamp, segments))
+        return stamp[:2], segments
+
+    def _scan(self, path: bytes) -> tuple[list[bytes], bool]:
+        segments, has_links = [], False
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if decode_name(entry.name) is None:
+                    continue
+                if entry.is_symlink():
+                    has_links = True
+                    if not self._tree.inside(entry.path):
+                        continue
+                if entry.is_dir():
+                    segments.append(entry.name + b"/")
+                elif entry.is_file():
+                    segments.append(entry.name)
+        segments.sort()
+        return segments, has_links
+
+    def _keep(self, path: bytes, folder: _Folder) -> None:
+        with self._lock:
+            before = self._folders.pop(path, None)
+            self._folders[path] = folder
+            self._entry_count += len(folder.segments) - (len(before.segments) if before is not None else 0)
+            while self._entry_count > ENTRIES_KEPT_MAX:
+                _, dropped = self._folders.popitem(last=False)
+                self._entry_count -= len(dropped.segments)
+
+
+class Walk:
+    """The keys below one bucket's directory that begin with `prefix`, in order."""
+
+    def __init__(self, tree: Tree, folders: FolderCache, bucket_path: bytes, prefix: bytes) -> None:
+        self._tree = tree
+        self._folders = folders
+        self._bucket_path = bucket_path
+        self._prefix = prefix
+
+    def keys(self, lower: bytes) -> Iterator[bytes]:
+        """Those that are not less than `lower`."""
+        start, slash, _ = self._prefix.rpartition(b"/")
+        if slash and split_key(start.decode("utf-8")) is None:
+            return iter(())  # no file can have such a key
+        if slash and not self._tree.inside(os.path.join(self._bucket_path, start)):
+            return iter(())  # a link that leads out of the root
+        return self._below(start + slash, max(lower, self._prefix), ())
+
+    def _below(self, folder_key: bytes, lower: bytes, ancestors: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
+        """Keys under a directory, whose own key ends with `/` or is empty. A loop of links is not entered twice."""
+        identity, segments = self._folders.segments(os.path.join(self._bucket_path, folder_key))
+        if identity in ancestors or len(ancestors) > DEPTH_MAX:
+            return
+        for index in range(self._seek(folder_key, segments, lower), len(segments)):
+            key = folder_key + segments[index]
+            if not key.startswith(self._prefix) and not self._prefix.startswith(key):
+                if key > self._prefix:
+                    return
+                continue
+            if key.endswith(b"/"):
+                yield from self._below(key, lower, (*ancestors, identity))
+            elif key >= lower:
+                yield key
+
+    def _seek(self, folder_key: bytes, segments: list[bytes], lower: bytes) -> int:
+        """The first entry that is not less than `lower`, or the directory that `lower` lies in."""
+        if lower <= folder_key:
+            return 0
+        if not lower.startswith(folder_key):  # lower > folder_key: everything here is less, or all was asked for
+            return len(segments)
+        rest = lower[len(folder_key) :]
+        first, slash, _ = rest.partition(b"/")
+        return bisect_left(segments, first + slash)
+
+
+def list_page(
+    tree: Tree, folders: FolderCache, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int
+) -> ListPage:
+    """See `Origin.list_objects`. `limit` counts keys and common prefixes; 0 gives an empty, final page."""
+    bucket_path = tree.bucket_path(bucket)
+    try:
+        raw_prefix, raw_delimiter, raw_after = (text.encode("utf-8") for text in (prefix, delimiter, after))
+    except UnicodeEncodeError:
+        return ListPage((), (), None)
+    walk = Walk(tree, folders, bucket_path, raw_prefix)
+    objects: list[ListedObject] = []
+    prefixes: list[str] = []
+    last: bytes = b""
+    for item in _items(walk, raw_prefix, raw_delimiter, raw_after):
+        listed = _stat_key(bucket_path, item.key) if not item.is_prefix else None
+        if listed is None and not item.is_prefix:
+            continue  # it has gone since its directory was read
+        if len(objects) + len(prefixes) >= limit:
+            return ListPage(tuple(objects), tuple(prefixes), last.decode("utf-8") if limit > 0 else None)
+        last = item.key
+        if listed is not None:
+            objects.append(listed)
+        else:
+            prefixes.append(item.key.decode("utf-8"))
+    return ListPage(tuple(objects), tuple(prefixes), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    key: bytes
+    is_prefix: bool
+
+
+def _items(walk: Walk, prefix: bytes, delimiter: bytes, after: bytes) -> Iterator[_Item]:
+    """Keys and common prefixes beyond `after`, in order."""
+    common = _common_prefix(after, prefix, delimiter)
+    lower = _beyond(after) if after and common == after else after + b"\0" if after else b""
+    while True:
+        for key in walk.keys(lower):
+            common = _common_prefix(key, prefix, delimiter)
+            if common is not None:
+                break
+            yield _Item(key, False)
+        else:
+            return
+        yield _Item(common, True)
+        lower = _beyond(common)
+
+
+def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
+    """The key up to and with the first delimiter after the prefix, if there is one."""
+    if not delimiter or not key.startswith(prefix):
+        return None
+    found = key.find(delimiter, len(prefix))
+    return key[: found + len(delimiter)] if found >= 0 else None
+
+
+def _beyond(prefix: bytes) -> bytes:
+    """The least string that is greater than every string with this prefix; UTF-8 has no byte 0xff."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def _stat_key(bucket_path: bytes, key: bytes) -> ListedObject | None:
+    try:
+        info = os.stat(os.path.join(bucket_path, key))
+    except OSError:
+        return None
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    return ListedObject(key.decode("utf-8"), info.st_size, File.of(info).etag, info.st_mtime)
