@@ -1,0 +1,204 @@
+"""FileSender: pieces of files on a connection's socket, without a copy and without waiting.
+
+How it works. asyncio and uvloop own a transport's descriptor and refuse `add_writer` on it, but accept a `dup`. The
+sender makes one per connection, touches the socket only through it, and only while the transport has nothing left
+to write (its owner's duty). A piece advances in steps of at most 512 KiB:
+1. Pages not in memory? A thread reads them, and some ahead, and the sender goes on when it is done.
+2. `os.sendfile` until the step is sent. The socket is full: a writer callback on the dup goes on later. The burst is
+   used up: likewise, so that one fast client does not hold the event loop.
+3. `sendfile` returned 0: the file is shorter than its piece. Nothing can mend that response.
+The core is made of callbacks, so that a piece which leaves at once needs neither task nor future.
+
+The dup must be closed before or together with the transport: while it is open no FIN leaves, and once it is closed
+its number may name another connection, so its writer goes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from proxy.lanes.residency import is_resident, read_ahead
+from proxy.lanes.stall import StallWatch
+
+STEP_BYTES = 512 << 10  # one probe and at most one thread hop each
+BURST_BYTES = 4 << 20  # sent at one go, about a millisecond
+AHEAD_BYTES = 4 << 20  # started when pages are missing: keeps a disk's queue filled while we send
+_GONE = frozenset(
+    {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT}
+    | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+)
+
+assert STEP_BYTES <= BURST_BYTES
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class ClientGone(ConnectionError):
+    """The connection ended, from either side, before all bytes had left."""
+
+
+class PieceTooShort(Exception):
+    """The file ends inside the piece."""
+
+
+class FileSender:
+    """One connection's; sends one piece at a time. Not thread-safe: its event loop's only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, stall: StallWatch) -> None:
+        """Raises OSError when there is no descriptor left for the dup."""
+        self._loop = loop
+        self._stall = stall
+        self._socket = os.dup(socket_fd)
+        self._parked = False
+        self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
+        self._offset = 0
+        self._left = 0
+        self._probed_end = 0  # pages before it are in memory, or were read as well as we could
+        self._reading: asyncio.Future[None] | None = None
+        self._done: Callable[[BaseException | None], None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._file is not None
+
+    async def send(self, file: HasFileno, offset: int, count: int) -> None:
+        """Raises ClientGone, PieceTooShort, OSError of the disk. Cancelled or failed: close the connection."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+
+        def done(error: BaseException | None) -> None:
+            if waiter.cancelled():
+                return
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+        if not self.start(file, offset, count, done):
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._stop()
+                raise
+
+    def start(self, file: HasFileno, offset: int, count: int, done: Callable[[BaseException | None], None]) -> bool:
+        """True: all has left. False: `done` will be called with None or the error. Raises as `send` does."""
+        assert not self.busy, "one piece at a time"
+        if self._socket < 0:
+            raise ClientGone("the connection is closed")
+        self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
+        self._done = done
+        try:
+            finished = self._advance(file)
+        except BaseException:
+            self._stop()
+            raise
+        if finished:
+            self._stop()
+        return finished
+
+    def close(self) -> None:
+        """Fails the piece under way with ClientGone. Idempotent."""
+        if self.busy:
+            self._finish(ClientGone("the client went away"))
+        if self._socket >= 0:
+            os.close(self._socket)
+            self._socket = -1
+
+    def _advance(self, file: HasFileno) -> bool:
+        """True: all has left. False: goes on by itself, when the socket or the disk is ready."""
+        fd, burst = file.fileno(), BURST_BYTES
+        while self._left:
+            step = min(self._left, STEP_BYTES)
+            if self._offset >= self._probed_end:
+                self._probed_end = self._offset + step
+                if not is_resident(fd, self._offset, step):
+                    self._read_ahead(file, step)
+                    return False
+            step = min(step, self._probed_end - self._offset)
+            sent = self._send_step(fd, step)
+            burst -= sent
+            if self._left and (sent < step or burst <= 0):
+                self._park()
+                return False
+        return True
+
+    def _send_step(self, fd: int, length: int) -> int:
+        """How many bytes the socket took; 0: it is full."""
+        try:
+            sent = os.sendfile(self._socket, fd, self._offset, length)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno in _GONE:
+                raise ClientGone(f"the client went away: {error.strerror}") from error
+            raise
+        if sent == 0:
+            raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
+        self._offset += sent
+        self._left -= sent
+        self._stall.progress()
+        return sent
+
+    def _read_ahead(self, file: HasFileno, step: int) -> None:
+        self._unpark()
+        reading = self._loop.run_in_executor(None, _read_held, file, self._offset, step, self._left)
+        self._reading = reading
+        reading.add_done_callback(self._on_read)
+
+    def _on_read(self, reading: asyncio.Future[None]) -> None:
+        error = None if reading.cancelled() else reading.exception()
+        if reading is not self._reading:
+            return  # its piece has ended meanwhile
+        self._reading = None
+        if error is not None:
+            self._finish(error)
+        else:
+            self._go_on()
+
+    def _on_writable(self) -> None:
+        self._probed_end = 0  # a slow client may have kept us parked until the pages were gone
+        self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._file is not None
+        try:
+            finished = self._advance(self._file)
+        except BaseException as error:
+            self._finish(error)
+        else:
+            if finished:
+                self._finish(None)
+
+    def _finish(self, error: BaseException | None) -> None:
+        done = self._done
+        self._stop()
+        assert done is not None
+        done(error)
+
+    def _stop(self) -> None:
+        """Forgets the piece under way."""
+        self._unpark()
+        self._file = self._done = self._reading = None
+
+    def _park(self) -> None:
+        if not self._parked:
+            self._parked = True
+            self._loop.add_writer(self._socket, self._on_writable)
+            self._stall.begin()
+
+    def _unpark(self) -> None:
+        if self._parked:
+            self._parked = False
+            self._loop.remove_writer(self._socket)
+            self._stall.end()
+
+
+def _read_held(file: HasFileno, offset: int, step: int, left: int) -> None:
+    """In a thread; holding `file` keeps its descriptor open, also when the piece ends meanwhile."""
+    read_ahead(file.fileno(), offset, step, min(left, AHEAD_BYTES))
