@@ -13,9 +13,10 @@ How it works. A map is a small file beside each segment, mapped by every process
     56    block bytes      8
     64    blocks per full segment  8
     72    segment          8   this one's number within its object
-    80    nonce           16   names the data file
-    96    second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are
-    100   four lengths    16   of origin, bucket, key and validator, which follow as UTF-8, zeros to the header's end
+    80    created          8   Unix nanoseconds: the order of eviction
+    88    nonce           16   names the data file
+    104   second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are
+    108   four lengths    16   of origin, bucket, key and validator, which follow as UTF-8, zeros to the header's end
     ...   words           8 each   one for each block of this segment
     ...   second sums     8 each   likewise; valid where the block's word says present and a second sum is kept
 
@@ -54,7 +55,7 @@ assert BLOCK_BYTES_MAX - 1 == _PROGRESS_MAX
 
 _MAGIC = b"wsmap 1\xff"
 _MUTABLE = struct.Struct("=8s4Q")
-_FIXED = struct.Struct("=IIQQQQ16sIIIII")
+_FIXED = struct.Struct("=IIQQQQQ16sIIIII")
 _CHECKED_FROM = _MUTABLE.size + 4  # behind the checksum
 _NAMES_FROM = _MUTABLE.size + _FIXED.size
 _SECOND_KINDS = {0: None, 1: SumKind.CRC32, 2: SumKind.CRC64NVME}
@@ -141,6 +142,7 @@ class MapHeader:
     segment_blocks: int
     nonce: bytes
     second_sum: SumKind | None = None
+    created_ns: int = 0
 
     @property
     def first_block(self) -> int:
@@ -204,6 +206,7 @@ def render_map(header: MapHeader, last_use_s: int) -> bytes:
         header.block_bytes,
         header.segment_blocks,
         header.segment,
+        header.created_ns,
         header.nonce,
         _SECOND_CODES[header.second_sum],
         *map(len, names),
@@ -221,16 +224,15 @@ def parse_header(raw: bytes) -> MapHeader | None:
     """The header at the start of a map file's bytes (HEADER_BYTES_MAX are enough); None: that is no sound map."""
     if len(raw) < _NAMES_FROM or raw[:8] != _MAGIC:
         return None
-    checksum, header_bytes, size, block_bytes, segment_blocks, segment, nonce, second, *lengths = _FIXED.unpack_from(
-        raw, _MUTABLE.size
-    )
+    fields = _FIXED.unpack_from(raw, _MUTABLE.size)
+    checksum, header_bytes, size, block_bytes, segment_blocks, segment, created_ns, nonce, second, *lengths = fields
     if not _NAMES_FROM <= header_bytes <= len(raw) or checksum != _checksum(raw[:header_bytes]):
         return None
     # The checksum holds: what follows could only fail for a map of some later format.
     try:
         origin, bucket, key, validator = _split(raw[_NAMES_FROM:header_bytes], lengths)
         version = ObjectVersion(origin, bucket, key, validator, size)
-        header = MapHeader(version, segment, block_bytes, segment_blocks, nonce, _SECOND_KINDS[second])
+        header = MapHeader(version, segment, block_bytes, segment_blocks, nonce, _SECOND_KINDS[second], created_ns)
     except (ValueError, KeyError):
         return None
     sound = 0 < block_bytes <= BLOCK_BYTES_MAX and segment_blocks > 0 and header.header_bytes == header_bytes

@@ -10,7 +10,8 @@ behind, is held by whoever retires the segment; an evictor takes the whole range
   either. So a lock's descriptor is opened for locking alone, close-on-exec, and never mapped.
 - Plain POSIX locks (`lockf`) won't do: closing any descriptor of the file would drop them all.
 
-Source: fcntl(2), "Open file description locks". A call costs about a microsecond and never waits.
+Source: fcntl(2), "Open file description locks". A call costs about a microsecond; only `wait_lock`
+waits.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def try_lock(fd: int, start: int, length: int = 1) -> bool:
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: both mean "held", fcntl(2)
         return False
     return True
+
+
+def wait_lock(fd: int, start: int, length: int = 1) -> None:
+    """Take bytes [start, start + length) exclusively as soon as they are free. Blocking: not for an event loop."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
 
 
 def unlock(fd: int, start: int, length: int = 1) -> None:

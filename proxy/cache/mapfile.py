@@ -83,11 +83,11 @@ def data_path(map_path: Path, nonce: bytes) -> Path:
 
 
 def create_files(objects: Path, header: MapHeader) -> bool:
-    """Make an empty segment's two files; False: another was faster. The header's nonce is replaced by a fresh one.
+    """Make an empty segment's two files; False: another was faster. Nonce and creation time are set here.
 
     Raises OSError (and ValueError for names too long to keep), and leaves nothing behind then.
     """
-    header = replace(header, nonce=secrets.token_bytes(NONCE_BYTES))
+    header = replace(header, nonce=secrets.token_bytes(NONCE_BYTES), created_ns=time.time_ns())
     path = map_path(objects, header.version.digest, header.segment)
     data = data_path(path, header.nonce)
     image = render_map(header, int(time.time()))

@@ -15,21 +15,18 @@ Locks of one description don't exclude each other: threads of this process are t
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from proxy.cache import locks
 
 PROCESSES = 1 << 56
 STRIPES = 2 << 56
 WRITERS = 1 << 62
 STRIPE_COUNT = 256
-
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
 
 def writer_place(writer_id: str) -> int:
@@ -49,47 +46,35 @@ class RunLocks:
     def try_hold(self, place: int) -> bool:
         """Take the lock until `release` or death; False where anyone, this process included, holds it."""
         with self._guard:
-            if place in self._own or not self._set(place, fcntl.F_WRLCK, wait=False):
+            if place in self._own or not locks.try_lock(self._fd, place):
                 return False
             self._own.add(place)
             return True
 
     def release(self, place: int) -> None:
         with self._guard:
-            if place in self._own and self._fd >= 0:
+            if place in self._own:
                 self._own.remove(place)
-                self._set(place, fcntl.F_UNLCK, wait=False)
+                locks.unlock(self._fd, place)
 
     def is_held(self, place: int) -> bool:
         """Whether a living process holds the lock."""
-        if place in self._own:
-            return True
-        answer = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, place, 1, 0))
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+        return place in self._own or locks.is_held(self._fd, place)
 
     @contextmanager
     def stripe(self, digest: bytes) -> Iterator[None]:
         """Alone, over all threads and processes, with the keys of a digest's stripe. Blocks: not for an event loop."""
         number = digest[2]  # other bytes than those that name the token slot and the folder
         with self._threads[number]:
-            self._set(STRIPES + number, fcntl.F_WRLCK, wait=True)
+            locks.wait_lock(self._fd, STRIPES + number)
             try:
                 yield
             finally:
-                self._set(STRIPES + number, fcntl.F_UNLCK, wait=False)
+                locks.unlock(self._fd, STRIPES + number)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._own.clear()
-
-    def _set(self, place: int, kind: int, *, wait: bool) -> bool:
-        command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-        try:
-            fcntl.fcntl(self._fd, command, _FLOCK.pack(kind, 0, place, 1, 0))
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise
-        return True
+        with self._guard:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+                self._own.clear()

@@ -36,6 +36,7 @@ from proxy.cache.blockmap import (
 from proxy.cache.disks import Disk
 from proxy.objects import ObjectVersion
 
+FIRST_LOAD_S = 60.0  # what is read again within a load is not used again: it gives no second chance at eviction
 _DATA_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # never O_CREAT: an empty file would be served as zeros
 
 
@@ -54,6 +55,7 @@ class Segment:
         self.first_word = header.words_index
         self._mapped = mapped
         self._lock_fd = lock_fd
+        self._created_s = header.created_ns / 1e9
         self._longest = self._data_end()
         self._guard = threading.Lock()
         self._filling: set[int] = set()  # a lock does not exclude its own description: this does
@@ -129,10 +131,17 @@ class Segment:
         return Piece(self.data, start, end - start)
 
     def mark_visited(self) -> None:
-        """For the evictor; stores only where the mark is gone, so that a hot page stays clean."""
-        if self.words[VISITED_WORD] == 0:
+        """For the evictor; stores only where the mark is gone, so that a hot page stays clean.
+
+        Whoever loads an object once, reads its new segments many times. That must not look like a second use, or a
+        scan of a large model would push out what is used each day.
+        """
+        if self.words[VISITED_WORD] != 0:
+            return
+        now_s = time.time()
+        if not 0 <= now_s - self._created_s < FIRST_LOAD_S:  # below 0: the clock was set back
             self.words[VISITED_WORD] = 1
-            self.words[LAST_USE_WORD] = int(time.time())
+            self.words[LAST_USE_WORD] = int(now_s)
 
     def claim(self, local_index: int) -> bool:
         """Take the block's lock; False: a fill of this or another process has it. Inline, a microsecond."""
@@ -207,7 +216,12 @@ def _map(disk: Disk, path: Path, header: MapHeader, tag: int, lock_fd: int) -> S
     if os.fstat(lock_fd).st_size != header.map_bytes or os.pread(lock_fd, 8, RETIRED_WORD * 8) != bytes(8):
         return None
     data = _open_data(mapfile.data_path(path, header.nonce))
-    if data is None or os.fstat(data.fd).st_size < _present_end(lock_fd, header):
+    if data is None:
+        return None
+    # The words first: a fill in another process lengthens the file, then stores its word. The other order would take
+    # a block that is published in between for one that is lost, and give up a sound segment.
+    present_end = _present_end(lock_fd, header)
+    if os.fstat(data.fd).st_size < present_end:
         return None
     map_fd = os.open(f"/proc/self/fd/{lock_fd}", os.O_RDWR | os.O_CLOEXEC)  # the same file, another description
     try:
