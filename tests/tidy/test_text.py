@@ -39,7 +39,7 @@ def test_every_text_file_ends_with_one_newline_and_has_no_tabs_or_trailing_blank
         if path.suffix not in {".md", ".py", ".toml", ".yaml", ".yml", ".txt", ".json"}:
             continue
         text = path.read_text("utf-8")
-        blanks = any(line != line.rstrip() for line in text.splitlines() if path.suffix != ".md")
+        blanks = any(line != line.rstrip() for line in text.split("\n") if path.suffix != ".md")
         if text and (blanks or "\t" in text or not text.endswith("\n") or text.endswith("\n\n")):
             untidy.append(str(path.relative_to(ROOT)))
     assert not untidy
