@@ -48,6 +48,10 @@ class Flights:
     def find(self, version: ObjectVersion, index: int) -> Arrival | None:
         return self._arrivals.get((version.digest, index))
 
+    def count(self) -> int:
+        """How many blocks are on their way, here or followed."""
+        return len(self._arrivals)
+
     def finishing(self, version: ObjectVersion) -> list[Arrival]:
         """Arrivals of a version whose bytes are all there and which are about to be published."""
         arrivals = [arrival for key, arrival in self._arrivals.items() if key[0] == version.digest]

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.blocks import BlockWriter
-from proxy.cache.store import Block
 from proxy.cache.blockmap import BlockKind
+from proxy.cache.store import Block
 from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights

@@ -15,6 +15,7 @@ Fencing and lifting block on the disk, so both run in threads; neither is ever c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
@@ -174,7 +175,8 @@ class _Answer:
         self._closed = True
         try:
             if self._ended:  # lets the client library see the end, so that the connection serves again
-                await anext(self._response.body, None)
+                with contextlib.suppress(OriginUnavailable):
+                    await anext(self._response.body, None)
             await self._response.close()
         finally:
             if self._settle is not None:

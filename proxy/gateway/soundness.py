@@ -43,11 +43,20 @@ class Soundness:
             return True
         digest = record.version.digest
         check = self._checks.get(digest)
-        if check is None:
+        if check is not None:
+            result = await asyncio.shield(check)
+            if result is not None:
+                return result  # a check that began before ours may have missed a block: None says nothing to us
+        check = self._checks.get(digest)
+        if check is None or check.done():
             check = asyncio.get_running_loop().create_task(self._compare(record))
             self._checks[digest] = check
-            check.add_done_callback(lambda done: self._checks.pop(digest, None))
+            check.add_done_callback(lambda done: self._forget(digest, done))
         return await asyncio.shield(check)
+
+    def _forget(self, digest: bytes, check: asyncio.Task[bool | None]) -> None:
+        if self._checks.get(digest) is check:
+            del self._checks[digest]
 
     async def _compare(self, record: ObjectRecord) -> bool | None:
         kind, announced = _best(record)

@@ -18,8 +18,8 @@ import logging
 from dataclasses import dataclass
 
 from proxy.blocks import BlockWriter, Origin, Piece, block_span, blocks_of
-from proxy.cache.store import Block, Store
 from proxy.cache.blockmap import BlockKind
+from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights

@@ -41,7 +41,7 @@ class Records(Protocol):
 
     def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool: ...
 
-    def remove(self, key: ObjectKey) -> None: ...
+    def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
 
 
 @dataclass(slots=True)
@@ -169,9 +169,9 @@ class Versions:
             self._known[key.digest] = _Known(token, record, record.checked_at_s, self._clock() + DOWN_PAUSE_S)
             return self._stale(record)
         except NotFound:
-            await self._threads.run(self._records.remove, key)
-            if route.negative_ttl_s > 0:
-                self._known[key.digest] = _Known(self._tokens.peek(key), None, self._clock())
+            renewed = await self._threads.run(self._records.remove, key, token)
+            if renewed is not None and route.negative_ttl_s > 0:
+                self._known[key.digest] = _Known(renewed, None, self._clock())
             raise
 
     async def _newest(self, key: ObjectKey, known: _Known | None) -> ObjectRecord | None:
