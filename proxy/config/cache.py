@@ -52,7 +52,7 @@ class CacheSettings(Section):
     block_size: Annotated[Size, AfterValidator(_block_bytes)] = 8 * MIB
     """The unit of fetching and checking: larger costs small reads more, smaller costs more requests."""
     disks: Annotated[tuple[DiskSettings, ...], BeforeValidator(one_or_more)] = Field(
-        default_factory=lambda: (DiskSettings(),), min_length=1
+        default_factory=lambda: (DiskSettings(),), min_length=1, max_length=64
     )
     """One or several disks; an object's blocks are spread over them by size."""
     segment_size: Annotated[Size | None, AfterValidator(_segment_bytes)] = None

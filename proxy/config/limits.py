@@ -17,22 +17,26 @@ class LimitSettings(Section):
     """Bytes of blocks being brought in at once; it bounds memory and what a crash throws away."""
     fills: Annotated[int, Field(ge=1, le=1024)] = 64
     """Blocks being brought in at once; each is a connection to an origin."""
-    read_ahead_blocks: Annotated[int, Field(ge=0, le=256)] = 16
-    """Blocks fetched ahead of one sequential reader; clouds limit each connection, so one reader needs many."""
+    read_ahead_blocks: Annotated[int, Field(ge=1, le=256)] = 16
+    """Most blocks fetched side by side for one reader; clouds limit each connection, so a fast reader needs many."""
     retry_deadline: Duration = 30.0
     """How long an origin read goes on being tried without a byte of progress, before the client gets an error."""
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     """Reaching an origin, TLS included; a dead address should cost seconds, not minutes."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 30.0
     """Longest silence of an origin in mid-answer; a slow transfer that moves is never cut."""
+    forward_timeout: Annotated[Duration, Field(gt=0)] = 300.0
+    """Longest wait for the answer to a write; completing a large upload takes stores minutes."""
     idle_connections: Annotated[int, Field(ge=0, le=1024)] = 64
     """Idle connections kept for each origin; a new one costs round trips, each kept one a descriptor."""
-    idle_timeout: Annotated[Duration, Field(gt=0)] = 30.0
-    """How long an idle origin connection is kept; less than what stores and balancers allow."""
+    idle_timeout: Annotated[Duration, Field(gt=0)] = 10.0
+    """How long an idle origin connection is kept; AWS closes them after some 20 s."""
     send_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """Longest wait for a client that takes no byte; frees what a vanished reader holds."""
     keep_alive_timeout: Annotated[Duration, Field(ge=1)] = 75.0
     """How long an idle client connection is kept; longer than clients keep theirs: they never meet a closed one."""
+    request_head_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """How long a client may take to send a request's head; frees what a stalled client holds."""
     request_head: Annotated[Size, Field(ge=8 * KIB, le=MIB)] = 64 * KIB
     """Bytes of a request's line and headers; S3 allows 8 KiB of headers, presigned queries and proxies add some."""
     drain_timeout: Annotated[Duration, Field(ge=0)] = 30.0
@@ -41,3 +45,5 @@ class LimitSettings(Section):
     """Object records kept in memory, about 2 KiB each; the others are read from disk."""
     writer_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Threads that write to a disk that is slow at the moment."""
+    disk_threads: Annotated[int, Field(ge=1, le=256)] = 16
+    """Threads that wait for disks otherwise: opening, checking, reading what is not in memory."""

@@ -47,8 +47,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
-    "uvicorn": ("proxy.lanes.express", "proxy.serve"),
-    "uvloop": ("proxy.serve",),
+    "uvicorn": ("proxy.lanes.express", "proxy.worker"),
+    "uvloop": ("proxy.worker",),
     "yaml": ("proxy.config",),
 }
 

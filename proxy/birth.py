@@ -1,0 +1,46 @@
+"""The first moments of a child process, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+
+from proxy.children import EXIT_CONFIG, WORKER, ChildPaper, close_on_exec, die_with_parent, read_settings
+from proxy.errors import ConfigInvalid
+from proxy.logs import start_logging
+
+
+def run_child(role: str, text: str) -> int:
+    """Become what the paper says; returns the exit status."""
+    paper = ChildPaper.parse(role, text)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group: the supervisor decides
+    die_with_parent(paper.parent_pid)
+    close_on_exec(paper.inherited())
+    raise_open_files_limit()
+    settings = read_settings(paper.settings_fd).settings
+    start_logging(paper.name, level=settings.log.level, form=settings.log.format)
+    try:
+        if role == WORKER:
+            from proxy.worker import run_worker
+
+            run_worker(paper, settings)
+        else:
+            from proxy.housekeeping import keep_house
+
+            keep_house(paper, settings)
+    except ConfigInvalid as error:
+        print(f"warmstart: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except Exception:
+        logging.getLogger("warmstart").exception("%s failed", paper.name)
+        return 1
+    return 0
+
+
+def raise_open_files_limit() -> int:
+    """As many descriptors as the system grants: connections and cache segments need them. Returns the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,70 @@
+"""The table of commands, and how one of them is run.
+
+Each command is a module with `add_arguments(parser)` and `run(arguments) -> int` (the exit status). Only the module
+of the command that is asked for is imported: a health check must not load a web server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from proxy.errors import ConfigInvalid
+
+EXIT_CONFIG = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS = (
+    Command("serve", "proxy.cli.serve", "run the gateway"),
+    Command("demo", "proxy.cli.demo.show", "load a model through a gateway before a slow cloud, and compare"),
+    Command("health", "proxy.cli.health", "ask a running gateway whether it is well"),
+    Command("config", "proxy.cli.config", "check a configuration file, or print its JSON schema"),
+)
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Parse and run; a configuration that can't be used is one line on standard error and status 2."""
+    arguments = _parser(argv).parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except ConfigInvalid as error:
+        print(f"warmstart: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def installed_version() -> str:
+    """Of the installed package, or what a bare source tree can say."""
+    try:
+        return metadata.version("warmstart")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="warmstart", description="A cache on this machine's disks between S3 clients and a store far away."
+    )
+    parser.add_argument("--version", action="version", version=f"warmstart {installed_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for command in COMMANDS:
+        below = commands.add_parser(command.name, help=command.summary, description=command.summary.capitalize() + ".")
+        if command.name == asked:
+            module = importlib.import_module(command.module)
+            module.add_arguments(below)
+            below.set_defaults(run=module.run)
+    return parser

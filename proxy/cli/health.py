@@ -1,0 +1,62 @@
+"""`warmstart health`: asks a running gateway, for people and for container health checks."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import ssl
+import sys
+from urllib.parse import urlsplit
+
+from proxy.config.sources import load_configuration
+from proxy.errors import ConfigInvalid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Exit with 0 when the gateway answers, with 1 and the reason when it does not."
+    parser.add_argument("--url", help="of the gateway; default: the first listener that the settings name")
+    parser.add_argument("--ready", action="store_true", help="ask whether it is ready to serve, not only alive")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="default 5")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    url = arguments.url or default_url()
+    path = "/-/ready" if arguments.ready else "/-/health"
+    try:
+        status, text = _get(url, path, arguments.timeout)
+    except (OSError, http.client.HTTPException) as error:
+        print(f"warmstart: {url} does not answer ({error or type(error).__name__})", file=sys.stderr)
+        return 1
+    print(text.strip(), file=sys.stdout if status == 200 else sys.stderr)
+    return 0 if status == 200 else 1
+
+
+def default_url() -> str:
+    """The first listener of the settings in the environment (`WARMSTART_CONFIG`, `WARMSTART_LISTEN`)."""
+    try:
+        settings = load_configuration().settings
+    except ConfigInvalid:
+        return "http://127.0.0.1:9000"
+    address = settings.listen[0]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    scheme = "https" if settings.tls is not None else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}"
+
+
+def _get(url: str, path: str, timeout_s: float) -> tuple[int, str]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigInvalid(f"--url: {url!r} is not a URL; write http://host:port")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        # The certificate names the service, not loopback; this only asks whether somebody is there.
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=context)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read(64 << 10).decode("utf-8", "replace")
+    finally:
+        connection.close()

@@ -1,0 +1,70 @@
+"""`warmstart serve`: reads the settings, prepares what must be there first, and becomes the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from proxy.config.sources import Configuration, Shorthands, load_configuration
+from proxy.errors import ConfigInvalid
+from proxy.logs import start_logging
+from proxy.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_places
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Run the gateway. Flags win over WARMSTART_ variables, those over the file."
+    add_setting_arguments(parser)
+    parser.add_argument(
+        "--url-file", type=Path, metavar="FILE", help="write the listeners' URLs there when ready, one a line"
+    )
+
+
+def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that stand for settings: docs/configuration.md lists them."""
+    flag = parser.add_argument
+    flag("--config", type=Path, metavar="FILE", help="a YAML file; configs/warmstart.yaml explains every key")
+    flag(
+        "--origin",
+        metavar="URL",
+        help="where objects live: s3:// (AWS), http://host:port (any S3-compatible store), file:///directory",
+    )
+    flag("--region", help="region of --origin")
+    flag("--anonymous", action="store_true", default=None, help="read --origin without credentials")
+    flag("--listen", action="append", metavar="HOST:PORT", help="default 127.0.0.1:9000; may be given several times")
+    flag("--workers", metavar="N", help="serving processes, default 2")
+    flag("--cache-dir", metavar="DIR", help="default ~/.cache/warmstart")
+    flag("--cache-size", metavar="SIZE", help="such as 500GiB, default 20GiB")
+    flag("--auth", metavar="MODE", help="none: serve everybody who can connect; needed beyond loopback")
+    flag("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+
+
+def read_arguments(arguments: argparse.Namespace) -> Configuration:
+    """The configuration that flags, environment and file make. Raises ConfigInvalid."""
+    names = ("origin", "region", "anonymous", "cache_dir", "cache_size", "log_level")
+    shorthands = Shorthands(**{name: getattr(arguments, name) for name in names})
+    flags: dict[str, Any] = {name: getattr(arguments, name) for name in ("listen", "workers", "auth")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return load_configuration(arguments.config, os.environ, given, shorthands)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    configuration = read_arguments(arguments)
+    settings = configuration.settings
+    start_logging("supervisor", level=settings.log.level, form=settings.log.format)
+    run_id = os.urandom(8).hex()
+    try:
+        folder = RuntimeFolder(run_id, runtime_places(settings.cache.disks[0].path))
+    except OSError as error:
+        raise ConfigInvalid(str(error)) from None
+    try:
+        # prometheus-client decides at its import whether counters are shared, so what counts is imported after this.
+        os.environ[METRICS_VARIABLE] = str(folder.metrics)
+        from proxy.supervisor import Supervisor
+
+        return Supervisor(configuration, run_id, url_file=arguments.url_file).run()
+    finally:
+        folder.close()
+        sys.stderr.flush()

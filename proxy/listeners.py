@@ -1,0 +1,52 @@
+"""The listening sockets: made once by the supervisor, inherited by every worker, which accept from the same queue."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from proxy.config.quantities import Address
+from proxy.errors import ConfigInvalid
+
+BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn
+
+
+def open_listeners(addresses: Sequence[Address]) -> list[socket.socket]:
+    """Bind and listen everywhere, or nowhere. Raises ConfigInvalid naming the address."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sockets.append(_open_listener(address))
+    except ConfigInvalid:
+        for listener in sockets:
+            listener.close()
+        raise
+    return sockets
+
+
+def listener_url(listener: socket.socket, *, tls: bool) -> str:
+    """Where it can be reached: the port that was taken for port 0, and loopback for "every address"."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _open_listener(address: Address) -> socket.socket:
+    try:
+        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise ConfigInvalid(f"listen: '{address}' names no address of this machine; write host:port") from None
+    family, _, _, _, place = min(infos, key=lambda info: info[0] != socket.AF_INET)  # localhost: 127.0.0.1 first
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 may be listened on beside [::]
+        listener.bind(place)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        fix = "stop what listens there, or choose another port (0 takes a free one)"
+        raise ConfigInvalid(f"listen: '{address}' can't be listened on ({error.strerror}); {fix}") from None
+    return listener

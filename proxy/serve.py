@@ -1,0 +1,195 @@
+"""The composition root: builds every part of a worker once from the settings, and wires them into one application.
+
+The only place, with the command line, that knows both the engine and the surfaces. `proxy.worker` runs what is
+built here.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from proxy.admin.app import AdminApp
+from proxy.admin.readiness import Readiness
+from proxy.cache.disks import DiskSettings
+from proxy.cache.shared import SharedTables
+from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
+from proxy.config.buckets import WILDCARD, BucketSettings
+from proxy.config.limits import LimitSettings
+from proxy.config.origins import FileOriginSettings, OriginSettings, S3OriginSettings
+from proxy.config.settings import Settings
+from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.flight import Flights
+from proxy.fetch.limiter import FillLimiter
+from proxy.gateway.body import BodyParts
+from proxy.gateway.follow import Followers
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.read import Gateway
+from proxy.gateway.routes import Consistency, Routes, WildcardRoute
+from proxy.gateway.soundness import Soundness
+from proxy.gateway.supply import Supply
+from proxy.gateway.versions import Versions
+from proxy.logs import AccessLog, App, Message, Receive, Send
+from proxy.origin import Origin
+from proxy.origin.directory import DirectoryOrigin
+from proxy.origin.s3 import ChainCredentials, Credentials, ExchangeLimits, FixedCredentials, S3Origin, S3Settings
+from proxy.origin.s3.credentials import CredentialSource
+from proxy.threads import Threads
+from s3api.app import S3App
+from s3api.targets import bucket_of_host
+
+OPEN_SEGMENTS_MAX = 16_384  # each is a memory map, and the kernel allows a process 65,530 of them
+
+
+@dataclass(slots=True)
+class Parts:
+    """What one worker consists of. `app` answers every request."""
+
+    app: App
+    readiness: Readiness
+    store: Store
+    gateway: Gateway
+    followers: Followers
+    forwarder: Forwarder
+    origins: Mapping[str, Origin]
+    writer_threads: ThreadPoolExecutor
+
+    async def aclose(self) -> None:
+        """Ends fills and fences in order, so that nothing is written to a disk that is being left."""
+        await self.forwarder.aclose()
+        await self.followers.aclose()
+        await self.gateway.aclose()
+        for origin in self.origins.values():
+            await origin.aclose()
+        self.writer_threads.shutdown()
+        self.store.close()
+
+
+def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id: str) -> Parts:
+    """Call it with the event loop running. Raises ConfigInvalid."""
+    limits = settings.limits
+    writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
+    store = build_store(settings, tables, run_id, writer_id, writer_threads)
+    origins = {name: build_origin(rule, limits) for name, rule in settings.origins.items()}
+    policy = RetryPolicy(deadline_s=limits.retry_deadline)
+    threads = Threads()
+    flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy)
+    followers = Followers(flights)
+    soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
+    body_parts = BodyParts(
+        Supply(store, flights, followers, threads), soundness, policy, store.block_bytes, limits.read_ahead_blocks
+    )
+    versions = Versions(store.keys, tables.tokens, policy, threads=threads, keys_max=limits.metadata_entries)
+    gateway = Gateway(build_routes(settings, origins), versions, store, flights, body_parts)
+    forwarder = Forwarder(store.keys)
+    readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
+    app = Doors(AdminApp(readiness), S3App(gateway, forwarder, host_suffixes=settings.host_suffixes), settings)
+    return Parts(
+        app=AccessLog(app) if settings.log.access else app,
+        readiness=readiness,
+        store=store,
+        gateway=gateway,
+        followers=followers,
+        forwarder=forwarder,
+        origins=origins,
+        writer_threads=writer_threads,
+    )
+
+
+def build_store(
+    settings: Settings, tables: SharedTables, run_id: str, writer_id: str, writer_threads: Executor | None = None
+) -> Store:
+    """Also the housekeeper's. Raises ConfigInvalid."""
+    cache = settings.cache
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_segments = int(descriptors * cache.open_files_share) // DESCRIPTORS_PER_SEGMENT
+    return Store(
+        [DiskSettings(disk.path, disk.size) for disk in cache.disks],
+        block_bytes=cache.block_size,
+        run_id=run_id,
+        writer_id=writer_id,
+        tables=tables,
+        max_open_segments=max(1, min(open_segments, OPEN_SEGMENTS_MAX)),
+        segment_bytes=cache.segment_size,
+        writer_threads=writer_threads,
+    )
+
+
+def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
+    """Contacts nobody: an origin that is down does not stop the start."""
+    if isinstance(settings, FileOriginSettings):
+        return DirectoryOrigin(settings.root)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return S3Origin(
+        S3Settings(
+            endpoint=settings.endpoint,
+            region=settings.region or region,
+            addressing=settings.addressing,
+            ca_file=settings.ca_file,
+            verify_tls=settings.verify,
+            limits=ExchangeLimits(
+                connect_timeout_s=limits.connect_timeout,
+                read_timeout_s=limits.read_timeout,
+                forward_timeout_s=limits.forward_timeout,
+                idle_connections_max=limits.idle_connections,
+                idle_timeout_s=limits.idle_timeout,
+            ),
+        ),
+        build_credentials(settings),
+    )
+
+
+def build_credentials(settings: S3OriginSettings) -> CredentialSource:
+    if settings.anonymous:
+        return FixedCredentials(None)
+    if settings.access_key_id is None or settings.secret_access_key is None:
+        return ChainCredentials(settings.profile)
+    token = settings.session_token.get_secret_value() if settings.session_token is not None else None
+    return FixedCredentials(Credentials(settings.access_key_id, settings.secret_access_key.get_secret_value(), token))
+
+
+def build_routes(settings: Settings, origins: Mapping[str, Origin]) -> Routes:
+    rules = dict(settings.bucket_rules())
+    everything = rules.pop(WILDCARD, None)
+    named = {
+        name: replace(_wildcard(settings, rule, origins).named(name), real_bucket=rule.bucket or name)
+        for name, rule in rules.items()
+    }
+    return Routes(named, _wildcard(settings, everything, origins) if everything is not None else None)
+
+
+def _wildcard(settings: Settings, rule: BucketSettings, origins: Mapping[str, Origin]) -> WildcardRoute:
+    return WildcardRoute(
+        origin=origins[rule.origin],
+        writes_through=settings.writes_through(rule),
+        consistency=Consistency(rule.consistency.kind),
+        ttl_s=rule.consistency.ttl_s,
+        stale_if_error_s=rule.stale_if_error,
+        negative_ttl_s=rule.negative_ttl,
+    )
+
+
+class Doors:
+    """Which application a request is for: `/-/` on a path-style host is the gateway's own, all else is S3.
+
+    A bucket can't be named `-`, so nothing is taken from anybody; where the host names the bucket, `/-/x` is a key.
+    """
+
+    def __init__(self, admin: App, surface: App, settings: Settings) -> None:
+        self._admin = admin
+        self._surface = surface
+        self._host_suffixes = settings.host_suffixes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        own = scope["raw_path"].startswith(b"/-/") and bucket_of_host(_host(scope), self._host_suffixes) is None
+        await (self._admin if own else self._surface)(scope, receive, send)
+
+
+def _host(scope: Message) -> str | None:
+    """An absolute-form target's authority outranks the Host header (RFC 9112, section 3.2.2)."""
+    target = scope.get("extensions", {}).get("warmstart.target") or {}
+    found = target.get("authority") or next((value for name, value in scope["headers"] if name == b"host"), None)
+    return found.decode("latin-1") if found is not None else None

@@ -1,0 +1,120 @@
+"""A worker process: one event loop that serves both lanes on the inherited listeners until it is told to stop.
+
+How it works. uvicorn drives the connections; signals are ours. At SIGTERM the worker says "not ready", closes its
+listeners, lets the bodies in flight end for the drain time-out, then closes the parts in order. Once a second it
+lets the store drop what other processes have retired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+import uvloop
+
+from proxy.cache.shared import SharedTables
+from proxy.cache.store import Store
+from proxy.children import ChildPaper, say_ready
+from proxy.config.settings import Settings
+from proxy.lanes.express import ExpressProtocol, Limits
+from proxy.listeners import BACKLOG
+from proxy.serve import Parts, build_parts
+
+TICK_S = 1.0
+
+log = logging.getLogger("warmstart.worker")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our signals; `on_started` runs when the listeners are served."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+def run_worker(paper: ChildPaper, settings: Settings) -> None:
+    """Returns when the worker has drained. Raises ConfigInvalid."""
+    loop_factory = asyncio.new_event_loop if settings.event_loop == "asyncio" else uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(paper, settings))
+
+
+async def _serve(paper: ChildPaper, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(settings.limits.disk_threads, "disk"))
+    tables = SharedTables.attach(paper.tables_fd)
+    writer_id = f"{paper.name}-{os.getpid()}"
+    try:
+        parts = build_parts(settings, tables, paper.run_id, writer_id)
+        try:
+            server = Server(server_config(settings, parts), lambda: say_ready(paper.status_fd))
+            loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
+            async with _ticking(parts.store):
+                await server.serve([socket.socket(fileno=fd) for fd in paper.listen_fds])
+        finally:
+            await parts.aclose()
+    finally:
+        tables.close()
+
+
+def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
+    limits = settings.limits
+    protocol = ExpressProtocol.limited(
+        Limits(
+            head_bytes=limits.request_head,
+            head_timeout_s=limits.request_head_timeout,
+            send_timeout_s=limits.send_timeout,
+        )
+    )
+    return uvicorn.Config(
+        parts.app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(limits.keep_alive_timeout),
+        timeout_graceful_shutdown=int(limits.drain_timeout),
+        ssl_certfile=settings.tls.certificate if settings.tls is not None else None,
+        ssl_keyfile=str(settings.tls.key) if settings.tls is not None else None,
+    )
+
+
+def _stop(server: Server, parts: Parts) -> None:
+    log.debug("draining")
+    parts.readiness.draining = True
+    server.should_exit = True
+
+
+@contextlib.asynccontextmanager
+async def _ticking(store: Store) -> AsyncIterator[None]:
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            store.tick()
+
+    task = asyncio.get_running_loop().create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
