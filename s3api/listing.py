@@ -9,7 +9,6 @@ Source: Amazon S3 API Reference, ListObjects, ListObjectsV2.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ def parse_token(token: str) -> str:
     """Where the page begins; raises InvalidRequest for a token that this gateway has not made."""
     try:
         raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError):
+    except ValueError:  # not base64, or not even ASCII
         raw = b""
     if len(raw) <= 8 or raw[:8] != _token_sum(raw[8:]):
         raise InvalidRequest("InvalidArgument", "The continuation token provided is incorrect")
