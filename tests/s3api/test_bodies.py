@@ -1,0 +1,172 @@
+"""Bodies as they are received, and the names that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import InvalidRequest
+from proxy.objects import ObjectName
+from s3api.bodies import (
+    FORM_FIELDS_BYTES_MAX,
+    ClientGone,
+    parse_delete,
+    read_form_key,
+    read_whole,
+    receive_body,
+)
+
+FORM = "multipart/form-data; boundary=XX"
+
+
+def part(head: str, content: bytes) -> bytes:
+    return b"--XX\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + content + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + b"--XX--\r\n"
+
+
+async def stream(*parts: bytes) -> AsyncIterator[bytes]:
+    for item in parts:
+        yield item
+
+
+def messages(*items: dict[str, Any]) -> Any:
+    waiting = list(items)
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop(0)
+
+    return receive
+
+
+async def test_body_comes_piece_by_piece() -> None:
+    receive = messages(
+        {"type": "http.request", "body": b"ab", "more_body": True},
+        {"type": "http.request", "body": b"", "more_body": True},
+        {"type": "http.request", "body": b"c"},
+    )
+    assert [piece async for piece in receive_body(receive)] == [b"ab", b"c"]
+
+
+async def test_client_that_leaves_in_mid_body_is_noticed() -> None:
+    receive = messages({"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.disconnect"})
+    body = receive_body(receive)
+    assert await anext(body) == b"ab"
+    with pytest.raises(ClientGone):
+        await anext(body)
+
+
+async def test_client_that_stops_sending_times_out() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await anext(receive_body(messages(), timeout_s=0.0))
+    assert caught.value.code == "RequestTimeout"
+
+
+async def test_whole_body_is_bounded() -> None:
+    assert await read_whole(stream(b"ab", b"cd"), 4) == b"abcd"
+    with pytest.raises(InvalidRequest) as caught:
+        await read_whole(stream(b"ab", b"cde"), 4)
+    assert caught.value.code == "MaxMessageLengthExceeded"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<Delete><Object><Key>a &amp; b</Key></Object><Object><Key>c</Key><VersionId>v1</VersionId></Object></Delete>",
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">\n'
+        "  <Quiet>true</Quiet>\n  <Object>\n    <Key>a &amp; b</Key>\n    <ETag>x</ETag>\n  </Object>\n"
+        "  <Object><VersionId>v1</VersionId><Key>c</Key></Object>\n</Delete>",
+        '<s:Delete xmlns:s="http://s3.amazonaws.com/doc/2006-03-01/"><s:Object><s:Key>a &#38; b</s:Key></s:Object>'
+        "<s:Object><s:Key><![CDATA[c]]></s:Key><s:VersionId>v1</s:VersionId></s:Object></s:Delete>",
+    ],
+)
+def test_batch_delete_names_keys_and_versions(document: str) -> None:
+    assert parse_delete("models", document.encode()) == (
+        ObjectName("models", "a & b"),
+        ObjectName("models", "a & b", "null"),
+        ObjectName("models", "c"),
+        ObjectName("models", "c", "null"),
+        ObjectName("models", "c", "v1"),
+    )
+
+
+def test_keys_keep_their_spaces() -> None:
+    document = b"<Delete><Object><Key> a\n b </Key></Object></Delete>"
+    assert parse_delete("models", document)[0].key == " a\n b "
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "nonsense",
+        "<Delete></Delete>",
+        "<Delete><Object></Object></Delete>",
+        "<Delete><Object><Key></Key></Object></Delete>",
+        "<Delete><Object><Key>a</Key></Object>",
+        "<Other><Object><Key>a</Key></Object></Other>",
+        '<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
+        "<Delete>" + "<Object><Key>a</Key></Object>" * 1001 + "</Delete>",
+    ],
+)
+def test_malformed_batch_delete_is_refused(document: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_delete("models", document.encode())
+    assert caught.value.code == "MalformedXML"
+
+
+@pytest.mark.parametrize(
+    ("key", "file_head", "expected"),
+    [
+        (b"a/b.bin", 'name="file"; filename="x"', "a/b.bin"),
+        (b"up/${filename}", 'name="file"; filename="x.bin"', "up/x.bin"),
+        (b"${filename}", 'name="file"; filename="C:\\dir\\x.bin"', "x.bin"),
+        (b"${filename}", 'filename="/home/me/x.bin"; name="file"', "x.bin"),
+        ("é\n".encode(), 'name="file"', "é\n"),
+    ],
+)
+async def test_form_names_its_key(key: bytes, file_head: str, expected: str) -> None:
+    whole = form(part('name="acl"', b"private"), part('name="key"', key), part(file_head, b"content"))
+    assert (await read_form_key(FORM, stream(whole)))[0] == expected
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=20))
+async def test_form_may_come_in_any_cuts_and_goes_on_whole(cuts: list[int]) -> None:
+    whole = form(part('name="key"', b"a--XX\r\nb"), part('name="x"', b""), part('name="file"', b"--XX" * 20))
+    places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+    body = stream(*(whole[begin:end] for begin, end in itertools.pairwise(places)))
+    key, read = await read_form_key(FORM, body)
+    assert key == "a--XX\r\nb"
+    assert read + b"".join([piece async for piece in body]) == whole
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "code"),
+    [
+        ("multipart/form-data", form(), "MalformedPOSTRequest"),
+        (FORM, b"", "InvalidArgument"),
+        (FORM, form(part('name="key"', b"a")), "InvalidArgument"),
+        (FORM, form(part('name="file"', b"x"), part('name="key"', b"a")), "InvalidArgument"),
+        (FORM, form(part('name="key"', b"\xff"), part('name="file"', b"x")), "InvalidArgument"),
+        (FORM, part('name="key"', b"a" * (FORM_FIELDS_BYTES_MAX + 1)), "MaxPostPreDataLengthExceeded"),
+    ],
+)
+async def test_form_without_a_key_before_its_file_is_refused(content_type: str, body: bytes, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await read_form_key(content_type, stream(body))
+    assert caught.value.code == code
+
+
+async def test_boundary_may_be_quoted() -> None:
+    whole = form(part('name="key"', b"a"), part('name="file"', b"x"))
+    assert (await read_form_key('Multipart/Form-Data; charset=utf-8; boundary="XX"', stream(whole)))[0] == "a"
