@@ -78,6 +78,16 @@ class Exchange:
         except httpx.HTTPError as error:
             raise from_httpx(self._origin, error) from error
 
+    async def head(self, target: Target, headers: Headers, *, slow: bool = False) -> tuple[int, Headers]:
+        """Status and headers of a HEAD, its connection free again. Raises what `send` does."""
+        response = await self.send("HEAD", target, headers, slow=slow)
+        try:
+            async for _ in self.chunks(response):
+                pass  # there are none, but only a finished response leaves its connection usable
+        finally:
+            await response.aclose()
+        return response.status_code, header_pairs(response)
+
     def _request(
         self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, slow: bool
     ) -> httpx.Request:

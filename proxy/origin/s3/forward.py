@@ -72,6 +72,10 @@ class Forwarding:
         headers = _sent_headers(request, body is not None)
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
         signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
+        if request.method == "HEAD":
+            status, answered = await self._exchange.head(course.target, signed, slow=True)
+            self._count(status)
+            return ForwardResponse(status, end_to_end(answered), _replay(b"", None), _nothing)
         response = await self._exchange.send(request.method, course.target, signed, body, slow=True)
         self._count(response.status_code)
         answered = end_to_end(header_pairs(response))
@@ -115,7 +119,13 @@ async def _peek(body: AsyncIterator[bytes]) -> bytes:
     return bytes(seen)
 
 
-async def _replay(seen: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield seen
-    async for chunk in rest:
-        yield chunk
+async def _replay(seen: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    if seen:
+        yield seen
+    if rest is not None:
+        async for chunk in rest:
+            yield chunk
+
+
+async def _nothing() -> None:
+    """What remains to be closed of an answer that is complete."""

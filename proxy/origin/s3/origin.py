@@ -20,7 +20,7 @@ from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
 from proxy.origin.s3.answers import ExactSink, check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import changed, from_wire, mismatch, refusal, short_body
-from proxy.origin.s3.exchange import Exchange, ExchangeLimits, environment_proxy, header_pairs, tls_context
+from proxy.origin.s3.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.s3.forward import Forwarding
 from proxy.origin.s3.headers import (
     Headers,
@@ -136,11 +136,9 @@ class S3Origin:
         while True:
             ORIGIN_REQUESTS.labels(self.id, "head").inc()
             signed = await self._sign(course, "HEAD", sent)
-            response = await self._exchange.send("HEAD", course.target, signed, slow=False)
-            await response.aclose()
-            answered = header_pairs(response)
-            if not course.turn(response.status_code, answered, b""):
-                return response.status_code, answered
+            status, answered = await self._exchange.head(course.target, signed)
+            if not course.turn(status, answered, b""):
+                return status, answered
 
     # its bytes
 

@@ -1,0 +1,1 @@
+"""Origins: what is asked of them, and how their answers, right or wrong, are taken."""

@@ -1,0 +1,69 @@
+"""What tests of origins share: a sink, an S3 origin at some server, and a counter's value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from proxy.objects import ObjectVersion
+from proxy.origin import ForwardResponse
+from proxy.origin.s3 import Credentials, ExchangeLimits, FixedCredentials, S3Origin, S3Settings
+from proxy.wire.client import WireClient
+
+NOW_S = 1_795_500_000.0
+KEYS = Credentials("AKIDEXAMPLE", "very-secret")
+QUICK = ExchangeLimits(connect_timeout_s=5.0, read_timeout_s=5.0, forward_timeout_s=5.0)
+
+
+class Received:
+    """A sink that keeps what it gets; `slow`: it asks to be awaited each time."""
+
+    def __init__(self, *, slow: bool = False) -> None:
+        self.data = bytearray()
+        self.writes = 0
+        self._slow = slow
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        self.writes += 1
+        if self._slow:
+            return self._later(data)
+        self.data += data
+        return None
+
+    async def _later(self, data: memoryview) -> None:
+        await asyncio.sleep(0)
+        self.data += data
+
+
+@asynccontextmanager
+async def s3_origin(
+    url: str, *, credentials: Credentials | None = KEYS, wire: WireClient | None = None, **settings: Any
+) -> AsyncIterator[S3Origin]:
+    settings.setdefault("limits", QUICK)
+    origin = S3Origin(S3Settings(url, **settings), FixedCredentials(credentials), wire, clock=lambda: NOW_S)
+    try:
+        yield origin
+    finally:
+        await origin.aclose()
+
+
+def version_of(origin: S3Origin, data: bytes, *, etag: str = '"v1"', validator: str | None = None) -> ObjectVersion:
+    """The version that the scripted servers serve."""
+    return ObjectVersion(origin.id, "models", "weights", validator or f"etag {etag}", len(data))
+
+
+async def read_all(response: ForwardResponse) -> bytes:
+    """The body, and the response closed."""
+    try:
+        return b"".join([chunk async for chunk in response.body])
+    finally:
+        await response.close()
+
+
+def counted(name: str, origin: str, **labels: str) -> float:
+    """A counter's value, 0 where it has never been touched."""
+    return REGISTRY.get_sample_value(f"warmstart_{name}_total", {"origin": origin, **labels}) or 0.0
