@@ -24,7 +24,6 @@ from proxy.cache.blockmap import (
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.cache.writer import SegmentWriter
-from proxy.metrics import CHECKSUM_FAILURES
 
 
 class Block:
@@ -99,10 +98,8 @@ class Block:
             whole = sums.read(segment.data.fd, self._local * segment.header.block_bytes, self.length)
         except OSError as error:
             segment.disk.trouble(error)
-            segment.retire("damage")
-            return False
+            whole = False
         if not whole or sums.crc32c != word_crc32c(word):
-            CHECKSUM_FAILURES.labels("block").inc()
             segment.retire("damage")
             return False
         if sums.kind is not None:  # written apart from the word: a crash of the machine may have kept only one

@@ -116,11 +116,13 @@ def _parse(place: Path, raw: bytes) -> Layout | None:
             f"{place} has the layout {figures.get('layout')!r}, this program knows {LAYOUT_VERSION}:"
             " start the program that made it, or name another folder"
         )
-    numbers = [figures.get(name) for name in ("block_bytes", "segment_bytes")]
-    ids = [figures.get(name) for name in ("node_id", "disk_id")]
-    if not all(type(number) is int and number > 0 for number in numbers) or not all(type(name) is str for name in ids):
+    try:
+        layout = Layout(**figures)
+    except TypeError:  # a key too many or too few
         return None
-    return Layout(LAYOUT_VERSION, *numbers, *ids)
+    numbers, ids = (layout.block_bytes, layout.segment_bytes), (layout.node_id, layout.disk_id)
+    sound = all(type(number) is int and number > 0 for number in numbers) and all(type(name) is str for name in ids)
+    return layout if sound else None
 
 
 def _create(path: Path, layout: Layout) -> Layout:

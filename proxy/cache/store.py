@@ -28,6 +28,8 @@ from proxy.errors import ConfigInvalid, StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
+__all__ = ["Block", "DiskSettings", "Store"]
+
 DESCRIPTORS_PER_SEGMENT = 3  # data, locks, and the mapping's own
 CREATE_ATTEMPTS = 4  # each is lost only to another process that created and retired it in between
 
@@ -65,7 +67,7 @@ class Store:
             Disk(index, settings, layout.disk_id, root, tables.usage, writer_threads)
             for index, (settings, layout, root) in enumerate(zip(disks, layouts, roots, strict=True))
         )
-        self.keys = KeyStore(roots, run_id=run_id, writer_id=writer_id, tables=tables)
+        self.keys = KeyStore(self.disks, run_id=run_id, writer_id=writer_id, tables=tables)
         self._max_open_segments = max_open_segments
         self._guard = threading.Lock()  # over `_open` alone: nothing waits while holding it
         self._open: OrderedDict[tuple[bytes, int], Segment] = OrderedDict()  # least lately used first
@@ -238,6 +240,7 @@ class Store:
             for name, segment in list(self._open.items()):
                 if segment.retired or segment.disk.failed:
                     dropped.append(self._open.pop(name))
+        del dropped  # closed here, outside of the guard
 
     def note_read_error(self, file: DataFile, error: OSError) -> None:
         """A response could not read a piece of this file: what an I/O error means for its disk. Inline."""

@@ -53,7 +53,7 @@ class SegmentWriter:
         return f"<SegmentWriter {self._local} of {self._segment!r}: {self.progress} of {self.length} from {self.start}>"
 
     def __del__(self) -> None:
-        if self._open:
+        if not self._segment.closed:  # else its lock is gone already, as by a death
             self.abandon()
 
     def read_back(self) -> None:
@@ -110,20 +110,29 @@ class SegmentWriter:
                 segment.disk.writer_threads.submit(start_write_back, segment.data, self._base, self.length)
 
     def abandon(self) -> None:
-        """Give the right up; the block is absent again. Harmless on a writer that is done.
+        """Give the right up; the block is absent again. Harmless on a writer that is done."""
+        self._end(keep=False)
 
-        A write that is still under way (its awaiter was torn down) keeps the lock until it has returned.
+    def leave(self) -> None:
+        """Give the right up, and what was written to whoever reserves the block next, as if this process had died.
+
+        For a fill that stopped for no fault of its bytes: its reader went away, the origin broke off.
         """
+        self._end(keep=True)
+
+    def _end(self, *, keep: bool) -> None:
+        """A write still under way (its awaiter was torn down) keeps the lock until it has returned."""
         if not self._open:
             return
         self._open = False
         if self._under_way is not None and not self._under_way.done():
-            self._under_way.add_done_callback(lambda _: self._give_up())
+            self._under_way.add_done_callback(lambda _: self._give_up(keep))
         else:
-            self._give_up()
+            self._give_up(keep)
 
-    def _give_up(self) -> None:
-        self._segment.store_word(self._local, ABSENT_WORD)
+    def _give_up(self, keep: bool) -> None:
+        if not keep:
+            self._segment.store_word(self._local, ABSENT_WORD)
         self._segment.disk.freed(self.length - self.progress)  # what was written stays allocated
         self._segment.release(self._local)
 
@@ -154,7 +163,8 @@ class SegmentWriter:
 
 
 class PendingWrite:
-    """Awaits a writer thread, whatever happens to the awaiter."""
+    """Awaits a writer thread, even while cancelled. Await it, or shield it: a task around it may be cancelled before
+    its first step, and then waits for nothing."""
 
     def __init__(self, future: Future[None]) -> None:
         self._future = future
