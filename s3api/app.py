@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from proxy.errors import InvalidRequest, NotSupported, WarmstartError
@@ -255,7 +255,10 @@ async def _noting(exchange: Exchange, body: AsyncIterator[bytes]) -> AsyncIterat
 
 
 def _target(scope: Scope) -> bytes:
-    """The target as it was sent, in origin form; servers keep the query apart."""
-    path: Any = scope.get("raw_path") or quote(scope["path"]).encode()
+    """The target as it was received; another server than ours keeps no more of it than path and query."""
+    raw: bytes | None = (scope.get("extensions") or {}).get("warmstart.target", {}).get("raw")
+    if raw is not None:
+        return raw
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     query: bytes = scope.get("query_string", b"")
-    return b"%s?%s" % (path, query) if query else bytes(path)
+    return b"%s?%s" % (path, query) if query else path
