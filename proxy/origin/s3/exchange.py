@@ -73,8 +73,7 @@ class Exchange:
                     raise
                 return await self._transport.handle_async_request(self._request(method, target, headers, None, slow))
         except httpx.LocalProtocolError as error:
-            code = "InvalidArgument" if body is None else "IncompleteBody"
-            raise InvalidRequest(code, f"the request can't be sent: {error}") from None
+            raise InvalidRequest("InvalidArgument", f"the request can't be sent: {error}") from None
         except httpx.HTTPError as error:
             raise from_httpx(self._origin, error) from error
 
@@ -100,7 +99,7 @@ class Exchange:
             method,
             str(target.endpoint),
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
-            stream=_Body(body),
+            stream=_Body(body, read_length(headers)),
             extensions={
                 "target": whole,
                 "timeout": {"connect": limits.connect_timeout_s, "read": wait_s, "write": wait_s, "pool": wait_s},
@@ -141,15 +140,23 @@ class Exchange:
 
 
 class _Body(httpx.AsyncByteStream):
-    """The request's body, or none."""
+    """The request's body, or none. A body of another length than announced stops the request."""
 
-    def __init__(self, chunks: AsyncIterator[bytes] | None) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes] | None, length: int | None) -> None:
         self._chunks = chunks
+        self._length = length
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._chunks is not None:
-            async for chunk in self._chunks:
-                yield chunk
+        if self._chunks is None:
+            return
+        sent_bytes = 0
+        async for chunk in self._chunks:
+            sent_bytes += len(chunk)
+            if self._length is not None and sent_bytes > self._length:
+                break
+            yield chunk
+        if self._length is not None and sent_bytes != self._length:
+            raise InvalidRequest("IncompleteBody", f"the body has not the {self._length} bytes that were announced")
 
 
 def header_pairs(response: httpx.Response) -> Headers:
