@@ -1,4 +1,4 @@
-"""The housekeeping process: whatever the cache needs that no request should wait for."""
+"""The housekeeping process: accounts, evicts and scrubs, away from the loops that serve."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import signal
 import threading
 from types import FrameType
 
+from proxy.cache.housekeeper import Housekeeper, HouseRules
 from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
 from proxy.config.settings import Settings
 from proxy.serve import build_store
-
-TICK_S = 1.0
 
 
 def keep_house(paper: ChildPaper, settings: Settings) -> None:
@@ -25,8 +24,12 @@ def keep_house(paper: ChildPaper, settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     tables = SharedTables.attach(paper.tables_fd)
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
+    rules = HouseRules(
+        high_watermark=settings.cache.high_watermark,
+        low_watermark=settings.cache.low_watermark,
+        scrub_bytes_per_s=settings.cache.scrub_rate,
+    )
     say_ready(paper.status_fd)
-    while not stopping.wait(TICK_S):
-        store.tick()
+    Housekeeper(store.disks, tables, store.segment_bytes, rules).run(stopping)
     store.close()
     tables.close()

@@ -59,6 +59,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._announced = False
         self._failed = False
+        for role in (WORKER, HOUSEKEEPER):
+            WORKER_RESTARTS.labels(role)  # shown as 0 from the start
 
     def run(self) -> int:
         """Returns the exit status: 0 after a signal, EXIT_CONFIG when the first children could not start."""
