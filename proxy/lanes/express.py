@@ -119,6 +119,8 @@ class ExpressProtocol(HttpToolsProtocol):
             self._stall.end()
         if self._sender is not None:
             self._sender.close()
+        self._stall = self._sender = None  # as `app`: what refers to this object would keep it until a collection
+        self.app = self._surface
         self._unwatch_head()
         if self._running is not None:  # uvicorn tells the last request parsed, which need not be the one that runs
             _disconnect(self._running)

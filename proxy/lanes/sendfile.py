@@ -19,6 +19,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from proxy.lanes.residency import is_resident, read_ahead
@@ -70,21 +71,14 @@ class FileSender:
     async def send(self, file: HasFileno, offset: int, count: int) -> None:
         """Raises ClientGone, PieceTooShort, OSError of the disk. Cancelled or failed: close the connection."""
         waiter: asyncio.Future[None] = self._loop.create_future()
-
-        def done(error: BaseException | None) -> None:
-            if waiter.cancelled():
-                return
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
-
-        if not self.start(file, offset, count, done):
-            try:
+        try:
+            if not self.start(file, offset, count, partial(_settle, waiter)):
                 await waiter
-            except asyncio.CancelledError:
-                self._stop()
-                raise
+        except asyncio.CancelledError:
+            self._stop()
+            raise
+        finally:
+            del waiter  # else an error, its traceback, this frame and the future hold each other, and the file
 
     def start(self, file: HasFileno, offset: int, count: int, done: Callable[[BaseException | None], None]) -> bool:
         """True: all has left. False: `done` will be called with None or the error. Raises as `send` does."""
@@ -197,6 +191,15 @@ class FileSender:
             self._parked = False
             self._loop.remove_writer(self._socket)
             self._stall.end()
+
+
+def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
+    if waiter.cancelled():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
 
 
 def _read_held(file: HasFileno, offset: int, step: int, left: int) -> None:
