@@ -66,18 +66,23 @@ class FolderCache:
         segments, has_links = [], False
         with os.scandir(path) as entries:
             for entry in entries:
-                if decode_name(entry.name) is None:
-                    continue
-                if entry.is_symlink():
-                    has_links = True
-                    if not self._tree.inside(entry.path):
-                        continue
-                if entry.is_dir():
-                    segments.append(entry.name + b"/")
-                elif entry.is_file():
-                    segments.append(entry.name)
+                has_links = has_links or entry.is_symlink()
+                segment = self._segment(entry)
+                if segment is not None:
+                    segments.append(segment)
         segments.sort()
         return segments, has_links
+
+    def _segment(self, entry: os.DirEntry[bytes]) -> bytes | None:
+        """An entry as a part of keys; None where it is neither file nor directory, or leads out of the root."""
+        try:
+            if decode_name(entry.name) is None or (entry.is_symlink() and not self._tree.inside(entry.path)):
+                return None
+            if entry.is_dir():
+                return entry.name + b"/"
+            return entry.name if entry.is_file() else None
+        except OSError:  # a link that leads to itself
+            return None
 
     def _keep(self, path: bytes, folder: _Folder) -> None:
         with self._lock:
