@@ -21,6 +21,7 @@ from proxy.cache.blockmap import (
     read_state,
     word_crc32c,
 )
+from proxy.cache.disks import on_disk
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.cache.writer import SegmentWriter
@@ -72,9 +73,10 @@ class Block:
                 return None
             taken_over = state.kind is BlockKind.FILLING and state.progress > 0
             start, progress = (state.start, state.progress) if taken_over else (start, 0)
-            segment.disk.guard(self.length - progress)
+            growth = on_disk(self.length) - on_disk(progress)
+            segment.disk.guard(growth)
             segment.store_word(self._local, pack_filling(segment.tag, start, progress))
-            segment.disk.allocated(self.length - progress)
+            segment.disk.allocated(growth)
             reserved = True
         finally:
             if not reserved:

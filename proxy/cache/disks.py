@@ -30,6 +30,7 @@ from proxy.errors import StoreUnavailable
 from proxy.metrics import DISK_FAILED
 
 MIB = 1 << 20
+PAGE_BYTES = 4096  # what file systems allocate at least
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BROKEN = {
     *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
@@ -79,6 +80,11 @@ class Space:
     def reserve_bytes(self) -> int:
         """What the cache leaves free: 1 % within 64 MiB and 1 GiB, but no more than a tenth of a tiny disk."""
         return min(max(self.total_bytes // 100, 64 * MIB), 1024 * MIB, self.total_bytes // 10)
+
+
+def on_disk(nbytes: int) -> int:
+    """What so many bytes of a file take of the disk, as nearly as can be said ahead."""
+    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
 
 
 class WritePace:

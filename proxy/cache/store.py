@@ -19,7 +19,7 @@ from proxy.blocks import DataFile, Piece, block_count, combine_sums, update_sum
 from proxy.cache import mapfile
 from proxy.cache.block import Block
 from proxy.cache.blockmap import NONCE_BYTES, MapHeader, is_present, run_tag, word_crc32c
-from proxy.cache.disks import Disk, DiskSettings, rank
+from proxy.cache.disks import Disk, DiskSettings, on_disk, rank
 from proxy.cache.keys import KeyStore
 from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.segment import Segment, open_segment
@@ -162,10 +162,10 @@ class Store:
         """Make the segment's files on its first disk in service, unless another process was faster."""
         header = MapHeader(version, number, self.block_bytes, self.segment_blocks, bytes(NONCE_BYTES), second)
         for disk in rank(self.disks, version.digest, number):
-            disk.guard(header.map_bytes + min(self.block_bytes, header.data_bytes))
+            disk.guard(on_disk(header.map_bytes) + on_disk(min(self.block_bytes, header.data_bytes)))
             try:
                 if mapfile.create_files(disk.objects, header):
-                    disk.allocated(header.map_bytes)
+                    disk.allocated(on_disk(header.map_bytes))
                 return
             except ValueError as error:
                 raise StoreUnavailable(str(error)) from error

@@ -25,6 +25,7 @@ from contextlib import suppress
 
 from proxy.blocks import DataFile
 from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
+from proxy.cache.disks import on_disk
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
@@ -133,7 +134,7 @@ class SegmentWriter:
     def _give_up(self, keep: bool) -> None:
         if not keep:
             self._segment.store_word(self._local, ABSENT_WORD)
-        self._segment.disk.freed(self.length - self.progress)  # what was written stays allocated
+        self._segment.disk.freed(on_disk(self.length) - on_disk(self.progress))  # what was written stays allocated
         self._segment.release(self._local)
 
     def _append(self, data: memoryview) -> None:

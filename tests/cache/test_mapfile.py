@@ -16,8 +16,8 @@ from tests.cache.nodes import BLOCK_BYTES, Node, content, files, fill, fill_all,
 VERSION = make_version(size=3 * BLOCK_BYTES + 77)
 
 
-def header(segment: int = 0) -> MapHeader:
-    return MapHeader(VERSION, segment, BLOCK_BYTES, 4, bytes(16))
+def header() -> MapHeader:
+    return MapHeader(VERSION, 0, BLOCK_BYTES, 4, bytes(16))
 
 
 def names(folder: Path) -> list[str]:
@@ -42,8 +42,9 @@ def test_a_made_segment_has_a_map_allocated_in_full_and_an_empty_data_file(tmp_p
 
 def test_of_many_that_make_one_segment_one_wins_and_the_others_leave_nothing(tmp_path: Path) -> None:
     for number in range(20):
+        made = MapHeader(make_version(f"model {number}"), 0, BLOCK_BYTES, 4, bytes(16))
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda _, number=number: mapfile.create_files(tmp_path, header(number)), range(8)))
+            won = list(pool.map(lambda _, made=made: mapfile.create_files(tmp_path, made), range(8)))
         assert sum(won) == 1
     assert len(names(tmp_path)) == 40
 

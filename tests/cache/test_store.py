@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.blocks import combine_sums, update_sum
-from proxy.cache import mapfile, segment
+from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.disks import DiskSettings
 from proxy.cache.store import Store

@@ -20,6 +20,7 @@ from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Store
 from proxy.cache.writer import SegmentWriter
 from proxy.objects import SumKind
+from proxy.ranges import ByteRange
 from tests.cache.nodes import BLOCK_BYTES, KIB, Node, block_content, content, files, fill, make_version, read_block
 
 VERSION = make_version()
@@ -201,6 +202,7 @@ class Filling:
     cuts=st.lists(st.integers(0, BLOCK_BYTES), max_size=5),
     handed_on=st.sets(st.integers(0, 5), max_size=2),
     second=st.sampled_from([None, SumKind.CRC32, SumKind.CRC64NVME]),
+    spans=st.lists(st.tuples(st.integers(0, 6 * BLOCK_BYTES), st.integers(0, 6 * BLOCK_BYTES)), max_size=8),
 )
 def test_any_order_of_writes_gives_the_objects_bytes_and_sums(
     tmp_path_factory: pytest.TempPathFactory,
@@ -209,6 +211,7 @@ def test_any_order_of_writes_gives_the_objects_bytes_and_sums(
     cuts: list[int],
     handed_on: set[int],
     second: SumKind | None,
+    spans: list[tuple[int, int]],
 ) -> None:
     node = Node(tmp_path_factory.mktemp("disk"))
     filling = Filling(node, size, second)
@@ -219,9 +222,14 @@ def test_any_order_of_writes_gives_the_objects_bytes_and_sums(
         block = filling.store.peek_block(filling.version, index)
         assert block is not None
         assert read_block(filling.store, block) == block_content(filling.version, index)
-    for one in (SumKind.CRC32C, second):
-        if one is not None:
-            assert filling.store.combined_sum(filling.version, one) == update_sum(one, memoryview(expected))
+    for one, other in spans:
+        start, end = sorted((one % (size + 1), other % (size + 1)))
+        pieces = filling.store.peek(filling.version, ByteRange(start, end))
+        assert pieces is not None
+        assert b"".join(os.pread(piece.file.fd, piece.length, piece.offset) for piece in pieces) == expected[start:end]
+    for kind in (SumKind.CRC32C, second):
+        if kind is not None:
+            assert filling.store.combined_sum(filling.version, kind) == update_sum(kind, memoryview(expected))
     node.close()
 
 
