@@ -51,6 +51,7 @@ class Segment:
         self.header = header
         self.tag = tag
         self.data = data
+        self.closed = False
         self.words = memoryview(mapped).cast("Q")
         self.first_word = header.words_index
         self._mapped = mapped
@@ -64,6 +65,7 @@ class Segment:
         return f"<Segment {self.header.segment} of {self.header.version.key!r}{' retired' if self.retired else ''}>"
 
     def __del__(self) -> None:
+        self.closed = True  # of a cycle of garbage, a writer may be finalised after its segment
         self.words.release()
         self._mapped.close()
         os.close(self._lock_fd)
@@ -144,12 +146,18 @@ class Segment:
             self.words[LAST_USE_WORD] = int(now_s)
 
     def claim(self, local_index: int) -> bool:
-        """Take the block's lock; False: a fill of this or another process has it. Inline, a microsecond."""
-        with self._guard:
-            if local_index in self._filling or not locks.try_lock(self._lock_fd, local_index):
-                return False
-            self._filling.add(local_index)
-            return True
+        """Take the block's lock; False: a fill of this or another process has it. Inline, a microsecond.
+
+        Raises StoreUnavailable where the system has no more locks.
+        """
+        try:
+            with self._guard:
+                if local_index in self._filling or not locks.try_lock(self._lock_fd, local_index):
+                    return False
+                self._filling.add(local_index)
+                return True
+        except OSError as error:
+            raise self.disk.trouble(error) from error
 
     def release(self, local_index: int) -> None:
         """Give the block's lock back: only after the last write has returned."""
