@@ -139,8 +139,9 @@ class Supervisor:
         log.error("%s %s", child.name, child.describe_end(), extra={"fields": fields})
 
     def _announce(self) -> None:
-        """Once, when every child does its work."""
-        if self._announced or not all(child.ready for child in self._children.values()) or self._due:
+        """Once, when every worker serves."""
+        serving = sum(child.ready for child in self._children.values() if child.paper.role == WORKER)
+        if self._announced or serving < self._settings.workers:
             return
         self._announced = True
         urls = [listener_url(listener, tls=self._settings.tls is not None) for listener in self._listeners]

@@ -80,7 +80,7 @@ def render_duration(duration_s: float) -> str:
     for unit, factor in sorted(_DURATION_UNITS.items(), key=lambda pair: -pair[1]):
         if duration_s / factor == int(duration_s / factor) and (duration_s / factor > 1 or duration_s == 1):
             return f"{int(duration_s / factor)}{unit}"
-    return f"{duration_s:g}s"
+    return f"{duration_s:f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_share(value: object) -> float:

@@ -97,9 +97,7 @@ class Shorthands:
             values["buckets"] = {"*": {"origin": FLAG_ORIGIN}}
         elif self.region is not None or self.anonymous is not None:
             flag = "--region" if self.region is not None else "--anonymous"
-            raise ConfigInvalid(
-                f"{flag}: there is no --origin that it could belong to; write it into the origin's keys"
-            )
+            raise ConfigInvalid(f"{flag}: belongs to --origin, which is not given; write it among the origin's keys")
         return values
 
     def _origin(self, url: str) -> Values:

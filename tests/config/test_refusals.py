@@ -1,0 +1,159 @@
+"""What can't be used is refused in one line that names the place, the key, the value and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config.sources import load_configuration
+from proxy.errors import ConfigInvalid
+
+ORIGIN = 'origins: {lab: {type: s3, endpoint: "http://h:1"}}\n'
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    """The message for a file, without the file's name."""
+    path = tmp_path / "warmstart.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigInvalid) as caught:
+        load_configuration(path, {})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith((f"{path}: ", "buckets: is empty"))  # what is nowhere written has no place
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("wokers: 3", ["wokers: '3'", "unknown key", "did you mean workers"]),
+        ("zzz: 3", ["zzz: '3'", "unknown key", "write one of: listen, workers"]),
+        ("cache: {block_sise: 8MiB}", ["cache.block_sise: '8MiB'", "did you mean block_size"]),
+        ("cache: {disks: [{path: /x, syze: 1GiB}]}", ["cache.disks[0].syze", "did you mean size"]),
+        ("limits: {fill: 8MiB}", ["limits.fill: '8MiB'", "did you mean fills"]),
+        ("workers: some", ["workers: 'some'", "whole number"]),
+        ("workers: 0", ["workers: '0'", "at least 1"]),
+        ("workers: 1000", ["workers: '1000'", "at most 250"]),
+        ("cache: {block_size: 12MB}", ["cache.block_size: '12MB'", "multiple of 64KiB", "write 8MiB"]),
+        ("cache: {block_size: 32MiB}", ["cache.block_size: '32MiB'", "up to 16MiB"]),
+        ("cache: {block_size: 0}", ["cache.block_size: '0'", "write 8MiB"]),
+        ("cache: {segment_size: 100MiB}", ["cache.segment_size: '100MiB'", "power of two"]),
+        ("cache: {disks: [{path: /x, size: 20G}]}", ["cache.disks[0].size: '20G'", "20GiB"]),
+        ("cache: {disks: [{path: /x}, {path: /y, size: 1MiB}]}", ["cache.disks[1].size: '1MiB'", "at least 64MiB"]),
+        ("cache: {disks: [{path: /x}, {path: /x}]}", ["cache.disks[1].path: '/x'", "listed twice"]),
+        ("cache: {disks: []}", ["cache.disks", "is empty"]),
+        ("cache: {disks: 7}", ["cache.disks[0]", "'7'", "mapping"]),
+        ("cache: 5", ["cache: '5'", "mapping"]),
+        ("cache: {low_watermark: 96%}", ["cache.low_watermark: '96%'", "below high_watermark (95%)"]),
+        ("cache: {high_watermark: 95}", ["cache.high_watermark: '95'", "95%"]),
+        ("listen: nowhere", ["listen", "'nowhere'", "write host:port"]),
+        ('listen: ["127.0.0.1:1", ":2"]', ["listen[1]: ':2'", "write host:port"]),
+        ("listen: []", ["listen", "is empty"]),
+        ("listen: [::1]:9000", ["line 1, column 10", "in quotes"]),
+        ("listen: 0.0.0.0:9000", ["listen: '0.0.0.0:9000'", "auth: none"]),
+        ('listen: ["127.0.0.1:1", "[::]:1"]', ["listen: '[::]:1'", "auth: none"]),
+        ("auth: open", ["auth.mode: 'open'", "not one of 'none'"]),
+        ("auth: {mode: none, key: 1}", ["auth.key", "unknown key"]),
+        ("writes: maybe", ["writes: 'maybe'", "'deny' or 'through'"]),
+        ("log: {level: loud}", ["log.level: 'loud'", "'debug'"]),
+        ("log: {access: perhaps}", ["log.access: 'perhaps'", "true nor false"]),
+        ("host_suffixes: ['a b']", ["host_suffixes[0]: 'a b'", "host name"]),
+        ("host_suffixes: s3.local", ["host_suffixes: 's3.local'", "list"]),
+        ("limits: {drain_timeout: 30}", ["limits.drain_timeout: '30'", "write 30s"]),
+        ("limits: {connect_timeout: 0s}", ["limits.connect_timeout: '0s'", "above 0s"]),
+        ("limits: {fill_bytes: 10KiB}", ["limits.fill_bytes: '10KiB'", "at least 1MiB"]),
+        ("buckets: {a: {origin: lob}}", ["buckets.a.origin: 'lob'", "write one of: lab"]),
+        ("buckets: {a: {}}", ["buckets.a.origin", "is missing"]),
+        ("buckets: {a: {origin: lab, consistency: lazy}}", ["buckets.a.consistency: 'lazy'", "ttl 60s"]),
+        ("buckets: {a: {origin: lab, consistency: ttl 60}}", ["buckets.a.consistency: 'ttl 60'", "write 60s"]),
+        ("buckets: {a: {origin: lab, negative_ttl: 5}}", ["buckets.a.negative_ttl: '5'", "write 5s"]),
+        ('buckets: {"*": {origin: lab, bucket: x}}', ["buckets.*.bucket: 'x'", "every bucket the same"]),
+        ("buckets: {*: {origin: lab}}", ["line 1, column 12", 'write "*"']),
+        ("buckets: {a/b: {origin: lab}}", ["buckets.a/b", "not a bucket's name"]),
+        ("buckets: {'-': {origin: lab}}", ["buckets.-", "not a bucket's name"]),
+        ("tls: {certificate: /nowhere, key: /nowhere}", ["tls.certificate: '/nowhere'", "not a file"]),
+        ("tls: {certificate: /nowhere}", ["tls.key", "is missing"]),
+        ("workers: 1\nworkers: 2", ["line 2, column 1", "workers is written twice"]),
+        ("workers: [", ["not YAML"]),
+        ("- workers", ["not YAML"]),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> None:
+    message = refusal(tmp_path, f"{text}\n{ORIGIN}")
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("origin", "parts"),
+    [
+        ("{type: s4}", ["origins.lab", "'s4'", "s3 or file"]),
+        ("{endpoint: 'http://h'}", ["origins.lab", "add type"]),
+        ("{type: s3, endpoint: nothing}", ["origins.lab.endpoint: 'nothing'", "write http://host:port"]),
+        ("{type: s3, endpoint: 'ftp://h'}", ["origins.lab.endpoint: 'ftp://h'", "write http://host:port"]),
+        ("{type: s3, endpoint: 'http://h:x'}", ["origins.lab.endpoint: 'http://h:x'", "write http://host:port"]),
+        ("{type: s3, endpoint: 'http://h:99999'}", ["origins.lab.endpoint", "write http://host:port"]),
+        ("{type: s3, endpoint: 'http://h/bucket'}", ["origins.lab.endpoint", "write only http://h"]),
+        ("{type: s3, endpoint: 5}", ["origins.lab.endpoint: '5'", "write http://host:port"]),
+        ("{type: s3, access_key_id: a}", ["origins.lab.secret_access_key", "belong together"]),
+        ("{type: s3, secret_access_key: b}", ["origins.lab.access_key_id", "belong together"]),
+        ("{type: s3, session_token: t}", ["origins.lab.session_token", "has no key"]),
+        ("{type: s3, anonymous: true, profile: p}", ["origins.lab.anonymous", "together with credentials"]),
+        ("{type: s3, addressing: dns}", ["origins.lab.addressing: 'dns'", "'auto', 'path' or 'virtual'"]),
+        ("{type: s3, ca_file: /nowhere}", ["origins.lab.ca_file: '/nowhere'", "not a file"]),
+        ("{type: s3, root: /x}", ["origins.lab.root", "unknown key"]),
+        ("{type: file}", ["origins.lab.root", "is missing"]),
+    ],
+)
+def test_a_bad_origin_is_refused(tmp_path: Path, origin: str, parts: list[str]) -> None:
+    message = refusal(tmp_path, f"origins: {{lab: {origin}}}\n")
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "{type: s3, access_key_id: a, secret_acess_key: hush-hush}",
+        "{type: s3, access_key_id: 5, secret_access_key: hush-hush}",
+        "{type: s3, secret_access_key: hush-hush}",
+        "{type: s3, profile: p, access_key_id: a, secret_access_key: hush-hush}",
+        "{type: s3, endpoint: 'http://user:hush-hush@host'}",
+        "{type: s4, secret_access_key: hush-hush}",
+        "{secret_access_key: hush-hush}",
+        "hush-hush",
+        "[hush-hush]",
+        "{type: file, root: /x, secret_access_key: hush-hush}",
+        "{type: s3, access_key_id: a, secret_access_key: {x: hush-hush}}",
+    ],
+)
+def test_a_refusal_never_shows_a_secret(tmp_path: Path, origin: str) -> None:
+    assert "hush" not in refusal(tmp_path, f"origins: {{lab: {origin}}}\n")
+
+
+def test_a_secret_that_yaml_reads_as_a_number_is_refused_without_showing_it(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "origins: {lab: {type: s3, access_key_id: a, secret_access_key: 0123}}\n")
+    assert "origins.lab.secret_access_key: is a number; put it in quotes" in message
+    assert "83" not in message
+
+
+def test_a_configuration_without_an_origin_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.touch()
+    with pytest.raises(ConfigInvalid, match=r"^origins: is empty; add one, or give --origin URL$"):
+        load_configuration(path, {})
+
+
+def test_two_origins_without_buckets_are_refused(tmp_path: Path) -> None:
+    text = "origins: {a: {type: file, root: /a}, b: {type: file, root: /b}}\n"
+    assert refusal(tmp_path, text + "workers: 1\n").endswith('name the origin of each bucket, or "*": {origin: …}')
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="can't be read"):
+        load_configuration(tmp_path / "none.yaml", {})
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigInvalid, match="not UTF-8"):
+        load_configuration(tmp_path / "bytes.yaml", {})
+    with pytest.raises(ConfigInvalid, match="not a mapping"):
+        (tmp_path / "list.yaml").write_text("- 1\n")
+        load_configuration(tmp_path / "list.yaml", {})
