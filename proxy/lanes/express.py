@@ -33,6 +33,7 @@ import asyncio
 import http
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -45,7 +46,6 @@ from uvicorn.server import ServerState
 from proxy.lanes.asgi import ZEROCOPY, Message, Receive, Scope, Send
 from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
 from proxy.lanes.sendfile import ClientGone, FileSender, HasFileno
-from proxy.lanes.stall import StallWatch, unacknowledged_bytes
 
 TARGET = "warmstart.target"
 LINGER_S = 2.0  # for a client that is still sending to read the refusal
@@ -58,7 +58,7 @@ class Limits:
 
     head_bytes: int = 64 << 10
     head_timeout_s: float = 60.0
-    send_timeout_s: float = 60.0  # without the client taking a byte
+    send_timeout_s: float = 60.0  # while the client's receive window stays shut or nothing is acknowledged
 
 
 class _Refused(Exception):
@@ -86,7 +86,6 @@ class ExpressProtocol(HttpToolsProtocol):
 
         # Per connection
         self._sender: FileSender | None = None
-        self._stall: StallWatch | None = None
         self._running: RequestResponseCycle | None = None  # the application's; later requests wait in `pipeline`
         self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
         self._head_timer: asyncio.TimerHandle | None = None
@@ -100,46 +99,27 @@ class ExpressProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        socket_fd: int = transport.get_extra_info("socket").fileno()
-        self._stall = StallWatch(
-            self.loop,
-            self.limits.send_timeout_s,
-            lambda: unacknowledged_bytes(socket_fd) + transport.get_write_buffer_size(),
-            self._on_stalled,
-        )
+        sock: socket.socket = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            # The kernel gives up a client that takes nothing: parked, in the transport's buffer, closing or not.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.limits.send_timeout_s * 1000))
         if self.scheme == "http":
             try:
-                self._sender = FileSender(self.loop, socket_fd, self._stall)
+                self._sender = FileSender(self.loop, sock.fileno())
             except OSError as error:  # out of descriptors: this connection's bodies go as chunks
                 _logger.warning("no sendfile on a connection: %s", error)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._stall is not None:
-            self._stall.end()
         if self._sender is not None:
             self._sender.close()
-        self._stall = self._sender = None  # as `app`: what refers to this object would keep it until a collection
+        self._sender = None  # as `app`: what refers to this object would keep it until a collection
         self.app = self._surface
         self._unwatch_head()
         if self._running is not None:  # uvicorn tells the last request parsed, which need not be the one that runs
             _disconnect(self._running)
         self.pipeline.clear()
         super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._stall is not None:
-            self._stall.begin()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._stall is not None:
-            self._stall.end()
-
-    def _on_stalled(self) -> None:
-        _logger.info("client %s took no byte for %g s: connection closed", self.client, self.limits.send_timeout_s)
-        self.transport.abort()
 
     # Parsing
 

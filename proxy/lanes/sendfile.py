@@ -23,7 +23,6 @@ from functools import partial
 from typing import Protocol
 
 from proxy.lanes.residency import is_resident, read_ahead
-from proxy.lanes.stall import StallWatch
 
 STEP_BYTES = 512 << 10  # one probe and at most one thread hop each
 BURST_BYTES = 4 << 20  # sent at one go, about a millisecond
@@ -51,10 +50,9 @@ class PieceTooShort(Exception):
 class FileSender:
     """One connection's; sends one piece at a time. Not thread-safe: its event loop's only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, stall: StallWatch) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
         """Raises OSError when there is no descriptor left for the dup."""
         self._loop = loop
-        self._stall = stall
         self._socket = os.dup(socket_fd)
         self._parked = False
         self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
@@ -136,7 +134,6 @@ class FileSender:
             raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
         self._offset += sent
         self._left -= sent
-        self._stall.progress()
         return sent
 
     def _read_ahead(self, file: HasFileno, step: int) -> None:
@@ -184,13 +181,11 @@ class FileSender:
         if not self._parked:
             self._parked = True
             self._loop.add_writer(self._socket, self._on_writable)
-            self._stall.begin()
 
     def _unpark(self) -> None:
         if self._parked:
             self._parked = False
             self._loop.remove_writer(self._socket)
-            self._stall.end()
 
 
 def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:

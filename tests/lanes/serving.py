@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import ssl
@@ -25,6 +26,8 @@ App = Callable[[Scope, Receive, Send], Any]
 LOOPS = ("asyncio", "asyncio-debug", "uvloop")
 SNDBUF_BYTES = 64 << 10  # so that bodies of a few hundred KiB park
 DEADLINE_S = 20.0
+SIZE = 3_000_001
+CONTENT = random.Random(3).randbytes(SIZE)
 
 
 class Serving:
@@ -200,3 +203,18 @@ async def pieces(*items: Piece | bytes | BaseException) -> AsyncIterator[Piece |
         if isinstance(item, BaseException):
             raise item
         yield item
+
+
+def whole(data: Path) -> Bodies:
+    return Bodies(lambda scope: (pieces(Piece(open_file(data), 0, SIZE)), SIZE))
+
+
+def spans(data: Path, *bounds: tuple[int, int], declared: int | None = None) -> Bodies:
+    """Pieces [start, end) of the file, in a row."""
+    total = sum(end - start for start, end in bounds)
+
+    def make(scope: Scope) -> Any:
+        file = open_file(data)
+        return pieces(*(Piece(file, start, end - start) for start, end in bounds)), declared or total
+
+    return Bodies(make)

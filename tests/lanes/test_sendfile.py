@@ -1,4 +1,4 @@
-"""FileSender on a bare socket pair, and the watch over stalled clients with a clock of its own."""
+"""FileSender on a bare socket pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from proxy.blocks import DataFile
 from proxy.lanes import sendfile
 from proxy.lanes.sendfile import BURST_BYTES, ClientGone, FileSender, PieceTooShort
-from proxy.lanes.stall import StallWatch, unacknowledged_bytes
 from tests.lanes.serving import open_file
 
 SIZE = 10_000_000
@@ -37,10 +36,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def make_sender(ours: socket.socket, timeout_s: float = 60) -> FileSender:
-    loop = asyncio.get_running_loop()
-    stall = StallWatch(loop, timeout_s, lambda: 0, lambda: None)
-    return FileSender(loop, ours.fileno(), stall)
+def make_sender(ours: socket.socket) -> FileSender:
+    return FileSender(asyncio.get_running_loop(), ours.fileno())
 
 
 async def receive(theirs: socket.socket, count: int) -> bytes:
@@ -83,7 +80,6 @@ async def test_burst_ends_though_the_socket_has_room(
     sender = make_sender(pair[0])
     done: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     assert not sender.start(file, 0, 5000, done.set_result)
-    assert unacknowledged_bytes(pair[0].fileno()) > 0
     assert await done is None
     assert await receive(pair[1], 5000) == CONTENT[:5000]
     sender.close()
@@ -193,114 +189,3 @@ async def test_piece_that_ends_while_its_pages_are_read_keeps_the_file_open(
     disk.release.set()
     pair[0].close()
     assert await receive(pair[1], 1) == b""
-
-
-class Clock:
-    """Stands in for a loop: time moves when told."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-
-    def time(self) -> float:
-        return self.now_s
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Clock.Timer:
-        entry = (self.now_s + delay_s, callback)
-        self.timers.append(entry)
-        return Clock.Timer(self, entry)
-
-    def move(self, seconds: float) -> None:
-        until_s = self.now_s + seconds
-        while due := [entry for entry in self.timers if entry[0] <= until_s]:
-            entry = min(due, key=lambda entry: entry[0])
-            self.timers.remove(entry)
-            self.now_s = entry[0]
-            entry[1]()
-        self.now_s = until_s
-
-    class Timer:
-        def __init__(self, clock: Clock, entry: tuple[float, Callable[[], None]]) -> None:
-            self._clock, self._entry = clock, entry
-
-        def cancel(self) -> None:
-            if self._entry in self._clock.timers:
-                self._clock.timers.remove(self._entry)
-
-
-class Watched:
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.outstanding = 1_000_000
-        self.expired = 0
-        self.watch = StallWatch(self.clock, 60, lambda: self.outstanding, self._expire)  # type: ignore[arg-type]
-
-    def _expire(self) -> None:
-        self.expired += 1
-
-
-def test_client_that_takes_nothing_expires_once() -> None:
-    watched = Watched()
-    watched.watch.begin()
-    watched.clock.move(59)
-    assert watched.expired == 0
-    watched.clock.move(1000)
-    assert watched.expired == 1
-    assert watched.clock.timers == []
-
-
-def test_slow_reader_that_takes_a_little_never_expires() -> None:
-    watched = Watched()
-    watched.watch.begin()
-    for _ in range(100):
-        watched.clock.move(50)
-        watched.outstanding -= 1
-    assert watched.expired == 0
-    watched.clock.move(100)
-    assert watched.expired == 1
-
-
-def test_sending_counts_as_progress_though_more_is_outstanding() -> None:
-    watched = Watched()
-    watched.watch.begin()
-    for _ in range(10):
-        watched.clock.move(50)
-        watched.outstanding += 1000
-        watched.watch.progress()
-    assert watched.expired == 0
-
-
-def test_watch_ends_and_begins_afresh() -> None:
-    watched = Watched()
-    watched.watch.begin()
-    watched.clock.move(50)
-    watched.watch.begin()
-    watched.watch.end()
-    watched.watch.end()
-    watched.clock.move(1000)
-    watched.watch.begin()
-    watched.clock.move(59)
-    assert watched.expired == 0
-
-
-def test_unacknowledged_bytes_fall_as_the_peer_takes_them() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        accepted, _ = server.accept()
-        with accepted:
-            accepted.setblocking(False)
-            sent = 0
-            try:
-                while True:
-                    sent += accepted.send(bytes(1 << 20))
-            except BlockingIOError:
-                pass
-            held = unacknowledged_bytes(accepted.fileno())
-            assert 0 < held <= sent
-            received = 0
-            while received < sent:
-                received += len(client.recv(1 << 20))
-            assert unacknowledged_bytes(accepted.fileno()) < held
-
-
-def test_what_is_no_socket_holds_nothing(file: DataFile) -> None:
-    assert unacknowledged_bytes(file.fd) == 0

@@ -44,8 +44,6 @@ def test_protocol_calls_what_we_override() -> None:
     ours = {
         "connection_made": ["transport"],
         "connection_lost": ["exc"],
-        "pause_writing": [],
-        "resume_writing": [],
         "data_received": ["data"],
         "on_message_begin": [],
         "on_url": ["url"],

@@ -1,0 +1,60 @@
+"""Under TLS, and on other servers, the same bodies go as chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from proxy.blocks import Piece
+from proxy.lanes.asgi import ZEROCOPY
+from proxy.lanes.express import TARGET
+from tests.fakes.certificates import Certificates
+from tests.lanes.serving import (
+    CONTENT,
+    SIZE,
+    Bodies,
+    Serving,
+    open_file,
+    pieces,
+    spans,
+    wait_until,
+)
+
+
+def test_bodies_go_as_chunks_under_tls(data: Path, loop: str, certificates: Certificates) -> None:
+    app = spans(data, (5, 1_000_000), (0, 5), (SIZE - 1, SIZE))
+    tls = (certificates.server_file, certificates.key_file)
+    with Serving(app, loop, tls=tls) as serving, serving.connect(tls=True) as client:
+        for _ in range(2):
+            client.get()
+            assert client.read_response()[2] == CONTENT[5:1_000_000] + CONTENT[:5] + CONTENT[-1:]
+    assert ZEROCOPY not in app.scopes[0]["extensions"]
+    assert app.scopes[0]["extensions"][TARGET]["raw"] == b"/"
+
+
+def test_tls_client_that_goes_in_mid_body_ends_the_read(data: Path, loop: str, certificates: Certificates) -> None:
+    app = Bodies(lambda scope: (pieces(*[Piece(open_file(data), 0, SIZE)] * 1000), SIZE * 1000))
+    tls = (certificates.server_file, certificates.key_file)
+    with Serving(app, loop, tls=tls) as serving, serving.connect(tls=True) as client:
+        client.get()
+        client.read_head()
+        client.reset()
+        wait_until(lambda: app.closed == 1)
+
+
+def test_tls_body_that_fails_is_cut_short(data: Path, loop: str, certificates: Certificates) -> None:
+    app = Bodies(lambda scope: (pieces(Piece(open_file(data), 0, 500_000), ValueError("broken")), 500_001))
+    tls = (certificates.server_file, certificates.key_file)
+    with Serving(app, loop, tls=tls) as serving, serving.connect(tls=True) as client:
+        client.get()
+        client.read_head()
+        assert client.read_to_end() == CONTENT[:500_000]
+
+
+def test_bodies_go_as_chunks_on_another_server(data: Path, loop: str) -> None:
+    app = spans(data, (5, 1_000_000), (0, 5))
+    with Serving(app, loop, http=HttpToolsProtocol) as serving, serving.connect() as client:
+        for _ in range(2):
+            client.get()
+            assert client.read_response()[2] == CONTENT[5:1_000_000] + CONTENT[:5]
