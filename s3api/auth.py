@@ -37,6 +37,7 @@ _V4_PARAMETERS = frozenset(
     }
 )
 _V2_PARAMETERS = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
+_NONE: frozenset[str] = frozenset()
 
 
 def without_signature(query: Query) -> Query:
@@ -44,5 +45,5 @@ def without_signature(query: Query) -> Query:
     if not query:
         return query
     names = {name for name, _ in query}
-    v2 = _V2_PARAMETERS if {"AWSAccessKeyId", "Signature"} <= names else frozenset[str]()
+    v2 = _V2_PARAMETERS if {"AWSAccessKeyId", "Signature"} <= names else _NONE
     return tuple((name, value) for name, value in query if name not in v2 and name.lower() not in _V4_PARAMETERS)
