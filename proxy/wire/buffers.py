@@ -5,15 +5,18 @@ protocol. So all connections of a client share one buffer, which stays in the pr
 with the number of connections. Only a sink that is not done at once keeps its buffer: that one is taken out of
 circulation and a spare takes its place. It comes back when the sink is done. If the wait for the sink is cancelled
 or fails, somebody (a writer thread) may still read the buffer: then it is forgotten, and never comes back.
+
+With TLS what arrives is sealed: it goes into another shared buffer, and is decrypted from there into `current`.
 """
 
 from __future__ import annotations
 
+SEALED_BYTES = 256 << 10  # a receive of 16 TLS records of the largest size
 MAX_SPARE_BUFFERS = 16  # kept for the next slow sinks; more are given to the allocator
 
 
 class ReceiveBuffers:
-    """One thread's: whoever gets `current` must fill and use it before anybody else runs."""
+    """One thread's: whoever gets `current` or `sealed` must fill and use it before anybody else runs."""
 
     def __init__(self, buffer_bytes: int) -> None:
         if buffer_bytes < 1:
@@ -21,6 +24,7 @@ class ReceiveBuffers:
         self._buffer_bytes = buffer_bytes
         self._spare: list[memoryview] = []
         self.current = self._make()
+        self.sealed = memoryview(bytearray(SEALED_BYTES))
 
     def lend(self) -> memoryview:
         """Take `current` out of circulation and return it."""

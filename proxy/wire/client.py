@@ -38,7 +38,7 @@ class WireClient:
         read_timeout_s: float = 30.0,
         idle_timeout_s: float = 15.0,
         ssl_context: ssl.SSLContext | None = None,
-        buffer_bytes: int = 256 << 10,
+        buffer_bytes: int = 512 << 10,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._tls_timeout_s = tls_timeout_s

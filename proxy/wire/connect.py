@@ -21,6 +21,7 @@ from proxy.wire.buffers import ReceiveBuffers
 from proxy.wire.connection import Connection, ExchangeLimits
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.errors import ConnectFailed, TimedOut
+from proxy.wire.tls import TlsConnection
 
 STAGGER_S = 0.25  # RFC 8305 section 5 recommends it
 
@@ -58,18 +59,20 @@ async def _start_protocol(
     limits: ExchangeLimits,
     tls_context: ssl.SSLContext | None,
 ) -> Connection:
+    if tls_context is None:
+        connection = Connection(endpoint, buffers, limits)
+    else:
+        connection = TlsConnection(endpoint, buffers, limits, tls_context)
     started = False
     try:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(endpoint, buffers, limits),
-            sock=sock,
-            ssl=tls_context,
-            server_hostname=None if tls_context is None else endpoint.host,
-        )
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
+        if isinstance(connection, TlsConnection):
+            await connection.shake_hands()
         started = True
         return connection
     finally:
         if not started:
+            connection.close()
             sock.close()
 
 

@@ -76,15 +76,15 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises a WireError, or what `accept` or the sink raised. Afterwards the connection is usable or closed.
         """
-        assert self.usable
-        assert self._transport is not None
+        if not self.usable:
+            raise ConnectionBroken("the connection was closed, or the peer spoke, before the request")
         self.exchanges += 1
         self._reader = reader
         self._step = self._loop.create_future()
         self._start_timer()
         clean = False
         try:
-            self._transport.write(request)
+            self._send(request)
             while (waiting := await self._step) is not None:
                 self._step = self._loop.create_future()
                 await waiting
@@ -121,21 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffers.current
 
     def buffer_updated(self, nbytes: int) -> None:
-        """The hot path: one look at the clock, one slice, one call of the sink."""
-        reader = self._reader
-        if reader is None or self._failure is not None or self._lent is not None or reader.complete:
-            self.close()  # nobody asked for these bytes, whatever they are
-            return
-        self._received_at_s = self._loop.time()
-        try:
-            waiting = reader.receive(self._buffers.current[:nbytes])
-        except Exception as error:
-            self._fail(error)
-            return
-        if waiting is not None:
-            self._pause(waiting)
-        elif reader.complete:
-            self._settle()
+        self._take(nbytes)
 
     def eof_received(self) -> bool:
         self._closed = self._peer_closed = True
@@ -151,11 +137,37 @@ class Connection(asyncio.BufferedProtocol):
 
     # Steps.
 
+    def _send(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def _take(self, nbytes: int) -> bool:
+        """The hot path, for what is in the buffer: one look at the clock, one slice, one call of the sink.
+
+        Returns whether more may be taken now.
+        """
+        reader = self._reader
+        if reader is None or self._failure is not None or self._lent is not None or reader.complete:
+            self.close()  # nobody asked for these bytes, whatever they are
+            return False
+        self._received_at_s = self._loop.time()
+        try:
+            waiting = reader.receive(self._buffers.current[:nbytes])
+        except Exception as error:
+            self._fail(error)
+            return False
+        if waiting is not None:
+            self._pause(waiting)
+            return False
+        if reader.complete:
+            self._settle()
+        return True
+
     def _pause(self, waiting: Awaitable[None]) -> None:
         assert self._transport is not None
         assert self._step is not None
         self._lent = self._buffers.lend()
-        if not self._transport.is_closing():
+        if self._transport.is_reading():
             self._transport.pause_reading()
         if self._step.done():
             _drop(waiting)  # the task was cancelled an instant ago
@@ -168,10 +180,15 @@ class Connection(asyncio.BufferedProtocol):
         self._buffers.give_back(self._lent)
         self._lent = None
         self._received_at_s = self._loop.time()
-        self._look_at_end()
-        self._settle()
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._take_what_is_here()
+        if self._lent is None:
+            self._look_at_end()
+            self._settle()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _take_what_is_here(self) -> None:
+        """Received before the pause, not yet taken: nothing, on plain TCP."""
 
     def _look_at_end(self) -> None:
         """If the connection ended, and all that came before has been taken: does that complete the response?"""

@@ -97,6 +97,10 @@ class Exchange:
         self.ended = True
         self._writer.transport.abort()
 
+    def fileno(self) -> int:
+        """The socket's descriptor, to write past TLS."""
+        return int(self._writer.get_extra_info("socket").fileno())
+
     async def stall(self) -> None:
         """Say nothing more until the client is gone."""
         await self.gone()
