@@ -100,7 +100,12 @@ def start_rclone(root: Path, *, port: int = 0, tls: tuple[Path, Path] | None = N
     """
     access_key_id, secret_access_key = "warmstart", "very-secret-key"
     command = [rclone_program(), "serve", "s3", "--config", os.devnull, "--addr", f"127.0.0.1:{port}"]
-    command += ["--auth-key", f"{access_key_id},{secret_access_key}", "--dir-cache-time", "0s"]
+    command += [
+        "--auth-key",
+        f"{access_key_id},{secret_access_key}",
+        "--dir-cache-time",
+        "1ms",
+    ]  # with 0s, overwriting PUTs take ever longer
     if tls is not None:
         command += ["--cert", str(tls[0]), "--key", str(tls[1])]
     command.append(str(root))
