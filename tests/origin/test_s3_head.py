@@ -259,3 +259,19 @@ async def test_virtual_host_style_asks_the_buckets_host() -> None:
     async with s3_origin("http://localhost:9", addressing="virtual") as origin:
         with pytest.raises(OriginUnavailable, match="connect"):  # a name that does not resolve
             await origin.head("no-such-bucket.invalid", "k")
+
+
+async def test_a_multipart_checksum_without_a_type_is_neither_checked_nor_handed_on() -> None:
+    """Moto's HEAD shows the composite of the parts as if it were the object's."""
+    etag = ("etag", '"d41d8cd98f00b204e9800998ecf8427e-3"')
+    for headers, sums, kept in (
+        ([etag, ("x-amz-checksum-crc32", "Uw1Ciw==")], (), 1),
+        (
+            [etag, ("x-amz-checksum-crc32", "AAAAAQ=="), ("x-amz-checksum-type", "FULL_OBJECT")],
+            ((SumKind.CRC32, 1),),
+            3,
+        ),
+    ):
+        async with headed(list(headers)) as server, s3_origin(server.url) as origin:
+            record = await origin.head("models", "k")
+        assert (record.sums, len(record.headers)) == (sums, kept)
