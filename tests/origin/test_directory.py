@@ -303,8 +303,8 @@ async def test_foreign_operations_are_not_supported(origin: DirectoryOrigin) -> 
 async def test_no_descriptor_stays_open(origin: DirectoryOrigin) -> None:
     await read(origin, "config.json")
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
+    for _ in range(50):
         await read(origin, "config.json")
         with pytest.raises(NotFound):
             await origin.head("models", "deep")
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(os.listdir("/proc/self/fd")) <= before + 5  # each idle thread may hold on to its last call

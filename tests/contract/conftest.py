@@ -1,0 +1,45 @@
+"""The origins: moto's server, `rclone serve s3`, and a directory, each with a way to put objects there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.origin.directory import DirectoryOrigin
+from tests.contract.places import BUCKET, Place, s3_place
+from tests.servers import S3Server, start_moto, start_rclone
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    with start_moto() as server:
+        server.client().create_bucket(Bucket=BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    root = tmp_path_factory.mktemp("rclone")
+    (root / BUCKET).mkdir()
+    with start_rclone(root) as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", "rclone", "directory"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    if request.param == "directory":
+        (tmp_path / BUCKET).mkdir()
+        made = Place("directory", DirectoryOrigin(tmp_path), folder=tmp_path / BUCKET)
+    else:
+        made = s3_place(request.param, request.getfixturevalue(request.param))
+    yield made
+    await made.origin.aclose()
+
+
+@pytest.fixture(params=["moto", "rclone"])
+async def s3_only(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    made = s3_place(request.param, request.getfixturevalue(request.param))
+    yield made
+    await made.origin.aclose()

@@ -1,0 +1,44 @@
+"""An origin under test, and how to change what it holds behind its back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.origin import Origin
+from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
+from tests.servers import S3Server
+
+BUCKET = "models"
+
+
+@dataclass(slots=True)
+class Place:
+    """An origin, and how to change what it holds behind its back."""
+
+    kind: str
+    origin: Origin
+    client: Any = None
+    folder: Path | None = None
+
+    def put(self, key: str, data: bytes, **extra: Any) -> None:
+        if self.client is not None:
+            self.client.put_object(Bucket=BUCKET, Key=key, Body=data, **extra)
+        else:
+            assert self.folder is not None
+            path = self.folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def delete(self, key: str) -> None:
+        if self.client is not None:
+            self.client.delete_object(Bucket=BUCKET, Key=key)
+        else:
+            assert self.folder is not None
+            (self.folder / key).unlink()
+
+
+def s3_place(kind: str, server: S3Server) -> Place:
+    keys = Credentials(server.access_key_id, server.secret_access_key)
+    return Place(kind, S3Origin(S3Settings(server.url), FixedCredentials(keys)), client=server.client())
