@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.blocks import ByteSink
 from proxy.wire.buffers import ReceiveBuffers
-from proxy.wire.connect import open_connection
+from proxy.wire.connect import Resolve, open_connection, resolve_name
 from proxy.wire.connection import Connection, ExchangeLimits
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.errors import ConnectFailed, ConnectionBroken, WireError
@@ -39,11 +39,13 @@ class WireClient:
         idle_timeout_s: float = 15.0,
         ssl_context: ssl.SSLContext | None = None,
         buffer_bytes: int = 512 << 10,
+        resolve: Resolve = resolve_name,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._tls_timeout_s = tls_timeout_s
         self._limits = ExchangeLimits(head_timeout_s, read_timeout_s)
         self._tls_context = ssl_context
+        self._resolve = resolve
         self._buffers = ReceiveBuffers(buffer_bytes)
         self._pool = ConnectionPool(max_idle_per_endpoint=max_idle_per_endpoint, idle_timeout_s=idle_timeout_s)
         self._connections: set[Connection] = set()
@@ -95,6 +97,7 @@ class WireClient:
             tls_context=self._context() if endpoint.tls else None,
             connect_timeout_s=self._connect_timeout_s,
             tls_timeout_s=self._tls_timeout_s,
+            resolve=self._resolve,
         )
         self._connections.add(connection)
         connection.lost.add_done_callback(lambda _: self._connections.discard(connection))

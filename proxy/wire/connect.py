@@ -13,7 +13,7 @@ import random
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -26,6 +26,13 @@ from proxy.wire.tls import TlsConnection
 STAGGER_S = 0.25  # RFC 8305 section 5 recommends it
 
 Address = tuple[socket.AddressFamily, Any]  # a family and what `connect` takes there
+Resolve = Callable[[str, int], Awaitable[list[Address]]]  # host and port; OSError where there is no such name
+
+
+async def resolve_name(host: str, port: int) -> list[Address]:
+    """What the system's resolver finds, in its order of preference."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 async def open_connection(
@@ -36,11 +43,12 @@ async def open_connection(
     tls_context: ssl.SSLContext | None,
     connect_timeout_s: float,
     tls_timeout_s: float,
+    resolve: Resolve = resolve_name,
 ) -> Connection:
     """A usable connection; `tls_context` is None for plain TCP. Raises ConnectFailed or TimedOut."""
     try:
         async with asyncio.timeout(connect_timeout_s):
-            sock = await _open_socket(endpoint)
+            sock = await _open_socket(endpoint, resolve)
     except TimeoutError as error:
         raise TimedOut("connect", connect_timeout_s) from error
     try:
@@ -76,14 +84,12 @@ async def _start_protocol(
             sock.close()
 
 
-async def _open_socket(endpoint: Endpoint) -> socket.socket:
-    loop = asyncio.get_running_loop()
+async def _open_socket(endpoint: Endpoint, resolve: Resolve) -> socket.socket:
     try:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        found = await resolve(endpoint.host, endpoint.port)
     except (OSError, UnicodeError) as error:
         raise ConnectFailed(f"{endpoint.host} does not resolve: {error}") from error
-    addresses = order_addresses(((family, address) for family, _, _, _, address in found), random.Random())
-    return await _race(endpoint, addresses)
+    return await _race(endpoint, order_addresses(found, random.Random()))
 
 
 def order_addresses(found: Iterable[Address], chance: random.Random) -> list[Address]:

@@ -64,6 +64,7 @@ class ResponseReader:
         self._framing: Framing | None = None
         self._sink: ByteSink | None = None
         self._collector: _Collector | None = None
+        self._ended = False
 
     @property
     def complete(self) -> bool:
@@ -74,7 +75,7 @@ class ResponseReader:
     @property
     def reusable(self) -> bool:
         """Whether the connection is clean: the body ended where the framing said, and the peer keeps it open."""
-        if self.head is None or self._framing is None:
+        if self.head is None or self._framing is None or self._ended:
             return False
         return self._framing.complete and not self._framing.excess and self.head.keep_alive
 
@@ -114,7 +115,7 @@ class ResponseReader:
         while len(data) > 0:
             searched = max(0, len(self._raw_head) - len(HEAD_END) + 1)
             before = len(self._raw_head)
-            self._raw_head += data[: MAX_HEAD_BYTES + len(HEAD_END) - before]
+            self._raw_head += data[: MAX_HEAD_BYTES - before]
             end = self._raw_head.find(HEAD_END, searched)
             if end < 0:
                 if len(self._raw_head) >= MAX_HEAD_BYTES:
@@ -143,6 +144,7 @@ class ResponseReader:
 
     def end(self) -> None:
         """The peer has closed in good order; ConnectionBroken unless that completes the response."""
+        self._ended = True
         if self._framing is not None:
             self._framing.end()
         if not self.complete:
