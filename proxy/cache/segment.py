@@ -58,7 +58,7 @@ class Segment:
         self._lock_fd = lock_fd
         self._created_s = header.created_ns / 1e9
         self._longest = self._data_end()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a collected writer may give its lock back while this thread takes one
         self._filling: set[int] = set()  # a lock does not exclude its own description: this does
 
     def __repr__(self) -> str:
