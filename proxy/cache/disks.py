@@ -183,6 +183,6 @@ def rank(disks: Sequence[Disk], digest: bytes, segment: int) -> list[Disk]:
 
 
 def _score(disk: Disk, name: bytes) -> float:
-    hashed = hashlib.blake2b(name, digest_size=8, key=disk.disk_id.encode()[:64]).digest()
+    hashed = hashlib.blake2b(disk.disk_id.encode() + b"\0" + name, digest_size=8).digest()
     unit = (int.from_bytes(hashed, "big") + 1) / (2**64 + 1)  # within (0, 1)
     return disk.size_bytes / -math.log(unit) if unit < 1 else math.inf

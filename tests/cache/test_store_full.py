@@ -288,7 +288,8 @@ def test_a_disk_that_breaks_while_a_segment_is_made_gives_it_to_the_next(
 
 def test_ranking_moves_only_what_a_new_disk_gains(tmp_path: Path) -> None:
     tables = SharedTables.create()
-    disks = [Disk(n, DiskSettings(tmp_path, (n + 1) << 30), f"disk {n}", tmp_path, tables.usage) for n in range(4)]
+    names = ["long" * 40 + str(number) for number in range(4)]
+    disks = [Disk(n, DiskSettings(tmp_path, (n + 1) << 30), names[n], tmp_path, tables.usage) for n in range(4)]
     moved = 0
     for number in range(400):
         digest = make_version(str(number)).digest
