@@ -45,6 +45,7 @@ async def s3_origin(
 ) -> AsyncIterator[S3Origin]:
     settings.setdefault("limits", QUICK)
     origin = S3Origin(S3Settings(url, **settings), FixedCredentials(credentials), wire, clock=lambda: NOW_S)
+    _BEFORE.update(_samples(origin.id))
     try:
         yield origin
     finally:
@@ -65,5 +66,19 @@ async def read_all(response: ForwardResponse) -> bytes:
 
 
 def counted(name: str, origin: str, **labels: str) -> float:
-    """A counter's value, 0 where it has never been touched."""
-    return REGISTRY.get_sample_value(f"warmstart_{name}_total", {"origin": origin, **labels}) or 0.0
+    """A counter's value since the test's `s3_origin` was made: a port, and so a name, may have been used before."""
+    key = (f"warmstart_{name}_total", frozenset({"origin": origin, **labels}.items()))
+    return _samples(origin).get(key, 0.0) - _BEFORE.get(key, 0.0)
+
+
+_Sample = tuple[str, frozenset[tuple[str, str]]]
+_BEFORE: dict[_Sample, float] = {}
+
+
+def _samples(origin: str) -> dict[_Sample, float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.labels.get("origin") == origin
+    }
