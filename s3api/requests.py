@@ -3,8 +3,8 @@
 How it works. A GET or HEAD of an object is a `Read`, answered from the cache, as long as everything in it is
 understood: `versionId`, `partNumber`, `response-*`, the odd `x-id`. Everything else is a `Pass`, sent on to the origin
 with the list of names it writes: other methods, buckets, sub-resources (`?acl`), parameters that nobody here knows
-(they may change the answer), SSE-C reads (bytes that may not be stored), reads that the requester pays for, and
-cross-origin reads of browsers.
+(they may change the answer), SSE-C reads (bytes that may not be stored), and reads that only the origin can judge
+(who pays, who owns the bucket, which web pages may look).
 Signatures, hop-by-hop headers and `aws-chunked` framing end here; an operation carries none of them.
 """
 
@@ -44,6 +44,7 @@ _READ_PARAMETERS = frozenset({"versionId", "partNumber", "x-id", *OVERRIDES})
 _PASS_HEADERS = frozenset(
     {
         "origin",  # a browser: the CORS headers of the answer are the origin's, for this very page
+        "x-amz-expected-bucket-owner",
         "x-amz-request-payer",
         "x-amz-server-side-encryption-customer-algorithm",
         "x-amz-server-side-encryption-customer-key",
@@ -269,7 +270,9 @@ def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:
     length = fields.get("content-length")
     length_bytes = int(length) if length is not None and re.fullmatch(r"[0-9]{1,18}", length) else None
     present = "transfer-encoding" in fields or bool(length_bytes)
-    chunked = parse_chunked_form(fields) if present else None
+    chunked = parse_chunked_form(fields) if present or length is not None else None
+    if chunked is not None and not present and chunked.decoded_bytes > 0:
+        raise InvalidRequest("IncompleteBody", "You did not provide the number of bytes that you announced.")
     claimed = fields.get("x-amz-content-sha256")
     return BodyForm(
         present=present,

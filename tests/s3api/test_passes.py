@@ -31,7 +31,7 @@ def test_unknown_parameter_is_left_to_the_origin_where_it_has_one() -> None:
     assert dict(operation.headers)["range"] == "bytes=0-1"
 
 
-@pytest.mark.parametrize("header", ["x_amz_request_payer", "origin"])
+@pytest.mark.parametrize("header", ["x_amz_request_payer", "x_amz_expected_bucket_owner", "origin"])
 def test_reads_that_only_the_origin_can_answer_pass_through(header: str) -> None:
     operation = passed("GET", "/models/a", **{header: "x"})
     assert operation.operation == "GetObject"
@@ -234,6 +234,16 @@ def test_framed_body_is_known_by_its_headers(headers: dict[str, str]) -> None:
     names = {name for name, _ in operation.headers}
     assert not names & {"x-amz-decoded-content-length", "x-amz-trailer", "x-amz-content-sha256"}
     assert dict(operation.headers).get("content-encoding") == ("gzip" if "gzip" in str(headers) else None)
+
+
+def test_framing_without_a_body_is_an_empty_upload_or_a_broken_one() -> None:
+    empty = passed(
+        "PUT", "/models/a", content_length="0", content_encoding="aws-chunked", x_amz_decoded_content_length="0"
+    )
+    assert not empty.body.present
+    assert empty.headers == ()
+    with pytest.raises(InvalidRequest):
+        parse("PUT", "/models/a", content_length="0", content_encoding="aws-chunked", x_amz_decoded_content_length="5")
 
 
 def test_algorithm_of_a_trailing_checksum_goes_with_it() -> None:
