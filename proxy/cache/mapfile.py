@@ -29,7 +29,8 @@ import stat
 import struct
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,39 +120,32 @@ def _link_map(path: Path, temporary: Path, image: bytes) -> bool:
     return True
 
 
-def walk_maps(objects: Path) -> Iterator[Path]:
-    """Every map of a disk, in no order; a folder that vanishes meanwhile is empty. Raises OSError (EIO ...)."""
-    for path in _walk(objects):
-        if path.name.endswith(".map"):
-            yield path
+def list_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """The files of a folder with what `stat` says of each, as far as they stay; none where there is no folder.
 
-
-def walk_strays(objects: Path, unchanged_since_s: float) -> Iterator[Path]:
-    """Data files that no map names, and unfinished maps, last written before that Unix time: what a crash left."""
-    for path in _walk(objects):
-        match = _STRAY.fullmatch(path.name)
-        try:
-            if match is None or path.stat().st_mtime >= unchanged_since_s:
-                continue
-        except FileNotFoundError:
-            continue
-        facts = None if path.suffix == ".tmp" else read_map(path.with_name(match["stem"] + ".map"))
-        if facts is None or facts.header.nonce.hex() != match["nonce"]:
-            yield path
-
-
-def _walk(objects: Path) -> Iterator[Path]:
-    for folder in _entries(objects):
-        if re.fullmatch("[0-9a-f]{2}", folder.name):
-            yield from _entries(folder)
-
-
-def _entries(folder: Path) -> list[Path]:
+    Raises OSError (EIO ...).
+    """
+    found = []
     try:
         with os.scandir(folder) as entries:
-            return [folder / entry.name for entry in entries]
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found.append((folder / entry.name, entry.stat(follow_symlinks=False)))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return found
+
+
+def is_stray(path: Path, nonces: Mapping[str, str | None]) -> bool:
+    """Whether this is an unfinished map, or a data file that no map names.
+
+    `nonces` are those of the folder's maps, in hex, by their stems; None: that map could not be read. Only for files
+    that were last written long ago: those of a segment in the making look the same.
+    """
+    match = _STRAY.fullmatch(path.name)
+    return match is not None and (
+        path.suffix == ".tmp" or nonces.get(match["stem"], "no map") not in (match["nonce"], None)
+    )
 
 
 def read_map(path: Path) -> MapFacts | None:
@@ -302,7 +296,11 @@ def _unlink(path: Path) -> int:
 
 
 def _unlink_unreadable(path: Path, reason: str) -> int:
-    freed = _unlink(path)
+    try:
+        freed = _unlink(path)
+    except IsADirectoryError:  # somebody's folder under a name of ours: what it holds is not ours to remove
+        os.rename(path, path.with_name(f"{path.name}.{os.urandom(4).hex()}.foreign"))
+        freed = 0
     EVICTED_SEGMENTS.labels(reason).inc()
     EVICTED_BYTES.labels(reason).inc(freed)
     return freed

@@ -1,0 +1,178 @@
+"""The housekeeper: one loop over all disks that accounts, evicts and scrubs, away from whoever serves.
+
+How it works. One thread in a process of its own. Each turn does, for each disk in service, a little of what is due,
+then waits for the rest of the turn, or for the stop event:
+
+1. evict, while there is more than the high watermark allows: first of all, as fills wait for it;
+2. scan, at start, then every `rescan_s`, and when the evictor asks for it. Such a scan gets most of the time, and so
+   does the first, as until it has ended nobody knows how full the disk is; the others get a tenth;
+3. scrub, so many bytes per second.
+
+A disk that returns an I/O error leaves service (disks.py); any other trouble ends this pass over it, is logged, and
+the next one begins a minute later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from proxy.cache.disks import Disk
+from proxy.cache.retention import HIGH_WATERMARK, LOW_WATERMARK, Evictor
+from proxy.cache.scan import DiskScan
+from proxy.cache.scrub import Scrubber
+from proxy.cache.shared import SharedTables
+from proxy.metrics import DISK_FAILED, DISK_USED_BYTES
+
+TURN_S = 0.25
+EVICT_MOVES = 8  # of a disk's hand in one go: a second, where each removes some gigabytes
+URGENT_SCAN_SHARE, RESCAN_SHARE, SCRUB_SHARE = 0.8, 0.1, 0.3  # of a turn, at most
+RETRY_S = 60.0  # after trouble, and between two passes of scrubbing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HouseRules:
+    """Watermarks are shares of a disk's size. `scrub_bytes_per_s` is for all disks together; 0: no scrubbing."""
+
+    high_watermark: float = HIGH_WATERMARK
+    low_watermark: float = LOW_WATERMARK
+    rescan_s: float = 600.0
+    scrub_bytes_per_s: int = 16 << 20
+
+
+class Housekeeper:
+    """`segment_bytes` is the layout's; `clock` is monotonic."""
+
+    def __init__(
+        self,
+        disks: Sequence[Disk],
+        tables: SharedTables,
+        segment_bytes: int,
+        rules: HouseRules,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        scrub_bytes_per_s = rules.scrub_bytes_per_s / len(disks)
+
+        def scan(disk: Disk, records_before_s: float) -> DiskScan:
+            return DiskScan(disk, disks, tables, segment_bytes, records_before_s=records_before_s)
+
+        self._keepers = [_DiskKeeper(disk, scan, rules, scrub_bytes_per_s, clock) for disk in disks]
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep house until the event is set, which ends it within a second or so."""
+        while not stop.is_set():
+            began_s = self._clock()
+            if not self.turn(stop):
+                stop.wait(max(0.0, TURN_S - (self._clock() - began_s)))
+
+    def turn(self, stop: threading.Event) -> bool:
+        """A little of everything that is due. Returns whether more eviction is due at once."""
+        busy = False
+        for keeper in self._keepers:
+            if not stop.is_set():
+                busy |= keeper.turn()
+        return busy
+
+
+class _DiskKeeper:
+    """What one disk needs, a little at each turn."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        new_scan: Callable[[Disk, float], DiskScan],
+        rules: HouseRules,
+        scrub_bytes_per_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._evictor = Evictor(
+            disk, high_watermark=rules.high_watermark, low_watermark=rules.low_watermark, clock=clock
+        )
+        self._new_scan = new_scan
+        self._rescan_s = rules.rescan_s
+        self._scan: DiskScan | None = None
+        self._scan_steps: Iterator[None] = iter(())
+        self._scan_wanted = False
+        self._scan_due_s = self._scan_allowed_s = clock()
+        self._records_before_s = 0.0
+        self._scrubber = Scrubber(disk)
+        self._scrub_bytes_per_s = scrub_bytes_per_s
+        self._scrub_steps: Iterator[int] | None = None
+        self._scrub_due_s = clock()
+        self._scrub_paid_s = clock()
+        self._scrub_credit_bytes = 0.0
+
+    def turn(self) -> bool:
+        """Returns whether more eviction is due at once."""
+        self._publish()
+        if self._disk.failed:
+            return False
+        try:
+            busy = self._evictor.step(EVICT_MOVES)
+            busy |= self._go_on_scanning()
+            self._go_on_scrubbing()
+        except OSError as error:
+            self._break_off(error)
+            return False
+        return busy
+
+    def _publish(self) -> None:
+        name, used_bytes = str(self._disk.path), self._disk.used_bytes
+        DISK_FAILED.labels(name).set(self._disk.failed)
+        if used_bytes is not None:
+            DISK_USED_BYTES.labels(name).set(used_bytes)
+
+    def _go_on_scanning(self) -> bool:
+        """Returns whether a scan has ended that the evictor waits for."""
+        if self._scan is None:
+            due_s = self._scan_allowed_s if self._evictor.wants_scan else self._scan_due_s
+            if self._clock() < due_s:
+                return False
+            self._scan_wanted = self._evictor.wants_scan
+            self._scan = self._new_scan(self._disk, self._records_before_s)
+            self._scan_steps = self._scan.steps()
+        urgent = self._disk.used_bytes is None or self._evictor.wants_scan
+        share = URGENT_SCAN_SHARE if urgent else RESCAN_SHARE
+        until_s = self._clock() + share * TURN_S
+        while self._clock() <= until_s:
+            if next(self._scan_steps, self) is self:
+                self._evictor.renew(self._scan.segments, wanted=self._scan_wanted)
+                self._records_before_s = self._scan.surplus_before_s()
+                self._scan = None
+                self._scan_due_s = self._clock() + self._rescan_s
+                return self._scan_wanted
+        return False
+
+    def _go_on_scrubbing(self) -> None:
+        now_s = self._clock()
+        earned_bytes = (now_s - self._scrub_paid_s) * self._scrub_bytes_per_s
+        # Never more than a second's worth: a slow disk is not asked to catch up.
+        self._scrub_credit_bytes = min(self._scrub_credit_bytes + earned_bytes, self._scrub_bytes_per_s)
+        self._scrub_paid_s = now_s
+        if self._scrub_steps is None:
+            if now_s < self._scrub_due_s:
+                return
+            self._scrub_steps = self._scrubber.steps()
+        until_s = now_s + SCRUB_SHARE * TURN_S
+        while self._scrub_credit_bytes > 0 and self._clock() <= until_s:
+            cost_bytes = next(self._scrub_steps, None)
+            if cost_bytes is None:
+                self._scrub_steps = None
+                self._scrub_due_s = self._clock() + RETRY_S
+                return
+            self._scrub_credit_bytes -= cost_bytes
+
+    def _break_off(self, error: OSError) -> None:
+        self._disk.trouble(error)
+        log.warning("housekeeping on %s broke off: %s", self._disk.path, error)
+        self._scan = self._scrub_steps = None
+        self._scan_due_s = self._scan_allowed_s = self._scrub_due_s = self._clock() + RETRY_S
