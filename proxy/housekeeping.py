@@ -11,7 +11,7 @@ from proxy.cache.housekeeper import Housekeeper, HouseRules
 from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
 from proxy.config.settings import Settings
-from proxy.serve import build_store
+from proxy.storage import build_store
 
 
 def keep_house(paper: ChildPaper, settings: Settings) -> None:

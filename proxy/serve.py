@@ -7,16 +7,14 @@ built here.
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
-from proxy.cache.disks import DiskSettings
 from proxy.cache.shared import SharedTables
-from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
+from proxy.cache.store import Store
 from proxy.config.buckets import WILDCARD, BucketSettings
 from proxy.config.limits import LimitSettings
 from proxy.config.origins import FileOriginSettings, OriginSettings, S3OriginSettings
@@ -37,11 +35,10 @@ from proxy.origin import Origin
 from proxy.origin.directory import DirectoryOrigin
 from proxy.origin.s3 import ChainCredentials, Credentials, ExchangeLimits, FixedCredentials, S3Origin, S3Settings
 from proxy.origin.s3.credentials import CredentialSource
+from proxy.storage import build_store
 from proxy.threads import Threads
 from s3api.app import S3App
 from s3api.targets import bucket_of_host
-
-OPEN_SEGMENTS_MAX = 16_384  # each is a memory map, and the kernel allows a process 65,530 of them
 
 
 @dataclass(slots=True)
@@ -95,25 +92,6 @@ def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id
         followers=followers,
         forwarder=forwarder,
         origins=origins,
-        writer_threads=writer_threads,
-    )
-
-
-def build_store(
-    settings: Settings, tables: SharedTables, run_id: str, writer_id: str, writer_threads: Executor | None = None
-) -> Store:
-    """Also the housekeeper's. Raises ConfigInvalid."""
-    cache = settings.cache
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_segments = int(descriptors * cache.open_files_share) // DESCRIPTORS_PER_SEGMENT
-    return Store(
-        [DiskSettings(disk.path, disk.size) for disk in cache.disks],
-        block_bytes=cache.block_size,
-        run_id=run_id,
-        writer_id=writer_id,
-        tables=tables,
-        max_open_segments=max(1, min(open_segments, OPEN_SEGMENTS_MAX)),
-        segment_bytes=cache.segment_size,
         writer_threads=writer_threads,
     )
 

@@ -27,7 +27,7 @@ import yaml
 
 from tests.servers import S3Server
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 
 # Runs a program that is killed when its parent is: exec keeps the death signal.

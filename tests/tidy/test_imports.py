@@ -11,7 +11,7 @@ from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, place
 WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "errors", "threads"}
 # The process around the engine: what is started, locked, listened on and logged.
 ENTRY = {"__main__", "cli", "serve", "supervisor", "worker", "housekeeping"}
-ENTRY |= {"birth", "children", "disklock", "listeners", "logs", "runtime"}
+ENTRY |= {"birth", "children", "disklock", "listeners", "logs", "runtime", "storage"}
 
 # layer -> the layers below it that it may import; its own is always allowed
 MAY_IMPORT: dict[str, set[str]] = {
