@@ -75,6 +75,8 @@ class S3Origin:
         proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
         limits = settings.limits
         self._wire = wire or WireClient(
+            max_idle_per_endpoint=limits.idle_connections_max,
+            idle_timeout_s=limits.idle_timeout_s,
             connect_timeout_s=limits.connect_timeout_s,
             tls_timeout_s=limits.connect_timeout_s,
             head_timeout_s=limits.read_timeout_s,
