@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -93,8 +94,8 @@ def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=int(limits.keep_alive_timeout),
-        timeout_graceful_shutdown=int(limits.drain_timeout),
+        timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
+        timeout_graceful_shutdown=math.ceil(limits.drain_timeout),
         ssl_certfile=settings.tls.certificate if settings.tls is not None else None,
         ssl_keyfile=str(settings.tls.key) if settings.tls is not None else None,
     )

@@ -1,0 +1,108 @@
+"""`/-/health`, `/-/ready`, `/-/metrics`, and the doors before them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from proxy.admin.app import AdminApp
+from proxy.admin.readiness import Readiness
+from proxy.config.sources import Layer, check_layers
+from proxy.serve import Doors
+
+
+@pytest.fixture
+def readiness() -> Readiness:
+    return Readiness({})
+
+
+@pytest.fixture
+async def client(readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(AdminApp(readiness)), base_url="http://g") as client:
+        yield client
+
+
+async def test_health_says_that_the_process_answers(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/-/health")
+    assert (answer.status_code, answer.text, answer.headers["cache-control"]) == (200, "healthy\n", "no-store")
+
+
+async def test_head_is_answered_like_get(client: httpx.AsyncClient) -> None:
+    assert (await client.head("/-/health")).status_code == 200
+
+
+async def test_ready_turns_503_with_the_reasons(client: httpx.AsyncClient, readiness: Readiness) -> None:
+    assert (await client.get("/-/ready")).json() == {"ready": True}
+    readiness.draining = True
+    answer = await client.get("/-/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "reasons": ["the gateway is stopping"]})
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [("", "text/plain"), ("*/*", "text/plain"), ("application/openmetrics-text", "application/openmetrics-text")],
+)
+async def test_metrics_come_in_the_format_that_is_asked_for(
+    client: httpx.AsyncClient, accept: str, content_type: str
+) -> None:
+    answer = await client.get("/-/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(content_type)
+    assert "warmstart_requests" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/-/", "/-/healthy", "/-/health/", "/-/status", "/-/../models"])
+async def test_any_other_page_does_not_exist(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(httpx.URL("http://g", raw_path=path.encode()))).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_other_methods_are_refused(client: httpx.AsyncClient, method: str) -> None:
+    answer = await client.request(method, "/-/health")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "authority", "door"),
+    [
+        ("/-/health", "127.0.0.1:9000", None, "admin"),
+        ("/-/anything", "other.host", None, "admin"),
+        ("/-/health", "s3.local:9000", None, "admin"),
+        ("/-/health", "bucket.s3.local:9000", None, "surface"),
+        ("/-/health", "127.0.0.1", "bucket.s3.local", "surface"),
+        ("/-/health", "bucket.s3.local", "127.0.0.1:9000", "admin"),
+        ("/-", "127.0.0.1", None, "surface"),
+        ("/-health", "127.0.0.1", None, "surface"),
+        ("/models/-/health", "127.0.0.1", None, "surface"),
+        ("//-/health", "127.0.0.1", None, "surface"),
+        ("/%2D/health", "127.0.0.1", None, "surface"),
+    ],
+)
+async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
+    tmp_path: Path, path: str, host: str, authority: str | None, door: str
+) -> None:
+    values = {"host_suffixes": ["s3.local"], "origins": {"o": {"type": "file", "root": str(tmp_path)}}}
+    settings = check_layers([Layer("test", values)]).settings
+    doors = Doors(PlainTextResponse("admin"), PlainTextResponse("surface"), settings)  # type: ignore[arg-type]
+    target = {"raw": path.encode(), "authority": authority.encode() if authority else None}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": path.encode(),
+        "headers": [(b"host", host.encode())],
+        "extensions": {"warmstart.target": target},
+    }
+    sent: list[bytes] = []
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message.get("body", b""))  # type: ignore[arg-type]
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await doors(scope, receive, send)
+    assert b"".join(sent) == door.encode()
