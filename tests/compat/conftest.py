@@ -17,7 +17,6 @@ READABLE = WRITABLE if DIRECT else [*WRITABLE, "directory"]
 RCLONE_QUIRKS = {
     "test_aws_cli.py::test_a_tree_is_synced_down": "sends the whole object's checksum with a range",
     "test_crt.py::test_the_connector_reads": "says too little when it refuses a range of an empty object",
-    "test_crt.py::test_the_connector_writes": "wants a Content-Length on uploads",
     "test_minio.py": "says text/xml, which the SDK refuses",
     "test_obstore.py::test_objects_are_read": "answers a range with 200",
     "test_pyarrow.py::test_a_file_is_read": "sends the whole object's checksum with a range",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.compat.sites import MIB, REGION, Site, payload
+from tests.compat.sites import MIB, REGION, Site, Sites, payload
 
 # In a process of its own: both clients keep event-loop threads of their own, which outlive them.
 CONNECTOR = """
@@ -73,11 +73,13 @@ def test_the_connector_reads_in_parts_with_no_head_before(site: Site, tmp_path: 
     assert site.gateway is None or site.origin_bytes() - before == len(data)
 
 
-def test_the_connector_writes_in_parts(writable: Site, tmp_path: Path) -> None:
-    bucket, data = writable.bucket(), payload(12 * MIB + 5)
+def test_the_connector_writes_in_parts(sites: Sites, tmp_path: Path) -> None:
+    """Not at rclone: the client gives up when it sees how that begins an upload in parts."""
+    site = sites["moto"]
+    bucket, data = site.bucket(), payload(12 * MIB + 5)
     (tmp_path / "up.bin").write_bytes(data)
-    run_script(writable, CONNECTOR_WRITES, bucket, tmp_path)
-    assert writable.get(bucket, "m/up.bin") == data
+    run_script(site, CONNECTOR_WRITES, bucket, tmp_path)
+    assert site.get(bucket, "m/up.bin") == data
     assert (tmp_path / "down.bin").read_bytes() == data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.compat.sites import DIRECT, HOST_SUFFIX, MIB, REGION, Site, payload
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,8 @@ def test_files_are_written_copied_and_deleted(outside_writable: Site) -> None:
     with files.open_output_stream(f"{bucket}/m/big.bin") as stream:
         stream.write(data)
     assert site.get(bucket, "m/big.bin") == data
-    files.copy_file(f"{bucket}/m/big.bin", f"{bucket}/m/copy.bin")
-    with files.open_input_stream(f"{bucket}/m/copy.bin") as stream:
+    files.copy_file(f"{bucket}/m/big.bin", f"{bucket}/copy.bin")
+    with files.open_input_stream(f"{bucket}/copy.bin") as stream:
         assert stream.read() == data
-    files.delete_file(f"{bucket}/m/copy.bin")
-    assert files.get_file_info(f"{bucket}/m/copy.bin").type == fs.FileType.NotFound
+    files.delete_file(f"{bucket}/copy.bin")
+    assert files.get_file_info(f"{bucket}/copy.bin").type == fs.FileType.NotFound

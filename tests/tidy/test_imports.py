@@ -47,7 +47,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
-    "uvicorn": ("proxy.lanes.express", "proxy.worker"),
+    "uvicorn": ("proxy.lanes.express", "proxy.worker", "proxy.cli.demo"),
     "uvloop": ("proxy.worker",),
     "yaml": ("proxy.config",),
 }
