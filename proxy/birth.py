@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 import signal
-import sys
 
-from proxy.children import EXIT_CONFIG, WORKER, ChildPaper, close_on_exec, die_with_parent, read_settings
+from proxy.children import WORKER, ChildPaper, close_on_exec, die_with_parent, read_settings, say_invalid
 from proxy.errors import ConfigInvalid
 from proxy.logs import start_logging
 
@@ -31,8 +30,8 @@ def run_child(role: str, text: str) -> int:
 
             keep_house(paper, settings)
     except ConfigInvalid as error:
-        print(f"warmstart: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        say_invalid(paper.status_fd, str(error))
+        return 2
     except Exception:
         logging.getLogger("warmstart").exception("%s failed", paper.name)
         return 1

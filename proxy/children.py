@@ -3,7 +3,7 @@
 How it works. A child is a fresh program (`python -m proxy worker …`), never a fork of a running one. What it needs
 comes by inherited descriptors: the listening sockets, the run's shared tables, the settings (in an anonymous file:
 secrets belong neither into arguments nor into the environment), the disks' locks, and the writing end of a pipe. On
-that pipe the child says that it serves; its end of file says that it is dead.
+that pipe the child says that it serves, or why it never will; its end of file says that it is dead.
 
 A child dies with its supervisor: the kernel kills it (PR_SET_PDEATHSIG). A supervisor that was gone before the child
 could ask for that is found by comparing the parent's pid.
@@ -28,7 +28,7 @@ from proxy.config.sources import Configuration, Layer, check_layers
 WORKER = "worker"
 HOUSEKEEPER = "housekeep"
 READY = b"R"
-EXIT_CONFIG = 2  # starting again would not help
+INVALID = b"I"  # and the message: starting again would not help
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -73,6 +73,7 @@ class Child:
         self.status_fd, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.paper = replace(paper, parent_pid=os.getpid(), status_fd=theirs)
         self.ready = False
+        self.complaint: str | None = None  # why its configuration can't be used
         self.started_s = time.monotonic()
         try:
             self.process = subprocess.Popen(
@@ -94,11 +95,14 @@ class Child:
     def read_status(self) -> bool:
         """Takes what the child said; False when it is dead, which is then reaped."""
         try:
-            said = os.read(self.status_fd, 16)
+            said = os.read(self.status_fd, 4096)
         except BlockingIOError:
             return True
+        if said.startswith(INVALID):
+            self.complaint = said[1:].decode("utf-8", "replace")
+        elif said:
+            self.ready = True
         if said:
-            self.ready = self.ready or READY in said
             return True
         os.close(self.status_fd)
         self.process.wait()
@@ -141,6 +145,11 @@ def close_on_exec(fds: Sequence[int]) -> None:
 def say_ready(fd: int) -> None:
     """Tell the supervisor that this process does its work."""
     os.write(fd, READY)
+
+
+def say_invalid(fd: int, message: str) -> None:
+    """Tell the supervisor that the configuration can't be used."""
+    os.write(fd, INVALID + message.encode()[:4000])
 
 
 def _environment() -> dict[str, str]:

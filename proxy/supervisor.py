@@ -5,7 +5,7 @@ How it works.
    anything serves.
 2. Workers and the housekeeper are started and watched by their status pipes. One that dies is counted and started
    again, after a pause that doubles while it dies young. Connections wait in the listeners' queue meanwhile.
-3. A child that exits with EXIT_CONFIG can't ever work: before the first one was ready that ends the start.
+3. A child that says its configuration can't be used won't ever work: while nothing serves yet, that ends the start.
 4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over.
    A second signal kills at once. A kill -9 of this process takes the children along (`proxy.children`).
 """
@@ -23,9 +23,10 @@ from types import FrameType
 
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
-from proxy.children import EXIT_CONFIG, HOUSEKEEPER, WORKER, Child, ChildPaper, share_settings
+from proxy.children import HOUSEKEEPER, WORKER, Child, ChildPaper, share_settings
 from proxy.config.sources import Configuration
 from proxy.disklock import DiskLock
+from proxy.errors import ConfigInvalid
 from proxy.listeners import listener_url, open_listeners
 from proxy.metrics import WORKER_RESTARTS
 
@@ -58,12 +59,12 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._announced = False
-        self._failed = False
+        self._complaint: str | None = None
         for role in (WORKER, HOUSEKEEPER):
             WORKER_RESTARTS.labels(role)  # shown as 0 from the start
 
     def run(self) -> int:
-        """Returns the exit status: 0 after a signal, EXIT_CONFIG when the first children could not start."""
+        """Returns the exit status after a signal. Raises ConfigInvalid when the children could not start."""
         wake, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         for wanted in (signal.SIGTERM, signal.SIGINT):
@@ -73,13 +74,15 @@ class Supervisor:
             for number in range(self._settings.workers):
                 self._start(self._paper(WORKER, number))
             self._start(self._paper(HOUSEKEEPER, 0))
-            while not self._signals and not self._failed:
+            while not self._signals and self._complaint is None:
                 self._step(wake, self._next_due_s())
             self._drain(wake)
         finally:
             self._kill_all()
             self._close()
-        return EXIT_CONFIG if self._failed else 0
+        if self._complaint is not None:
+            raise ConfigInvalid(self._complaint)
+        return 0
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
@@ -127,8 +130,8 @@ class Supervisor:
 
     def _bury(self, child: Child) -> None:
         """Count a child that died by itself, and have it started again."""
-        if child.process.returncode == EXIT_CONFIG and not self._announced:
-            self._failed = True
+        if child.complaint is not None and not self._announced:
+            self._complaint = child.complaint
             return
         WORKER_RESTARTS.labels(child.paper.role).inc()
         lived_s = time.monotonic() - child.started_s
@@ -136,7 +139,7 @@ class Supervisor:
         self._pauses[child.name] = min(2 * pause_s, PAUSE_LONGEST_S)
         self._due.append((time.monotonic() + pause_s, child.paper))
         fields = {"pid": child.process.pid, "restart_in_s": pause_s}
-        log.error("%s %s", child.name, child.describe_end(), extra={"fields": fields})
+        log.error("%s %s", child.name, child.complaint or child.describe_end(), extra={"fields": fields})
 
     def _announce(self) -> None:
         """Once, when every worker serves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -80,8 +81,17 @@ class S3OriginSettings(Section):
             raise KeyProblem("profile", self.profile, "is given together with access_key_id; keep one of them")
         if self.anonymous and (self.access_key_id is not None or self.profile is not None):
             raise KeyProblem("anonymous", True, "is given together with credentials; remove it or them")
-        if self.ca_file is not None and not self.ca_file.is_file():
-            raise KeyProblem("ca_file", str(self.ca_file), "is not a file; give a PEM file's path")
+        return self
+
+    @model_validator(mode="after")
+    def _authorities_can_be_read(self) -> S3OriginSettings:
+        if self.ca_file is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca_file)
+            except OSError:
+                raise KeyProblem(
+                    "ca_file", str(self.ca_file), "holds no certificates; give a PEM file's path"
+                ) from None
         return self
 
 

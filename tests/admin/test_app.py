@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -87,7 +88,7 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
 ) -> None:
     values = {"host_suffixes": ["s3.local"], "origins": {"o": {"type": "file", "root": str(tmp_path)}}}
     settings = check_layers([Layer("test", values)]).settings
-    doors = Doors(PlainTextResponse("admin"), PlainTextResponse("surface"), settings)  # type: ignore[arg-type]
+    doors = Doors(PlainTextResponse("admin"), PlainTextResponse("surface"), settings)
     target = {"raw": path.encode(), "authority": authority.encode() if authority else None}
     scope = {
         "type": "http",
@@ -98,10 +99,10 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
     }
     sent: list[bytes] = []
 
-    async def send(message: dict[str, object]) -> None:
-        sent.append(message.get("body", b""))  # type: ignore[arg-type]
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     await doors(scope, receive, send)
