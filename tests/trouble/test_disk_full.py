@@ -1,0 +1,51 @@
+"""A disk that fills up in mid-read: the client still gets its whole object, and the gateway says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateways import start_gateway
+from tests.trouble.cloud import CONFIG, make_objects, read_whole
+
+DISK_BYTES = 80 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, mounted at the cache's folder."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "warmstart-test", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_in_mid_read_costs_the_client_nothing(tmp_path: Path, small_disk: Path) -> None:
+    objects = make_objects(tmp_path / "root", 6, 24 << 20)
+    origin = f"file://{tmp_path / 'root'}"
+    with start_gateway(tmp_path, origin=origin, workers=2, config=CONFIG, cache_size="10GiB") as gateway:
+        for _ in range(2):
+            for key, content in objects.items():
+                assert read_whole(gateway, key).content == content, key
+        assert gateway.metric("warmstart_uncached_reads_total") > 0
+        assert gateway.metric("warmstart_worker_restarts_total") == 0
+        assert "no room" in gateway.logs() or "full" in gateway.logs()
+
+
+def test_a_cache_smaller_than_its_objects_evicts_and_goes_on_caching(tmp_path: Path) -> None:
+    """More objects than the cache's size holds: old ones leave, every byte is right, the size is kept."""
+    objects = make_objects(tmp_path / "root", 12, 16 << 20)
+    origin = f"file://{tmp_path / 'root'}"
+    with start_gateway(tmp_path, origin=origin, workers=2, config=CONFIG, cache_size="100MiB") as gateway:
+        for _ in range(2):
+            for key, content in objects.items():
+                assert read_whole(gateway, key).content == content, key
+        allocated = sum(path.stat().st_blocks * 512 for path in gateway.cache.rglob("*") if path.is_file())
+        assert allocated <= 110 << 20
