@@ -11,9 +11,10 @@ import gc
 import ssl
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvloop
@@ -44,19 +45,19 @@ class _CountingSink:
 
 
 @dataclass(frozen=True, slots=True)
-class _Contestant:
-    name: str
-    new_loop: Callable[[], asyncio.AbstractEventLoop]
-    run: Callable[[Endpoint, ssl.SSLContext | None, int], Awaitable[float]]
-
-
-@dataclass(frozen=True, slots=True)
 class _Figures:
     gb_per_s: float
     cpu_s_per_gb: float
 
 
-async def _run_wire(endpoint: Endpoint, context: ssl.SSLContext | None, total_bytes: int) -> float:
+@dataclass(frozen=True, slots=True)
+class _Contestant:
+    name: str
+    new_loop: Callable[[], asyncio.AbstractEventLoop]
+    run: Callable[[Endpoint, ssl.SSLContext | None, int], Coroutine[Any, Any, _Figures]]
+
+
+async def _run_wire(endpoint: Endpoint, context: ssl.SSLContext | None, total_bytes: int) -> _Figures:
     client = WireClient(ssl_context=context)
 
     async def fetch(start: int) -> int:
@@ -71,7 +72,7 @@ async def _run_wire(endpoint: Endpoint, context: ssl.SSLContext | None, total_by
         await client.aclose()
 
 
-async def _run_httpx(endpoint: Endpoint, context: ssl.SSLContext | None, total_bytes: int) -> float:
+async def _run_httpx(endpoint: Endpoint, context: ssl.SSLContext | None, total_bytes: int) -> _Figures:
     async with httpx.AsyncClient(verify=context or True, trust_env=False) as client:
 
         async def fetch(start: int) -> int:
@@ -85,8 +86,8 @@ async def _run_httpx(endpoint: Endpoint, context: ssl.SSLContext | None, total_b
         return await _fetch_all(fetch, total_bytes)
 
 
-async def _fetch_all(fetch: Fetch, total_bytes: int) -> float:
-    """Fetch that many bytes, `PARALLEL` ranges at a time; the processor seconds of it."""
+async def _fetch_all(fetch: Fetch, total_bytes: int) -> _Figures:
+    """Fetch that many bytes, `PARALLEL` ranges at a time."""
     starts = iter([number * RANGE_BYTES % FILE_BYTES for number in range(total_bytes // RANGE_BYTES)])
 
     async def worker() -> None:
@@ -95,9 +96,10 @@ async def _fetch_all(fetch: Fetch, total_bytes: int) -> float:
             assert received_bytes == RANGE_BYTES
 
     await asyncio.gather(*(fetch(0) for _ in range(PARALLEL)))  # connections and handshakes are not what we ask for
-    began_cpu_s = time.process_time()
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
     await asyncio.gather(*(worker() for _ in range(PARALLEL)))
-    return time.process_time() - began_cpu_s
+    wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    return _Figures(total_bytes / wall_s / 1e9, cpu_s / (total_bytes / 1e9))
 
 
 CONTESTANTS = [
@@ -142,11 +144,4 @@ def _measure_once(
 ) -> _Figures:
     gc.collect()
     with asyncio.Runner(loop_factory=contestant.new_loop) as runner:
-        began_s = time.perf_counter()
-        cpu_s = runner.run(_as_coroutine(contestant.run(endpoint, context, total_bytes)))
-        wall_s = time.perf_counter() - began_s
-    return _Figures(total_bytes / wall_s / 1e9, cpu_s / (total_bytes / 1e9))
-
-
-async def _as_coroutine(running: Awaitable[float]) -> float:
-    return await running
+        return runner.run(contestant.run(endpoint, context, total_bytes))

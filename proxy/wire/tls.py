@@ -17,6 +17,7 @@ from typing import cast
 from proxy.wire.buffers import ReceiveBuffers
 from proxy.wire.connection import Connection, ExchangeLimits
 from proxy.wire.endpoint import Endpoint
+from proxy.wire.errors import ConnectionBroken
 
 
 def make_tls_context(*, ca_file: Path | None = None, verify: bool = True) -> ssl.SSLContext:
@@ -72,7 +73,10 @@ class TlsConnection(Connection):
         super().connection_lost(exc)
 
     def _send(self, data: bytes) -> None:
-        self._tls.write(data)
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:
+            raise ConnectionBroken(f"TLS failed before the request ({error})") from error
         self._flush()
 
     def _flush(self) -> None:

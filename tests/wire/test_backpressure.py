@@ -172,6 +172,18 @@ async def test_a_slow_sink_that_fails_ends_the_exchange(client: WireClient, blob
         await until(lambda: server.open_connections == 0, "the connection's end")
 
 
+async def test_quick_sinks_of_all_connections_share_one_piece_of_memory(client: WireClient, blob: bytes) -> None:
+    places: set[int] = set()
+
+    class NotingSink:
+        def write(self, data: memoryview) -> None:
+            places.add(id(data.obj))
+
+    async with ScriptedServer(object_of(blob)) as server:
+        await asyncio.gather(*(client.get(server.endpoint, b"/k", [], give(NotingSink())) for _ in range(16)))
+    assert len(places) == 1
+
+
 def test_a_lent_buffer_is_not_the_current_one_and_spares_are_bounded() -> None:
     buffers = ReceiveBuffers(16)
     lent = [buffers.lend() for _ in range(3 * MAX_SPARE_BUFFERS)]

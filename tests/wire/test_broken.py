@@ -1,15 +1,12 @@
-"""Responses that break off, stall, lie about their length or make no sense."""
+"""Responses that break off, lie about their length or make no sense."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
 
-from proxy.wire import ConnectionBroken, MalformedResponse, TimedOut, WireClient
+from proxy.wire import ConnectionBroken, MalformedResponse, WireClient
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn, render_head
-from tests.wire.sinks import CopyingSink, SlowSink, fetch, give, until
+from tests.wire.sinks import CopyingSink, fetch, give, until
 
 
 def say(raw: bytes, *, then_close: bool = True) -> Handler:
@@ -129,64 +126,6 @@ async def test_what_is_no_acceptable_response_is_malformed_and_ends_the_connecti
         with pytest.raises(MalformedResponse):
             await fetch(client, server.endpoint)
         await until(lambda: server.open_connections == 0, "the connection's end")
-
-
-@pytest.fixture
-async def hasty() -> AsyncIterator[WireClient]:
-    made = WireClient(head_timeout_s=0.15, read_timeout_s=0.1)
-    yield made
-    await made.aclose()
-
-
-async def test_a_server_that_never_answers_times_out_for_the_head(hasty: WireClient) -> None:
-    async with ScriptedServer(say(b"HTTP/1.1 200 OK\r\n", then_close=False)) as server:
-        with pytest.raises(TimedOut) as raised:
-            await fetch(hasty, server.endpoint)
-        assert raised.value.phase == "head"
-        await until(lambda: server.open_connections == 0, "the connection's end")
-
-
-async def test_a_head_that_drips_for_ever_times_out_all_the_same(hasty: WireClient) -> None:
-    async def handler(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 200 OK\r\nx-a: ")
-        while True:
-            await exchange.send(b"a")
-            await asyncio.sleep(0.02)
-
-    async with ScriptedServer(handler) as server:
-        with pytest.raises(TimedOut) as raised:
-            await fetch(hasty, server.endpoint)
-    assert raised.value.phase == "head"
-
-
-async def test_a_body_that_drips_is_no_stall_however_long_it_takes(hasty: WireClient) -> None:
-    async def handler(exchange: Exchange) -> None:
-        await exchange.send_head(200, content_length=30)
-        for _ in range(30):
-            await exchange.send(b"a")
-            await asyncio.sleep(0.01)
-
-    async with ScriptedServer(handler) as server:
-        assert (await fetch(hasty, server.endpoint))[1] == b"a" * 30
-
-
-async def test_a_body_that_stalls_times_out_and_says_so(hasty: WireClient) -> None:
-    async with ScriptedServer(say(render_head(200, (), 10) + b"123", then_close=False)) as server:
-        with pytest.raises(TimedOut) as raised:
-            await fetch(hasty, server.endpoint)
-        assert raised.value.phase == "read"
-        await until(lambda: server.open_connections == 0, "the connection's end")
-
-
-async def test_the_sinks_own_time_is_no_time_out(hasty: WireClient) -> None:
-    sink = SlowSink(open_gate=False)
-    async with ScriptedServer(answer(200, b"x" * 100)) as server:
-        running = asyncio.create_task(hasty.get(server.endpoint, b"/k", [], give(sink)))
-        await asyncio.sleep(0.4)  # four times what a byte may take
-        assert not running.done()
-        sink.gate.set()
-        await running
-    assert len(sink.data) == 100
 
 
 async def test_after_trouble_the_next_request_works(client: WireClient) -> None:
