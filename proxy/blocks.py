@@ -100,7 +100,8 @@ class BlockWriter(Protocol):
     `start` and `progress` may be a dead predecessor's: `read_back` (blocking: in a thread) must then sum its bytes
     before the first write. `write` appends at the fill's position, raises
     StoreUnavailable when the disk is full or broken. `commit` publishes the block, once `progress == length`;
-    `abandon` gives the right up and keeps nothing. Neither may be called while a write is under way.
+    `leave` gives the right up and what was written to whoever reserves the block next; `abandon` keeps nothing. None
+    of them may be called while a write is under way.
     """
 
     start: int
@@ -112,6 +113,8 @@ class BlockWriter(Protocol):
     def read_back(self) -> None: ...
 
     def commit(self) -> None: ...
+
+    def leave(self) -> None: ...
 
     def abandon(self) -> None: ...
 

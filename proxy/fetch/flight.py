@@ -7,7 +7,7 @@ How it works.
 2. A flight is a task of its own. A reader that goes away only takes back its interest. A flight that waits for room
    and has lost all interest is dropped; one that has begun runs to its block's end.
 3. The flight leaves the table when the block is published, in the same step.
-4. Cancelled or failed, it settles its last write, abandons the writer, then fails the arrival. Readers see the error;
+4. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
    the next one to ask starts over.
 """
 
@@ -125,7 +125,10 @@ class Flights:
         except BaseException as error:
             await sink.settle()
             self._leave(key)
-            writer.abandon()
+            if isinstance(error, OriginUnavailable | asyncio.CancelledError):
+                writer.leave()  # nothing is wrong with the bytes: the next fill goes on from here
+            else:
+                writer.abandon()
             arrival.fail(_shown(error))
             FILLS.labels("cancelled" if isinstance(error, asyncio.CancelledError) else "failed").inc()
             if not isinstance(error, WarmstartError | asyncio.CancelledError):

@@ -89,7 +89,10 @@ class Followers:
             self._flights.forget(followed.version, followed.block.index)
             followed.arrival.fail(StoreUnavailable("nobody waits for this block any more"))
             return True
-        writer = followed.block.reserve(0)
+        try:
+            writer = followed.block.reserve(0)
+        except StoreUnavailable as error:  # full or failed: this reader's trouble, not the poll's
+            return self._give_up(followed, str(error))
         if writer is not None:
             self._flights.forget(followed.version, followed.block.index)
             followed.take_over(writer, followed.arrival)

@@ -84,7 +84,13 @@ class MemoryWriter:
         assert self.progress == self.length
         self.outcome = "committed"
 
+    def leave(self) -> None:
+        self._end("left")
+
     def abandon(self) -> None:
+        self._end("abandoned")
+
+    def _end(self, outcome: str) -> None:
         assert self.outcome is None
-        assert self.under_way == 0, "abandoned with a write under way"
-        self.outcome = "abandoned"
+        assert self.under_way == 0, "given up with a write under way"
+        self.outcome = outcome
