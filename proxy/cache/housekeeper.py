@@ -30,7 +30,8 @@ from proxy.metrics import DISK_FAILED, DISK_USED_BYTES
 TURN_S = 0.25
 EVICT_MOVES = 8  # of a disk's hand in one go: a second, where each removes some gigabytes
 URGENT_SCAN_SHARE, RESCAN_SHARE, SCRUB_SHARE = 0.8, 0.1, 0.3  # of a turn, at most
-RETRY_S = 60.0  # after trouble, and between two passes of scrubbing
+RETRY_S = 60.0  # after trouble
+SCRUB_PAUSE_S = 5.0  # between two passes: a cache with little in it is not read all the time
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class _DiskKeeper:
             cost_bytes = next(self._scrub_steps, None)
             if cost_bytes is None:
                 self._scrub_steps = None
-                self._scrub_due_s = self._clock() + RETRY_S
+                self._scrub_due_s = self._clock() + SCRUB_PAUSE_S
                 return
             self._scrub_credit_bytes -= cost_bytes
 

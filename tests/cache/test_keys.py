@@ -172,6 +172,13 @@ def test_a_write_removes_records_that_other_disks_hold_of_the_key(key_node_of_th
     assert all(KeyNode([root]).store().read(KEY) is None for root in key_node_of_three.roots)
 
 
+def test_a_writer_killed_in_mid_write_leaves_no_record_on_any_disk(key_node_of_three: KeyNode) -> None:
+    for root in key_node_of_three.roots:
+        assert install(KeyNode([root]).store())
+    key_node_of_three.store().fence(KEY)  # and never lifted
+    assert all(KeyNode([root], "run 2").store().read(KEY) is None for root in key_node_of_three.roots)
+
+
 def test_a_disk_that_breaks_in_mid_write_lets_nothing_old_remain(key_node_of_three: KeyNode) -> None:
     keys = key_node_of_three.store()
     install(keys)
