@@ -156,7 +156,36 @@ async def test_final_answers_keep_their_meaning(status: int, error: type[Excepti
     if isinstance(caught.value, OriginRefused):
         assert caught.value.status == status
         assert ("x-amz-delete-marker", "true") in caught.value.headers
-    assert len(server.requests) == 1
+    assert len(server.requests) == (2 if status in (400, 403, 404) else 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "told"),
+    [
+        (404, "NoSuchKey", NotFound, {"what": "key"}),
+        (404, "NoSuchVersion", NotFound, {"what": "version"}),
+        (404, "NoSuchBucket", NotFound, {"what": "bucket"}),
+        (403, "InvalidAccessKeyId", OriginRefused, {"status": 403}),
+        (400, "ExpiredToken", OriginRefused, {"status": 400}),
+    ],
+)
+async def test_a_refusal_is_asked_for_its_code(
+    status: int, code: str, error: type[Exception], told: dict[str, object]
+) -> None:
+    document = f"<Error><Code>{code}</Code></Error>".encode()
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.send_head(status, [], content_length=len(document))
+        if exchange.request.method == "GET":
+            await exchange.send(document)
+
+    async with ScriptedServer(handler) as server, s3_origin(server.url) as origin:
+        with pytest.raises(error) as caught:
+            await origin.head("models", "k", "v1")
+        assert server.requests[1].target == b"/models/k?versionId=v1"
+    assert {name: getattr(caught.value, name) for name in told} == told
+    if isinstance(caught.value, OriginRefused):
+        assert caught.value.body == document
 
 
 @pytest.mark.parametrize(

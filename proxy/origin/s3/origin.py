@@ -100,7 +100,8 @@ class S3Origin:
         query = (("versionId", version_id),) if version_id is not None else ()
         status, headers = await self._head(bucket, key, query, (("x-amz-checksum-mode", "ENABLED"),))
         if status != 200:
-            raise self._refusal(status, headers, b"", bucket, key)
+            headers, body = await self._ask_why(status, headers, bucket, key, query)
+            raise self._refusal(status, headers, body, bucket, key)
         size_bytes = read_length(headers)
         if size_bytes is None or first_value(headers, "content-range") is not None:
             raise mismatch(self.id, "an answer to HEAD that does not tell the object's size")
@@ -141,6 +142,23 @@ class S3Origin:
             status, answered = await self._exchange.head(course.target, signed)
             if not course.turn(status, answered, b""):
                 return status, answered
+
+    async def _ask_why(
+        self, status: int, headers: Headers, bucket: str, key: str, query: Query
+    ) -> tuple[Headers, bytes]:
+        """Headers and body that explain a HEAD's refusal: those of a GET, for a HEAD has no body to say the code.
+
+        So a client that asked for an object learns whether its key, its version or its bucket is missing, at the cost
+        of a second request for what is not there. An answer of another status explains nothing.
+        """
+        if status not in (400, 403, 404):
+            return headers, b""
+        course = Course(self._site, self._regions, bucket, key, query)
+        sent = (("accept-encoding", "identity"), ("range", "bytes=0-0"))
+        ORIGIN_REQUESTS.labels(self.id, "head").inc()
+        signed = await self._sign(course, "GET", sent)
+        answer = await self._exchange.get(course.target, signed, lambda head: None)
+        return (answer.head.headers, answer.body) if answer.status == status else (headers, b"")
 
     # its bytes
 
