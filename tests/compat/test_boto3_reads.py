@@ -127,6 +127,10 @@ def test_buckets_are_found_and_missed(site: Site, style: str) -> None:
     assert client.get_bucket_location(Bucket=bucket)["LocationConstraint"] in (None, "us-east-1")
     with pytest.raises(ClientError, match="404"):
         client.head_bucket(Bucket="no-such-bucket-here")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        client.get_object(Bucket="no-such-bucket-here", Key="o")
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        client.list_objects_v2(Bucket="no-such-bucket-here")
 
 
 @pytest.mark.parametrize("signature", ["s3", "s3v4"])
