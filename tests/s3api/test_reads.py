@@ -214,7 +214,7 @@ def test_absolute_target_names_the_bucket_by_its_own_host(site: Site) -> None:
         ("/models/%ff", 400, "InvalidURI"),
         ("/models/" + "k" * 1025, 400, "KeyTooLongError"),
         ("/models/nothing", 404, "NoSuchKey"),
-        ("/no-such-bucket/k", 404, "NoSuchBucket"),  # a HEAD, by which keys are looked up, does not tell which
+        ("/no-such-bucket/k", 404, "NoSuchBucket"),
         ("/UPPER_case/k", 404, "NoSuchBucket"),
         ("/.bad/k", 400, "InvalidBucketName"),
         ("/models/big.bin?versionId=", 400, "InvalidArgument"),
