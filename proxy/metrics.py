@@ -27,7 +27,7 @@ ORIGIN_RETRIES = Counter("warmstart_origin_retries", "Origin reads tried again",
 FILLS = Counter("warmstart_fills", "Blocks brought in, by outcome (done, taken_over, failed, cancelled)", ["outcome"])
 UNCACHED_READS = Counter(
     "warmstart_uncached_reads",
-    "Spans streamed through memory, by reason (full, broken, stuck, sum_mismatch, uncacheable)",
+    "Spans streamed through memory, by reason (store, sum_mismatch, uncacheable)",
     ["reason"],
 )
 STALE_SERVED = Counter("warmstart_stale_served", "Answers given past their freshness because the origin was down")

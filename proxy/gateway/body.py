@@ -12,6 +12,7 @@ How it works.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from proxy.fetch.stream import stream_span
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supplied, Supply
 from proxy.metrics import UNCACHED_READS
+from proxy.notices import Notice
 from proxy.objects import ObjectRecord
 from proxy.origin import Origin
 from proxy.ranges import ByteRange
+
+_uncached = Notice(logging.getLogger(__name__))
 
 HOLD_BACK_BYTES = 64 << 10
 PIECE_BYTES_MAX = 512 << 10
@@ -83,8 +87,9 @@ class Body:
                 offset += length
                 yield piece
             return
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             UNCACHED_READS.labels("store").inc()
+            _uncached.say(f"reading past the cache: {error}")
         finally:
             if supplied is not None:
                 self._parts.supply.release(self._record.version, supplied)

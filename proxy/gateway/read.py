@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
@@ -25,9 +26,11 @@ from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.gateway.versions import Resolved, Versions
 from proxy.metrics import UNCACHED_READS
-from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
 from proxy.ranges import ByteRange
+
+Pieces = AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
 
 RESTARTS = 3
 PEEK_BLOCKS_MAX = 64  # beyond that a body looks at its blocks one by one, as it comes to them
@@ -72,9 +75,8 @@ class Gateway:
                 answer.cache = CacheStatus.STALE if resolved.stale else await self._head_status(answer)
                 return answer
             try:
-                await self._open(route, resolved, answer)
+                await self._open(route, route.object_key(request.name), resolved, answer)
             except VersionChanged:
-                self._versions.forget(route.object_key(request.name))
                 revalidate = True
                 continue
             return answer
@@ -109,7 +111,7 @@ class Gateway:
         span = answer.span or ByteRange(0, answer.record.size_bytes)
         return await self._status(answer.record, span)
 
-    async def _open(self, route: BucketRoute, resolved: Resolved, answer: ReadAnswer) -> None:
+    async def _open(self, route: BucketRoute, key: ObjectKey, resolved: Resolved, answer: ReadAnswer) -> None:
         """Gives the answer its body and its X-Cache. Raises VersionChanged only while nothing has been sent."""
         record = resolved.record
         span = answer.span or ByteRange(0, record.size_bytes)
@@ -118,7 +120,8 @@ class Gateway:
         elif not record.cacheable or self._parts.soundness.hopeless(record):
             UNCACHED_READS.labels("sum_mismatch" if record.cacheable else "uncacheable").inc()
             answer.cache = CacheStatus.BYPASS
-            answer.body = await _begun(stream_span(route.origin, record.version, span, self._parts.policy))
+            stream = stream_span(route.origin, record.version, span, self._parts.policy)
+            answer.body = await self._begun(key, stream)
         else:
             pieces = self._peek(record, span)
             if pieces is not None:
@@ -126,7 +129,7 @@ class Gateway:
             else:
                 answer.cache = await self._status(record, span)
                 self._watch(record)
-                answer.body = await _begun(Body(self._parts, route.origin, record, span).pieces())
+                answer.body = await self._begun(key, Body(self._parts, route.origin, record, span).pieces())
         if resolved.stale:
             answer.cache = CacheStatus.STALE
 
@@ -160,6 +163,26 @@ class Gateway:
         self._background.add(check)
         check.add_done_callback(self._background.discard)
 
+    async def _begun(self, key: ObjectKey, body: Pieces) -> AsyncGenerator[Piece | bytes, None]:
+        """The same body, its first piece already there."""
+        resumed = self._watched(key, body)
+        try:
+            first = await anext(resumed)
+        except BaseException:
+            await resumed.aclose()
+            raise
+        return _rejoined(first, resumed)
+
+    async def _watched(self, key: ObjectKey, body: Pieces) -> AsyncGenerator[Piece | bytes, None]:
+        """The body; when the origin turns out to hold another version, no later read begins with this one."""
+        try:
+            async with aclosing(body):
+                async for piece in body:
+                    yield piece
+        except VersionChanged:
+            await self._versions.outdated(key)
+            raise
+
     async def aclose(self) -> None:
         await self._flights.aclose()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -175,24 +198,10 @@ async def _given(pieces: list[Piece]) -> AsyncIterator[Piece | bytes]:
         yield piece
 
 
-async def _begun(
-    body: AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None],
-) -> AsyncIterator[Piece | bytes]:
-    """The same body, its first piece already there."""
-    try:
-        first = await anext(body)
-    except BaseException:
-        await body.aclose()
-        raise
-    return _resumed(first, body)
-
-
-async def _resumed(
-    first: Piece | bytes, body: AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
+async def _rejoined(
+    first: Piece | bytes, rest: AsyncGenerator[Piece | bytes, None]
 ) -> AsyncGenerator[Piece | bytes, None]:
-    try:
+    async with aclosing(rest):
         yield first
-        async for piece in body:
+        async for piece in rest:
             yield piece
-    finally:
-        await body.aclose()

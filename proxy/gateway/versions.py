@@ -41,6 +41,8 @@ class Records(Protocol):
 
     def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool: ...
 
+    def fenced(self, key: ObjectKey) -> bool: ...
+
     def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
 
 
@@ -107,9 +109,10 @@ class Versions:
             self._check_negative(route, key)
         return await self._look_up(route, key, after_arrival=revalidate or route.consistency is Consistency.STRONG)
 
-    def forget(self, key: ObjectKey) -> None:
-        """Drops what memory knows; the next request reads the disk's record."""
+    async def outdated(self, key: ObjectKey) -> None:
+        """The origin has another version than the record says: forget the record, on disk and in every process."""
         self._known.pop(key.digest, None)
+        await self._threads.run(self._records.remove, key)
 
     def _valid(self, key: ObjectKey) -> _Known | None:
         known = self._known.get(key.digest)
@@ -194,6 +197,12 @@ class Versions:
 
         record = await with_attempts(policy, route.origin.id, ask)
         record = replace(record, checked_at_s=asked_at_s)
-        if record.cacheable and await self._threads.run(self._records.install, key, record, token):
+        if record.cacheable and await self._threads.run(self._keep, key, record, token):
             self._known[key.digest] = _Known(token, record, asked_at_s)
         return Resolved(record, asked=True)
+
+    def _keep(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
+        """Installs the record on disk; True: it may be remembered, which a full disk does not prevent."""
+        if self._records.install(key, record, token):
+            return True
+        return self._tokens.peek(key) == token and not self._records.fenced(key)

@@ -1,3 +1,5 @@
+"""The demo as a user runs it, and the model that it makes."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Who waits for a block is woken for what is there, and told how it ended."""
+
 from __future__ import annotations
 
 import asyncio

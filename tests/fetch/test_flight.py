@@ -1,3 +1,5 @@
+"""One fill for all who want a block, whatever happens to the readers, the origin or the disk."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Fills are bounded and take turns."""
+
 from __future__ import annotations
 
 import asyncio

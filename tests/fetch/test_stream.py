@@ -1,3 +1,5 @@
+"""Spans that no disk holds, and retries under a deadline."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""A gateway for each test, in this process."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

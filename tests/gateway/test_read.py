@@ -1,3 +1,5 @@
+"""Reads through the real store: right bytes, X-Cache, and what each costs the origin."""
+
 from __future__ import annotations
 
 import asyncio
@@ -205,6 +207,7 @@ async def test_a_version_that_changes_in_mid_body_ends_it_short_and_never_splice
             got += piece_bytes(piece)
     assert got == CONTENT[: len(got)]
     assert len(got) < len(CONTENT)
+    assert await rig.get("k") == MORE
 
 
 async def test_a_version_that_never_stands_still_is_overload_and_not_a_loop(rig: Rig) -> None:

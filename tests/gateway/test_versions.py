@@ -1,3 +1,5 @@
+"""When the origin is asked, and what is believed without asking."""
+
 from __future__ import annotations
 
 import asyncio

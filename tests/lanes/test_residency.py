@@ -33,9 +33,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def forgets(fd: int) -> bool:
+def forgets(fd: int, position: int = SIZE // 2) -> bool:
+    """Whether that byte's page is gone from memory."""
     try:
-        return os.preadv(fd, [bytearray(1)], SIZE // 2, os.RWF_NOWAIT) != 1
+        return os.preadv(fd, [bytearray(1)], position, os.RWF_NOWAIT) != 1
     except BlockingIOError:
         return True
     except OSError:
@@ -58,7 +59,13 @@ def test_missing_pages_at_either_end_are_noticed(fd: int, start: int) -> None:
         pytest.skip("this file system keeps its pages")
     os.pread(fd, SIZE, 0)
     assert is_resident(fd, 0, SIZE)
-    os.posix_fadvise(fd, start, SIZE // 2, os.POSIX_FADV_DONTNEED)
+    edge = 0 if start == 0 else SIZE - 1
+    for _ in range(100):  # a page that is being looked at this moment stays; advice is no order
+        os.posix_fadvise(fd, start, SIZE // 2, os.POSIX_FADV_DONTNEED)
+        if forgets(fd, edge):
+            break
+    else:
+        pytest.skip("the kernel does not let these pages go now")
     assert not is_resident(fd, 0, SIZE)
 
 
