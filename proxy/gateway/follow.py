@@ -24,14 +24,25 @@ from proxy.objects import ObjectVersion
 POLL_S = 0.002
 TRY_LOCK_S = 0.05
 
-TakeOver = Callable[[BlockWriter, Arrival], None]
+
+class BlockArrival(Arrival):
+    """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends."""
+
+    __slots__ = ("block",)
+
+    def __init__(self, block: Block) -> None:
+        super().__init__(block.length)
+        self.block = block
+
+
+TakeOver = Callable[[BlockWriter, BlockArrival], None]
 
 
 @dataclass(slots=True)
 class _Followed:
     version: ObjectVersion
     block: Block
-    arrival: Arrival
+    arrival: BlockArrival
     take_over: TakeOver
     moved_at: float
     try_at: float
@@ -45,10 +56,10 @@ class Followers:
         self._followed: list[_Followed] = []
         self._poll: asyncio.Task[None] | None = None
 
-    def follow(self, version: ObjectVersion, block: Block, take_over: TakeOver) -> Arrival:
+    def follow(self, version: ObjectVersion, block: Block, take_over: TakeOver) -> BlockArrival:
         """An arrival that moves as the other worker's fill does; `take_over` launches ours when that one is gone."""
         state = block.state()
-        arrival = Arrival(block.length)
+        arrival = BlockArrival(block)
         if state.kind is BlockKind.FILLING:
             arrival.move(state.start, state.progress)
         now = self._clock()

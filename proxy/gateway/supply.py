@@ -3,7 +3,8 @@
 How it works. `obtain` repeats these steps until one of them settles the matter; between 2 and 5 there is no await, so
 this process starts one flight for a block at most.
 1. Open the block's segment (a thread, the first time). No room or a broken disk: the reader goes on uncached.
-2. An arrival of this process: join it.
+2. An arrival of this process: join it, where its bytes lie: that may be a segment retired meanwhile, whose successor
+   has a hole there.
 3. Present and checked in this run: take it. Present from another run: check it first, in a thread; a damaged one has
    retired its segment, so start over with a new one.
 4. Reserve the block (a lock between processes): launch a flight.
@@ -21,9 +22,8 @@ from proxy.blocks import BlockWriter, Origin, Piece, block_span, blocks_of
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
-from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights
-from proxy.gateway.follow import Followers
+from proxy.gateway.follow import BlockArrival, Followers
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.ranges import ByteRange
@@ -39,7 +39,7 @@ class Supplied:
     """A block that is on disk (`arrival` None) or on its way there. `release` it when done."""
 
     block: Block
-    arrival: Arrival | None
+    arrival: BlockArrival | None
 
     def available(self, offset: int) -> int:
         if self.arrival is None:
@@ -75,8 +75,9 @@ class Supply:
                     continue
                 arrival = self._begin(origin, version, block, offset)
             if arrival is not None:
+                assert isinstance(arrival, BlockArrival)
                 arrival.interest += 1
-                return Supplied(block, arrival)
+                return Supplied(arrival.block, arrival)
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
 
     def release(self, version: ObjectVersion, supplied: Supplied) -> None:
@@ -102,23 +103,25 @@ class Supply:
             present += block is not None and block.state().kind is BlockKind.PRESENT
         return present, len(blocks)
 
-    def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> Arrival | None:
+    def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> BlockArrival | None:
         """A flight of our own, or another worker's followed; None: look again."""
         del offset  # a fill starts at its block's beginning
         writer = block.reserve(0)
         if writer is not None:
-            return self.launch(origin, version, block, writer, None)
+            arrival = BlockArrival(block)
+            self.launch(origin, version, block, writer, arrival)
+            return arrival
         if block.retired or block.state().kind is BlockKind.PRESENT:
             return None
 
-        def take_over(writer: BlockWriter, arrival: Arrival) -> None:
+        def take_over(writer: BlockWriter, arrival: BlockArrival) -> None:
             self.launch(origin, version, block, writer, arrival)
 
         return self._followers.follow(version, block, take_over)
 
     def launch(
-        self, origin: Origin, version: ObjectVersion, block: Block, writer: BlockWriter, arrival: Arrival | None
-    ) -> Arrival:
+        self, origin: Origin, version: ObjectVersion, block: Block, writer: BlockWriter, arrival: BlockArrival
+    ) -> None:
         span = block_span(block.index, version.size_bytes, self._store.block_bytes)
         prepare = None
         if writer.progress:
@@ -126,7 +129,7 @@ class Supply:
             async def prepare() -> None:
                 await self._threads.run(writer.read_back)
 
-        return self._flights.launch(origin, version, block.index, span, writer, arrival, prepare)
+        self._flights.launch(origin, version, block.index, span, writer, arrival, prepare)
 
     def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
         block = self._store.open_block(version, index, create=True, sums=sums)

@@ -1,0 +1,42 @@
+"""Segments that are given up while a fill is under way in them: readers get the bytes of the file being filled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
+
+CONTENT = random.Random(9).randbytes(4 * BLOCK_BYTES)
+
+
+def hold_first_read(origin: ObjectOrigin, after_bytes: int) -> tuple[asyncio.Event, asyncio.Event]:
+    """The origin's first read stops after so many bytes; returns what says so, and what lets it go on."""
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        if number == 1 and sent >= after_bytes:
+            held.set()
+            await go_on.wait()
+
+    origin.script = script
+    return held, go_on
+
+
+async def test_whoever_joins_a_fill_in_a_retired_segment_reads_from_its_file_and_not_from_the_successors(
+    rig: Rig,
+) -> None:
+    record = rig.origin.put("k", CONTENT)
+    held, go_on = hold_first_read(rig.origin, 128 << 10)
+    first = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    await held.wait()
+    block = rig.store.peek_block(record.version, 0)
+    assert block is not None
+    block._segment.retire("damage")
+    # A block of the successor, so that the place of the first one is a hole there.
+    assert await rig.get("k", BLOCK_BYTES, 2 * BLOCK_BYTES - 1) == CONTENT[BLOCK_BYTES : 2 * BLOCK_BYTES]
+    second = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    await asyncio.sleep(0.02)
+    go_on.set()
+    assert await first == CONTENT[:BLOCK_BYTES]
+    assert await second == CONTENT[:BLOCK_BYTES]
