@@ -96,6 +96,10 @@ class Segment:
         """Neither retired nor cut short; a segment found cut is condemned. Inline: one load, one lseek."""
         return not self.retired and self._sound_end() >= 0
 
+    def is_cut(self) -> bool:
+        """Whether the data file has been cut short; also of a segment retired before. Inline: one lseek."""
+        return self._sound_end() < 0
+
     def _sound_end(self) -> int:
         """Where the data file ends, or -1 where it has been cut."""
         longest = self._longest  # before looking: a writer thread may make both grow meanwhile

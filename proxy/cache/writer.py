@@ -152,7 +152,7 @@ class SegmentWriter:
 
     def _write_at(self, data: memoryview, offset: int) -> None:
         segment = self._segment
-        if not segment.retired and not segment.is_sound():
+        if segment.is_cut():
             raise StoreUnavailable("a data file was cut short by something else")
         try:
             while len(data) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 
 from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
@@ -40,3 +41,34 @@ async def test_whoever_joins_a_fill_in_a_retired_segment_reads_from_its_file_and
     go_on.set()
     assert await first == CONTENT[:BLOCK_BYTES]
     assert await second == CONTENT[:BLOCK_BYTES]
+
+
+async def test_a_fill_does_not_go_on_in_a_file_that_was_cut_and_whose_beginning_would_be_a_hole(rig: Rig) -> None:
+    record = rig.origin.put("k", CONTENT)
+    first_hold, second_hold = asyncio.Event(), asyncio.Event()
+    first_go, second_go = asyncio.Event(), asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        if number == 1 and sent == 128 << 10:
+            first_hold.set()
+            await first_go.wait()
+        if number == 1 and sent == 192 << 10:
+            second_hold.set()
+            await second_go.wait()
+
+    rig.origin.script = script
+    first = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    await first_hold.wait()
+    block = rig.store.peek_block(record.version, 0)
+    assert block is not None
+    os.truncate(block.piece(0, 1).file.fd, 0)
+    assert rig.store.peek_block(record.version, 0) is None  # seen, and the segment condemned
+    first_go.set()
+    held = asyncio.ensure_future(second_hold.wait())
+    await asyncio.wait({held, first}, return_when=asyncio.FIRST_COMPLETED)
+    second = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    await asyncio.sleep(0.02)
+    second_go.set()
+    assert await second == CONTENT[:BLOCK_BYTES]
+    assert await first == CONTENT[:BLOCK_BYTES]
+    held.cancel()
