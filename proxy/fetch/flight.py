@@ -5,7 +5,8 @@ How it works.
    store (that is the lock between processes) and launches a flight. Look-up, reserving and launching happen with no
    await between them, so one process never starts two.
 2. A flight is a task of its own. A reader that goes away only takes back its interest. A flight that waits for room
-   and has lost all interest is dropped; one that has begun runs to its block's end.
+   and has lost all interest is dropped; one that has begun runs to its block's end. A reader may join between the
+   drop and the task's next step: then the flight waits for room again.
 3. The flight leaves the table when the block is published, in the same step.
 4. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
    the next one to ask starts over.
@@ -17,6 +18,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from proxy.blocks import BlockWriter, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
@@ -42,6 +44,7 @@ class Flights:
         self._arrivals: dict[FlightKey, Arrival] = {}
         self._tasks: dict[FlightKey, asyncio.Task[None]] = {}
         self._waiting: set[FlightKey] = set()  # for room in the limiter
+        self._dropped: set[FlightKey] = set()  # of those, the ones that were cancelled for want of interest
         self._per_version: Counter[bytes] = Counter()
         self.settled: Callable[[ObjectVersion], None] = lambda version: None
 
@@ -94,7 +97,8 @@ class Flights:
         assert arrival.interest >= 0
         key = (version.digest, index)
         task = self._tasks.get(key)
-        if arrival.interest == 0 and task is not None and key in self._waiting:
+        if arrival.interest == 0 and task is not None and key in self._waiting and key not in self._dropped:
+            self._dropped.add(key)
             task.cancel()
 
     async def _fly(
@@ -111,9 +115,8 @@ class Flights:
         try:
             if arrival.interest == 0:  # its reader went away before this task's first step
                 raise asyncio.CancelledError
-            self._waiting.add(key)
-            async with self._limiter.room(version.digest, writer.length):
-                self._waiting.discard(key)
+            async with AsyncExitStack() as room:
+                await self._enter(room, key, arrival)
                 if prepare is not None:
                     await prepare()
                     FILLS.labels("taken_over").inc()
@@ -139,10 +142,27 @@ class Flights:
                 del self._per_version[version.digest]
                 self.settled(version)
 
+    async def _enter(self, room: AsyncExitStack, key: FlightKey, arrival: Arrival) -> None:
+        """Waits for room, and again where a reader joined after the drop and before it took effect."""
+        self._waiting.add(key)
+        while True:
+            try:
+                await room.enter_async_context(self._limiter.room(key[0], arrival.length))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                assert task is not None
+                if arrival.interest == 0 or key not in self._dropped or task.uncancel() > 0:
+                    raise
+                self._dropped.discard(key)
+            else:
+                self._waiting.discard(key)
+                return
+
     def _leave(self, key: FlightKey) -> None:
         del self._arrivals[key]
         del self._tasks[key]
         self._waiting.discard(key)
+        self._dropped.discard(key)
 
     async def aclose(self) -> None:
         """Cancels what flies and waits until every lock is given up."""

@@ -10,6 +10,7 @@ from proxy.errors import OriginUnavailable, StoreUnavailable, VersionChanged
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
+from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 from tests.fetch.memory import MemoryOrigin, MemoryWriter, version_of
 
@@ -21,13 +22,13 @@ def flights_with_room(fills: int = 4) -> Flights:
     return Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=fills), POLICY)
 
 
+def one_block() -> tuple[Flights, MemoryOrigin, MemoryWriter, ObjectVersion]:
+    """All that a flight of the whole content takes."""
+    return flights_with_room(), MemoryOrigin(CONTENT), MemoryWriter(len(CONTENT)), version_of(CONTENT)
+
+
 async def test_every_waiter_gets_the_block_from_one_request() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
     arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 3
     assert flights.find(version, 0) is arrival
@@ -39,12 +40,7 @@ async def test_every_waiter_gets_the_block_from_one_request() -> None:
 
 
 async def test_first_bytes_are_available_before_the_block_is_complete() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
     more = asyncio.Event()
 
     async def script(number: int, sent: int) -> None:
@@ -62,12 +58,7 @@ async def test_first_bytes_are_available_before_the_block_is_complete() -> None:
 
 
 async def test_a_broken_transfer_is_resumed_where_it_broke_off() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
 
     async def script(number: int, sent: int) -> None:
         if number < 3 and sent == 50:
@@ -113,12 +104,7 @@ async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None
     [(VersionChanged("changed"), "abandoned"), (OriginUnavailable("down", retry_after_s=60), "left")],
 )
 async def test_a_failed_fill_gives_its_writer_up_and_tells_every_reader(error: Exception, outcome: str) -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
 
     async def script(number: int, sent: int) -> None:
         if sent == 50:
@@ -135,12 +121,7 @@ async def test_a_failed_fill_gives_its_writer_up_and_tells_every_reader(error: E
 
 
 async def test_a_full_disk_ends_the_flight_with_the_stores_error() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
     writer.full_after = 100
     arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
@@ -150,12 +131,7 @@ async def test_a_full_disk_ends_the_flight_with_the_stores_error() -> None:
 
 
 async def test_a_reader_that_leaves_never_stops_a_fill_under_way() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
     arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     await arrival.wait(0)
@@ -192,13 +168,58 @@ async def test_a_fill_that_nobody_wants_any_more_is_dropped_before_it_begins() -
     assert len(origin.asked) == 1
 
 
+@pytest.mark.parametrize("leave_again", [False, True])
+async def test_a_fill_that_is_joined_in_the_moment_it_is_dropped_goes_on(leave_again: bool) -> None:
+    flights, origin, version = flights_with_room(fills=1), MemoryOrigin(CONTENT), version_of(CONTENT)
+    hold = asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        await hold.wait()
+
+    origin.script = script
+    second = MemoryWriter(100)
+    running = flights.launch(origin, version, 0, ByteRange(0, 100), MemoryWriter(100))
+    running.interest += 1
+    queued = flights.launch(origin, version, 1, ByteRange(100, 200), second)
+    queued.interest += 1
+    await asyncio.sleep(0)
+    flights.release(version, 1, queued)
+    asyncio.get_running_loop().call_later(0.01, hold.set)
+    for _ in range(2):
+        assert flights.find(version, 1) is queued
+        queued.interest += 1
+        if leave_again:
+            flights.release(version, 1, queued)
+    if leave_again:
+        with pytest.raises(OriginUnavailable):
+            await queued.wait_end()
+        assert second.outcome == "left"
+    else:
+        await queued.wait_end()
+        assert bytes(second.data) == CONTENT[100:]
+    await running.wait_end()
+
+
+async def test_a_dropped_and_joined_fill_is_still_cancelled_by_closing() -> None:
+    flights, origin, version = flights_with_room(fills=1), MemoryOrigin(CONTENT), version_of(CONTENT)
+
+    async def script(number: int, sent: int) -> None:
+        await asyncio.Event().wait()
+
+    origin.script = script
+    writers = [MemoryWriter(100), MemoryWriter(100)]
+    arrivals = [flights.launch(origin, version, n, ByteRange(n * 100, n * 100 + 100), writers[n]) for n in range(2)]
+    for arrival in arrivals:
+        arrival.interest += 1
+    await asyncio.sleep(0)
+    flights.release(version, 1, arrivals[1])
+    arrivals[1].interest += 1
+    await asyncio.wait_for(flights.aclose(), 5)
+    assert [writer.outcome for writer in writers] == ["left", "left"]
+
+
 async def test_closing_gives_up_every_lock_only_after_the_last_write_has_returned() -> None:
-    flights, origin, writer, version = (
-        flights_with_room(),
-        MemoryOrigin(CONTENT),
-        MemoryWriter(200),
-        version_of(CONTENT),
-    )
+    flights, origin, writer, version = one_block()
     writer.gate = asyncio.Event()
     arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
