@@ -6,7 +6,8 @@ How it works.
    early leaves little behind and one that keeps up gets as many fills side by side as the limits allow.
 2. A block that the store can't hold is streamed through memory from the offset reached.
 3. The hold-back: when this body sends the object's last byte and the origin announced the object's checksum, the last
-   64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends short.
+   64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends short, and so does every
+   other body of the version that was under way: what the disk holds by then is not what they have sent.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Body:
         self._ahead: dict[int, asyncio.Task[Supplied]] = {}
         whole_end = span.end == record.size_bytes and span.length > 0
         self._hold_back = whole_end and parts.soundness.checkable(record)
+        self._mismatches = parts.soundness.mismatches(record)
 
     async def pieces(self) -> AsyncGenerator[Piece | bytes, None]:
         blocks = blocks_of(self._span, self._parts.block_bytes)
@@ -128,7 +130,8 @@ class Body:
         if supplied.arrival is not None:
             await supplied.arrival.wait_end()
             await self._parts.supply.settle(self._record.version)
-        if await self._parts.soundness.check(self._record) is False:
+        agrees = await self._parts.soundness.check(self._record)
+        if agrees is False or self._parts.soundness.mismatches(self._record) != self._mismatches:
             raise OriginUnavailable(f"{self._record.version.key!r} failed its checksum")
         self._hold_back = False
 

@@ -35,7 +35,11 @@ class Soundness:
 
     def hopeless(self, record: ObjectRecord) -> bool:
         """Whether this version failed twice: serve it uncached."""
-        return self._mismatches.get(record.version.digest, 0) >= 2
+        return self.mismatches(record) >= 2
+
+    def mismatches(self, record: ObjectRecord) -> int:
+        """How often this version failed. Grew it during a body, that body may have sent wrong bytes."""
+        return self._mismatches.get(record.version.digest, 0)
 
     async def check(self, record: ObjectRecord) -> bool | None:
         """True: the sums agree. False: they don't, and the disk's copy is discarded. None: some block is missing."""
@@ -68,7 +72,7 @@ class Soundness:
             self._sound[version.digest] = True
             return True
         CHECKSUM_FAILURES.labels("object").inc()
-        self._mismatches[version.digest] = self._mismatches.get(version.digest, 0) + 1
+        self._mismatches[version.digest] = self.mismatches(record) + 1
         if self.hopeless(record):
             log.error("%s %s failed its %s twice; it is served uncached", version.key, version.validator, kind.value)
         else:
