@@ -14,6 +14,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+from cachetools import LRUCache
+
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
 from proxy.conditions import Verdict
@@ -47,7 +49,8 @@ class Gateway:
         self._flights = flights
         self._parts = parts
         self._background: set[asyncio.Task[object]] = set()
-        self._unchecked: dict[bytes, ObjectRecord] = {}  # records whose fills may complete an object
+        # Records whose fills may complete an object; those of reads that began no fill must give way some day.
+        self._unchecked: LRUCache[bytes, ObjectRecord] = LRUCache(CHECKED_RECORDS_MAX)
         flights.settled = self._check_object
 
     def route(self, bucket: str) -> BucketRoute:
@@ -152,7 +155,7 @@ class Gateway:
 
     def _watch(self, record: ObjectRecord) -> None:
         """Remembers the record so that the object's checksum is compared when its last fill ends."""
-        if self._parts.soundness.checkable(record) and len(self._unchecked) < CHECKED_RECORDS_MAX:
+        if self._parts.soundness.checkable(record):
             self._unchecked[record.version.digest] = record
 
     def _check_object(self, version: ObjectVersion) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from pathlib import Path
 
 import pytest
 
 from proxy.errors import OriginUnavailable
+from proxy.gateway import read
 from proxy.objects import SumKind
 from tests.gateway.rig import BLOCK_BYTES, Rig, piece_bytes
 
@@ -28,3 +31,24 @@ async def test_a_body_under_way_while_its_version_is_found_wrong_never_comes_com
             got += piece_bytes(piece)
     assert got != CONTENT[: len(got)]
     assert len(got) < len(CONTENT)
+
+
+async def test_reads_that_need_no_fill_do_not_keep_other_objects_from_being_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "CHECKED_RECORDS_MAX", 2)
+    rig = Rig(tmp_path)
+    for key in ("a", "b"):
+        rig.origin.put(key, CONTENT, sums=(SumKind.CRC32C,))
+        for _ in range(2):  # the second time, the object's last block is there and no fill begins
+            await rig.get(key, 3 * BLOCK_BYTES, None)
+            await rig.quiet()
+    rig.origin.corrupt = True
+    record = rig.origin.put("k", CONTENT, sums=(SumKind.CRC32C,))
+    await rig.get("k", 3 * BLOCK_BYTES, None)
+    await rig.get("k", 0, 3 * BLOCK_BYTES - 1)
+    await rig.quiet()
+    async with asyncio.timeout(5):
+        while not rig.soundness.mismatches(record):
+            await asyncio.sleep(0.001)
+    await rig.aclose()
