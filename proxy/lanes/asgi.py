@@ -28,7 +28,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from proxy.blocks import Piece
+from proxy.blocks import DataFile, Piece
 from proxy.metrics import SENT_BYTES
 
 CHUNK_BYTES = 256 << 10  # one thread hop each: larger saves little, and each response in flight holds one
@@ -40,6 +40,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Body = AsyncIterator[Piece | bytes]
+OnReadError = Callable[[DataFile, OSError], None]
 
 
 class BodyLengthWrong(Exception):
@@ -54,6 +55,7 @@ class PiecesResponse:
     sent (HEAD, 304); `content_length` is then what the header says. A body given to a HEAD request is only closed.
     The request's own body must have been received before: the listener drops what it finds of it.
     `memory_source` is the metrics' word for `bytes` in the body ("memory", or "forward" for what passes through).
+    `on_read_error` hears of a piece's file that could not be read, before the response breaks off.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class PiecesResponse:
         content_length: int | None = None,
         *,
         memory_source: str = "memory",
+        on_read_error: OnReadError | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
         self.content_length = content_length
         self.memory_source = memory_source
+        self.on_read_error = on_read_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises what the body raises; BodyLengthWrong. Returns early, and quietly, when the client goes away."""
@@ -118,7 +122,12 @@ class PiecesResponse:
                 await send({"type": "http.response.body", "body": item, "more_body": more_body})
                 _sent(self.memory_source).inc(length)
             else:
-                await send_piece(item, more_body)
+                try:
+                    await send_piece(item, more_body)
+                except OSError as error:  # the disk's: a client that is gone is no OSError any more
+                    if self.on_read_error is not None:
+                        self.on_read_error(item.file, error)
+                    raise
         if left is None:
             await send({"type": "http.response.body", "body": b""})
         elif left > 0:

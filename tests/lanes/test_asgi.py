@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -230,3 +231,27 @@ async def test_cancelled_response_is_cancelled_and_closes_its_body(file: DataFil
     with pytest.raises(asyncio.CancelledError):
         await running
     assert body.closed == 1
+
+
+@pytest.mark.parametrize("zerocopy", [True, False])
+async def test_a_file_that_can_not_be_read_is_told_before_the_response_breaks_off(
+    file: DataFile, zerocopy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = OSError(errno.EIO, "Input/output error")
+
+    def failing(*_: object) -> bytes:
+        raise broken
+
+    monkeypatch.setattr(os, "pread", failing)
+    server, told = Server(zerocopy=zerocopy), list[tuple[DataFile, OSError]]()
+    server.refuse = lambda message: broken if message["type"] == ZEROCOPY else None
+    with pytest.raises(OSError, match="Input/output error"):
+        await server.run(response(Body(Piece(file, 0, 10)), 10, on_read_error=lambda *error: told.append(error)))
+    assert told == [(file, broken)]
+
+
+async def test_a_client_that_goes_is_no_error_of_the_file_it_was_sent(file: DataFile) -> None:
+    server, told = Server(zerocopy=True), list[tuple[DataFile, OSError]]()
+    server.refuse = lambda message: ConnectionResetError() if message["type"] == ZEROCOPY else None
+    await server.run(response(Body(Piece(file, 0, 10)), 10, on_read_error=lambda *error: told.append(error)))
+    assert told == []
