@@ -59,8 +59,7 @@ class Body:
         self._span = span
         self._taken_bytes = 0
         self._ahead: dict[int, asyncio.Task[Supplied]] = {}
-        whole_end = span.end == record.size_bytes and span.length > 0
-        self._hold_back = whole_end and parts.soundness.checkable(record)
+        self._unchecked_end = span.end == record.size_bytes and span.length > 0
         self._mismatches = parts.soundness.mismatches(record)
 
     async def pieces(self) -> AsyncGenerator[Piece | bytes, None]:
@@ -81,6 +80,8 @@ class Body:
         supplied: Supplied | None = None
         try:
             supplied = await self._obtain(index, blocks, offset)
+            if supplied.arrival is not None:
+                self._parts.soundness.doubt(self._record)
             while offset < end:
                 at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
                 length = min(await self._wait(supplied, index, offset, at_least, end), end - offset, PIECE_BYTES_MAX)
@@ -117,7 +118,7 @@ class Body:
         if supplied.available(offset) < at_least and supplied.arrival is not None:
             await supplied.arrival.wait(offset, at_least)
         last_block = index == (self._record.size_bytes - 1) // self._parts.block_bytes
-        if not (self._hold_back and last_block):
+        if not (last_block and self._unchecked_end and self._doubtful()):
             return supplied.available(offset)
         held_from = max(0, supplied.block.length - HOLD_BACK_BYTES)
         if offset < held_from:
@@ -131,9 +132,16 @@ class Body:
             await supplied.arrival.wait_end()
             await self._parts.supply.settle(self._record.version)
         agrees = await self._parts.soundness.check(self._record)
-        if agrees is False or self._parts.soundness.mismatches(self._record) != self._mismatches:
+        if agrees is False or self._mismatched():
             raise OriginUnavailable(f"{self._record.version.key!r} failed its checksum")
-        self._hold_back = False
+        self._unchecked_end = False
+
+    def _doubtful(self) -> bool:
+        return self._parts.soundness.checkable(self._record) or self._mismatched()
+
+    def _mismatched(self) -> bool:
+        """Whether the version failed its checksum since this body began."""
+        return self._parts.soundness.mismatches(self._record) != self._mismatches
 
     def _look_ahead(self, index: int, blocks: range) -> None:
         window = min(1 + self._taken_bytes // GROWTH_BYTES, self._parts.window_blocks_max)

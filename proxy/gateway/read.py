@@ -155,7 +155,7 @@ class Gateway:
 
     def _watch(self, record: ObjectRecord) -> None:
         """Remembers the record so that the object's checksum is compared when its last fill ends."""
-        if self._parts.soundness.checkable(record):
+        if record.sums:
             self._unchecked[record.version.digest] = record
 
     def _check_object(self, version: ObjectVersion) -> None:

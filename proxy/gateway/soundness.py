@@ -1,9 +1,9 @@
 """Whether an object's bytes on disk are the object: its checksum, combined from those of its blocks.
 
 How it works. When all blocks are there, their sums combine into the whole object's, which is compared with the one
-that the origin announced (a full-object CRC32C, CRC32 or CRC64NVME). A version found sound is remembered for this
-process. A mismatch discards what the disk holds, so that it is fetched again; the second one for the same version
-makes it uncacheable here: then it is not the disk that is wrong.
+that the origin announced (a full-object CRC32C, CRC32 or CRC64NVME). A version found sound is remembered, until some
+of it is fetched again (`doubt`). A mismatch discards what the disk holds, so that it is fetched again; the second one
+for the same version makes it uncacheable here: then it is not the disk that is wrong.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Soundness:
     def checkable(self, record: ObjectRecord) -> bool:
         """Whether a check can still tell anything: there is a sum, and it has not been found right already."""
         return bool(record.sums) and record.version.digest not in self._sound
+
+    def doubt(self, record: ObjectRecord) -> None:
+        """Some of it is on its way from the origin (again): the copy that was found sound is not the one to come."""
+        self._sound.pop(record.version.digest, None)
 
     def hopeless(self, record: ObjectRecord) -> bool:
         """Whether this version failed twice: serve it uncached."""

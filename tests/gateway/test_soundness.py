@@ -52,3 +52,17 @@ async def test_reads_that_need_no_fill_do_not_keep_other_objects_from_being_chec
         while not rig.soundness.mismatches(record):
             await asyncio.sleep(0.001)
     await rig.aclose()
+
+
+@pytest.mark.parametrize("first", [0, BLOCK_BYTES])
+async def test_a_version_found_sound_is_checked_again_when_it_is_fetched_again(rig: Rig, first: int) -> None:
+    record = rig.origin.put("k", CONTENT, sums=(SumKind.CRC32C,))
+    assert await rig.get("k") == CONTENT
+    await asyncio.to_thread(rig.store.discard, record.version)
+    rig.origin.corrupt = True
+    if first:  # a read of other blocks begins: the one of the object's end must know
+        await rig.get("k", 0, first - 1)
+        await rig.quiet()
+        rig.origin.corrupt = False
+    with pytest.raises(OriginUnavailable):
+        await rig.get("k", first, None)
