@@ -83,7 +83,8 @@ def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id
     gateway = Gateway(build_routes(settings, origins), versions, store, flights, body_parts)
     forwarder = Forwarder(store.keys)
     readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
-    app = Doors(AdminApp(readiness), S3App(gateway, forwarder, host_suffixes=settings.host_suffixes), settings)
+    surface = S3App(gateway, forwarder, host_suffixes=settings.host_suffixes, on_read_error=store.note_read_error)
+    app = Doors(AdminApp(readiness), surface, settings)
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
         readiness=readiness,

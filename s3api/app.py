@@ -21,7 +21,7 @@ from proxy.errors import InvalidRequest, NotSupported, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder, ForwardRequest
 from proxy.gateway.routes import BucketRoute, Routes
-from proxy.lanes.asgi import PiecesResponse, Receive, Scope, Send
+from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.metrics import REQUESTS
 from proxy.objects import ObjectName
 from s3api.bodies import (
@@ -84,7 +84,10 @@ def finish(exchange: Exchange, status: int, headers: Headers, cache: CacheStatus
 
 
 class S3App:
-    """See the module's text. `host_suffixes` are the hosts under which buckets are sub-domains."""
+    """See the module's text. `host_suffixes` are the hosts under which buckets are sub-domains.
+
+    `on_read_error` hears of a cached file that could not be read while it was sent.
+    """
 
     def __init__(
         self,
@@ -93,11 +96,13 @@ class S3App:
         *,
         host_suffixes: Sequence[str] = (),
         body_timeout_s: float = RECEIVE_TIMEOUT_S,
+        on_read_error: OnReadError | None = None,
     ) -> None:
         self._gateway = gateway
         self._forwarder = forwarder
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
+        self._on_read_error = on_read_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
@@ -130,7 +135,8 @@ class S3App:
         answer = await self._gateway.read(read.request)
         status, headers = render_read(read, answer)
         length = None if answer.not_modified else answer.length
-        return PiecesResponse(status, finish(exchange, status, headers, answer.cache), answer.body, length)
+        final = finish(exchange, status, headers, answer.cache)
+        return PiecesResponse(status, final, answer.body, length, on_read_error=self._on_read_error)
 
     async def _answer_service(self, exchange: Exchange, operation: Pass, receive: Receive) -> PiecesResponse:
         """ListBuckets: a wildcard's S3 origin lists its own; else the gateway names what it knows."""
