@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
@@ -26,7 +26,7 @@ from proxy.gateway.body import BodyParts
 from proxy.gateway.follow import Followers
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.read import Gateway
-from proxy.gateway.routes import Consistency, Routes, WildcardRoute
+from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
@@ -131,18 +131,16 @@ def build_credentials(settings: S3OriginSettings) -> CredentialSource:
 
 
 def build_routes(settings: Settings, origins: Mapping[str, Origin]) -> Routes:
-    rules = dict(settings.bucket_rules())
-    everything = rules.pop(WILDCARD, None)
-    named = {
-        name: replace(_wildcard(settings, rule, origins).named(name), real_bucket=rule.bucket or name)
-        for name, rule in rules.items()
-    }
-    return Routes(named, _wildcard(settings, everything, origins) if everything is not None else None)
+    rules = settings.bucket_rules()
+    routes = {name: _route(settings, name, rule, origins[rule.origin]) for name, rule in rules.items()}
+    return Routes({name: route for name, route in routes.items() if name != WILDCARD}, routes.get(WILDCARD))
 
 
-def _wildcard(settings: Settings, rule: BucketSettings, origins: Mapping[str, Origin]) -> WildcardRoute:
-    return WildcardRoute(
-        origin=origins[rule.origin],
+def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin) -> BucketRoute:
+    return BucketRoute(
+        name=name,
+        origin=origin,
+        real_bucket=rule.bucket or name,
         writes_through=settings.writes_through(rule),
         consistency=Consistency(rule.consistency.kind),
         ttl_s=rule.consistency.ttl_s,

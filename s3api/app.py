@@ -144,7 +144,7 @@ class S3App:
             raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
         wildcard = self._gateway.routes.wildcard
         if wildcard is not None and wildcard.origin.dialect != "file":
-            return await self._forward(exchange, wildcard.named(""), operation, receive)
+            return await self._forward(exchange, self._gateway.route(""), operation, receive)
         return _reply(exchange, await list_buckets(self._gateway.routes), CacheStatus.BYPASS)
 
     async def _forward(

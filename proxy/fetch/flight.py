@@ -5,8 +5,8 @@ How it works.
    store (that is the lock between processes) and launches a flight. Look-up, reserving and launching happen with no
    await between them, so one process never starts two.
 2. A flight is a task of its own. A reader that goes away only takes back its interest. A flight that waits for room
-   and has lost all interest is dropped; one that has begun runs to its block's end. A reader may join between the
-   drop and the task's next step: then the flight waits for room again.
+   and has lost all interest is dropped; one that has begun, here or in a predecessor, runs on. A reader may
+   join between the drop and the task's next step: then the flight waits for room again.
 3. The flight leaves the table when the block is published, in the same step.
 4. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
    the next one to ask starts over.
@@ -43,7 +43,7 @@ class Flights:
         self._policy = policy
         self._arrivals: dict[FlightKey, Arrival] = {}
         self._tasks: dict[FlightKey, asyncio.Task[None]] = {}
-        self._waiting: set[FlightKey] = set()  # for room in the limiter
+        self._waiting: set[FlightKey] = set()  # for room in the limiter, and dropped when nobody wants them
         self._dropped: set[FlightKey] = set()  # of those, the ones that were cancelled for want of interest
         self._per_version: Counter[bytes] = Counter()
         self.settled: Callable[[ObjectVersion], None] = lambda version: None
@@ -113,10 +113,12 @@ class Flights:
     ) -> None:
         sink = WriterSink(writer, arrival.move)
         try:
-            if arrival.interest == 0:  # its reader went away before this task's first step
+            # Its reader went away before this task's first step. A fill that had begun already goes on all the same:
+            # else a reader that is content with what is there would leave its block unfinished, again and again.
+            if arrival.interest == 0 and writer.progress == 0:
                 raise asyncio.CancelledError
             async with AsyncExitStack() as room:
-                await self._enter(room, key, arrival)
+                await self._enter(room, key, arrival, droppable=writer.progress == 0)
                 if prepare is not None:
                     await prepare()
                     FILLS.labels("taken_over").inc()
@@ -142,9 +144,10 @@ class Flights:
                 del self._per_version[version.digest]
                 self.settled(version)
 
-    async def _enter(self, room: AsyncExitStack, key: FlightKey, arrival: Arrival) -> None:
+    async def _enter(self, room: AsyncExitStack, key: FlightKey, arrival: Arrival, *, droppable: bool) -> None:
         """Waits for room, and again where a reader joined after the drop and before it took effect."""
-        self._waiting.add(key)
+        if droppable:
+            self._waiting.add(key)
         while True:
             try:
                 await room.enter_async_context(self._limiter.room(key[0], arrival.length))

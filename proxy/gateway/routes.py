@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from proxy.errors import NotFound
@@ -49,34 +49,10 @@ class BucketRoute:
         return now_s - checked_at_s < lifetime_s + self.stale_if_error_s
 
 
-@dataclass(frozen=True, slots=True)
-class WildcardRoute:
-    """The rules for every bucket that has none of its own; the real name is the client's."""
-
-    origin: Origin
-    writes_through: bool
-    consistency: Consistency = Consistency.TTL
-    ttl_s: float = 60.0
-    stale_if_error_s: float = 0.0
-    negative_ttl_s: float = 0.0
-
-    def named(self, bucket: str) -> BucketRoute:
-        return BucketRoute(
-            name=bucket,
-            origin=self.origin,
-            real_bucket=bucket,
-            writes_through=self.writes_through,
-            consistency=self.consistency,
-            ttl_s=self.ttl_s,
-            stale_if_error_s=self.stale_if_error_s,
-            negative_ttl_s=self.negative_ttl_s,
-        )
-
-
 class Routes:
-    """Named buckets first, then the wildcard."""
+    """Named buckets first, then the wildcard: the rules of all that have none, under the names that clients use."""
 
-    def __init__(self, named: Mapping[str, BucketRoute], wildcard: WildcardRoute | None = None) -> None:
+    def __init__(self, named: Mapping[str, BucketRoute], wildcard: BucketRoute | None = None) -> None:
         self.named = dict(named)
         self.wildcard = wildcard
 
@@ -87,4 +63,4 @@ class Routes:
             return route
         if self.wildcard is None:
             raise NotFound("bucket", bucket)
-        return self.wildcard.named(bucket)
+        return replace(self.wildcard, name=bucket, real_bucket=bucket)

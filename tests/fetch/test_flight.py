@@ -99,6 +99,23 @@ async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None
     assert bytes(writer.data) == CONTENT
 
 
+@pytest.mark.parametrize("progress", [120, 200])
+async def test_a_predecessors_block_is_finished_also_for_a_reader_content_with_what_is_there(progress: int) -> None:
+    flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
+    writer = MemoryWriter(200, progress=progress, content=CONTENT[:progress])
+
+    async def prepare() -> None:
+        writer.read_back()
+
+    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer, prepare=prepare)
+    arrival.interest += 1
+    assert arrival.available(0) == progress
+    flights.release(version, 0, arrival)
+    await arrival.wait_end()
+    assert writer.outcome == "committed"
+    assert bytes(writer.data) == CONTENT
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [(VersionChanged("changed"), "abandoned"), (OriginUnavailable("down", retry_after_s=60), "left")],

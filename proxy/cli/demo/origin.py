@@ -23,7 +23,7 @@ from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Fence, Forwarder
-from proxy.gateway.routes import BucketRoute, Routes, WildcardRoute
+from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.express import ExpressProtocol
 from proxy.objects import ObjectKey
 from proxy.origin.directory import DirectoryOrigin
@@ -47,7 +47,7 @@ class UncachedGateway:
     def __init__(self, root: Path, throttle: Throttle) -> None:
         self._origin = DirectoryOrigin(root)
         self._throttle = throttle
-        self.routes = Routes({}, WildcardRoute(self._origin, writes_through=False))
+        self.routes = Routes({}, BucketRoute("*", self._origin, "*", writes_through=False))
 
     def route(self, bucket: str) -> BucketRoute:
         return self.routes.route(bucket)
