@@ -1,14 +1,16 @@
 """Flights: the one fill of a block that every reader of this process waits for.
 
 How it works.
-1. Whoever misses a block looks for its arrival here first; only when there is none it reserves a writer from the
-   store (that is the lock between processes) and launches a flight. Look-up, reserving and launching happen with no
-   await between them, so one process never starts two.
+1. Whoever misses a block looks for its arrival here first; only when there is none it launches a flight. Look-up and
+   launching happen with no await between them, so one process never starts two.
 2. A flight is a task of its own. A reader that goes away only takes back its interest. A flight that waits for room
    and has lost all interest is dropped; one that has begun, here or in a predecessor, runs on. A reader may
    join between the drop and the task's next step: then the flight waits for room again.
-3. The flight leaves the table when the block is published, in the same step.
-4. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
+3. Only when there is room the flight claims its block's writer (that is the lock between processes): a lock held
+   while waiting would look like a filler that stands still. Where another process has the block by then, the
+   claim passes the arrival on to following that one.
+4. The flight leaves the table when the block is published, in the same step.
+5. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
    the next one to ask starts over.
 """
 
@@ -17,8 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from proxy.blocks import BlockWriter, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
@@ -33,6 +36,23 @@ from proxy.ranges import ByteRange
 log = logging.getLogger(__name__)
 
 FlightKey = tuple[bytes, int]  # the version's digest, the block's index
+
+
+class Claim(Protocol):
+    """How a flight comes by its block's writer. `held`: it has it already, taken over from a fill that had begun.
+
+    `take` gives None where another process fills the block, or has; `pass_on` then sees to the arrival. `prepare`
+    reads back what a predecessor wrote.
+    """
+
+    @property
+    def held(self) -> bool: ...
+
+    def take(self) -> BlockWriter | None: ...
+
+    async def prepare(self, writer: BlockWriter) -> None: ...
+
+    def pass_on(self) -> None: ...
 
 
 class Flights:
@@ -70,26 +90,15 @@ class Flights:
         self._arrivals.pop((version.digest, index), None)
 
     def launch(
-        self,
-        origin: Origin,
-        version: ObjectVersion,
-        index: int,
-        block: ByteRange,
-        writer: BlockWriter,
-        arrival: Arrival | None = None,
-        prepare: Callable[[], Awaitable[None]] | None = None,
-    ) -> Arrival:
-        """Starts the fill. `arrival` is given when a followed one is taken over; `prepare` reads back its progress."""
+        self, origin: Origin, version: ObjectVersion, index: int, block: ByteRange, claim: Claim, arrival: Arrival
+    ) -> None:
+        """Starts the fill of bytes `block`. The arrival is a new one, or one that was followed and is taken over."""
         key = (version.digest, index)
         assert key not in self._tasks, "a block has one flight"
-        if arrival is None:
-            arrival = Arrival(writer.length)
-        arrival.move(writer.start, writer.progress)
         self._arrivals[key] = arrival
         self._per_version[version.digest] += 1
-        flight = self._fly(key, origin, version, block, writer, arrival, prepare)
+        flight = self._fly(key, origin, version, block, claim, arrival)
         self._tasks[key] = asyncio.get_running_loop().create_task(flight, name=f"fill {version.key!r} {index}")
-        return arrival
 
     def release(self, version: ObjectVersion, index: int, arrival: Arrival) -> None:
         """A reader goes away (or has what it wanted)."""
@@ -102,25 +111,27 @@ class Flights:
             task.cancel()
 
     async def _fly(
-        self,
-        key: FlightKey,
-        origin: Origin,
-        version: ObjectVersion,
-        block: ByteRange,
-        writer: BlockWriter,
-        arrival: Arrival,
-        prepare: Callable[[], Awaitable[None]] | None,
+        self, key: FlightKey, origin: Origin, version: ObjectVersion, block: ByteRange, claim: Claim, arrival: Arrival
     ) -> None:
-        sink = WriterSink(writer, arrival.move)
+        fill = _Fill(arrival)
+        writer = claim.take() if claim.held else None
+        if writer is not None:
+            fill.begin(writer)
         try:
             # Its reader went away before this task's first step. A fill that had begun already goes on all the same:
             # else a reader that is content with what is there would leave its block unfinished, again and again.
-            if arrival.interest == 0 and writer.progress == 0:
+            if arrival.interest == 0 and writer is None:
                 raise asyncio.CancelledError
             async with AsyncExitStack() as room:
-                await self._enter(room, key, arrival, droppable=writer.progress == 0)
-                if prepare is not None:
-                    await prepare()
+                await self._enter(room, key, arrival, droppable=writer is None)
+                writer = writer or claim.take()
+                if writer is None:
+                    self._leave(key)
+                    claim.pass_on()
+                    return
+                sink = fill.begin(writer)
+                if writer.progress:
+                    await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
                 await fill_block(origin, version.origin, version, block, writer, sink, self._policy)
             self._leave(key)
@@ -128,12 +139,9 @@ class Flights:
             arrival.publish()
             FILLS.labels("done").inc()
         except BaseException as error:
-            await sink.settle()
+            await fill.settle()
             self._leave(key)
-            if isinstance(error, OriginUnavailable | asyncio.CancelledError):
-                writer.leave()  # nothing is wrong with the bytes: the next fill goes on from here
-            else:
-                writer.abandon()
+            fill.give_up(error)
             arrival.fail(_shown(error))
             FILLS.labels("cancelled" if isinstance(error, asyncio.CancelledError) else "failed").inc()
             if not isinstance(error, WarmstartError | asyncio.CancelledError):
@@ -162,8 +170,8 @@ class Flights:
                 return
 
     def _leave(self, key: FlightKey) -> None:
-        del self._arrivals[key]
-        del self._tasks[key]
+        self._arrivals.pop(key, None)
+        self._tasks.pop(key, None)
         self._waiting.discard(key)
         self._dropped.discard(key)
 
@@ -174,6 +182,33 @@ class Flights:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Fill:
+    """The writer of a flight, from the moment it has one."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
+        self._writer: BlockWriter | None = None
+        self._sink: WriterSink | None = None
+
+    def begin(self, writer: BlockWriter) -> WriterSink:
+        self._writer = writer
+        self._sink = WriterSink(writer, self._arrival.move)
+        self._arrival.move(writer.start, writer.progress)
+        return self._sink
+
+    async def settle(self) -> None:
+        if self._sink is not None:
+            await self._sink.settle()
+
+    def give_up(self, error: BaseException) -> None:
+        if self._writer is None:
+            return
+        if isinstance(error, OriginUnavailable | asyncio.CancelledError):
+            self._writer.leave()  # nothing is wrong with the bytes: the next fill goes on from here
+        else:
+            self._writer.abandon()
 
 
 def _shown(error: BaseException) -> BaseException:

@@ -35,7 +35,7 @@ class BlockArrival(Arrival):
         self.block = block
 
 
-TakeOver = Callable[[BlockWriter, BlockArrival], None]
+TakeOver = Callable[[BlockWriter], None]
 
 
 @dataclass(slots=True)
@@ -56,18 +56,16 @@ class Followers:
         self._followed: list[_Followed] = []
         self._poll: asyncio.Task[None] | None = None
 
-    def follow(self, version: ObjectVersion, block: Block, take_over: TakeOver) -> BlockArrival:
-        """An arrival that moves as the other worker's fill does; `take_over` launches ours when that one is gone."""
-        state = block.state()
-        arrival = BlockArrival(block)
+    def follow(self, version: ObjectVersion, arrival: BlockArrival, take_over: TakeOver) -> None:
+        """Moves the arrival as the other worker's fill does; `take_over` launches ours when that one is gone."""
+        state = arrival.block.state()
         if state.kind is BlockKind.FILLING:
-            arrival.move(state.start, state.progress)
+            arrival.move(state.start, min(state.progress, arrival.length - 1))
         now = self._clock()
-        self._flights.follow(version, block.index, arrival)
-        self._followed.append(_Followed(version, block, arrival, take_over, now, now + TRY_LOCK_S))
-        if self._poll is None:
+        self._flights.follow(version, arrival.block.index, arrival)
+        self._followed.append(_Followed(version, arrival.block, arrival, take_over, now, now + TRY_LOCK_S))
+        if self._poll is None or self._poll.done():
             self._poll = asyncio.get_running_loop().create_task(self._poll_words(), name="follow")
-        return arrival
 
     async def _poll_words(self) -> None:
         while self._followed:
@@ -106,7 +104,7 @@ class Followers:
             return self._give_up(followed, str(error))
         if writer is not None:
             self._flights.forget(followed.version, followed.block.index)
-            followed.take_over(writer, followed.arrival)
+            followed.take_over(writer)
             return True
         if now - followed.moved_at > self._stuck_s and not followed.block.retired:
             return self._give_up(followed, "the worker that fills it does not move")

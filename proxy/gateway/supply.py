@@ -106,30 +106,27 @@ class Supply:
     def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> BlockArrival | None:
         """A flight of our own, or another worker's followed; None: look again."""
         del offset  # a fill starts at its block's beginning
-        writer = block.reserve(0)
-        if writer is not None:
-            arrival = BlockArrival(block)
-            self.launch(origin, version, block, writer, arrival)
-            return arrival
-        if block.retired or block.state().kind is BlockKind.PRESENT:
-            return None
+        arrival = BlockArrival(block)
+        claim = _Claim(self, origin, version, arrival)
+        if block.state().kind is BlockKind.FILLING:
+            writer = block.reserve(0)
+            if writer is None:
+                return claim.follow()
+            claim.writer = writer
+            arrival.move(writer.start, writer.progress)
+        self.launch(claim)
+        return arrival
 
-        def take_over(writer: BlockWriter, arrival: BlockArrival) -> None:
-            self.launch(origin, version, block, writer, arrival)
+    def launch(self, claim: _Claim) -> None:
+        version, index = claim.version, claim.arrival.block.index
+        span = block_span(index, version.size_bytes, self._store.block_bytes)
+        self._flights.launch(claim.origin, version, index, span, claim, claim.arrival)
 
-        return self._followers.follow(version, block, take_over)
+    def follow(self, claim: _Claim) -> None:
+        self._followers.follow(claim.version, claim.arrival, claim.take_over)
 
-    def launch(
-        self, origin: Origin, version: ObjectVersion, block: Block, writer: BlockWriter, arrival: BlockArrival
-    ) -> None:
-        span = block_span(block.index, version.size_bytes, self._store.block_bytes)
-        prepare = None
-        if writer.progress:
-
-            async def prepare() -> None:
-                await self._threads.run(writer.read_back)
-
-        self._flights.launch(origin, version, block.index, span, writer, arrival, prepare)
+    async def read_back(self, writer: BlockWriter) -> None:
+        await self._threads.run(writer.read_back)
 
     def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
         block = self._store.open_block(version, index, create=True, sums=sums)
@@ -147,6 +144,44 @@ class Supply:
         if not await asyncio.shield(check):
             CHECKSUM_FAILURES.labels("block").inc()
             log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
+
+
+class _Claim:
+    """One block's way to a writer: `proxy.fetch.flight.Claim`."""
+
+    def __init__(self, supply: Supply, origin: Origin, version: ObjectVersion, arrival: BlockArrival) -> None:
+        self._supply = supply
+        self.origin = origin
+        self.version = version
+        self.arrival = arrival
+        self.writer: BlockWriter | None = None
+
+    @property
+    def held(self) -> bool:
+        return self.writer is not None
+
+    def take(self) -> BlockWriter | None:
+        return self.writer or self.arrival.block.reserve(0)
+
+    async def prepare(self, writer: BlockWriter) -> None:
+        await self._supply.read_back(writer)
+
+    def pass_on(self) -> None:
+        """The block is another worker's by now: follow that one, with the readers that wait already."""
+        self._supply.follow(self)
+
+    def follow(self) -> BlockArrival | None:
+        """The followed arrival; None where there is nothing to follow: the block is there, or its segment is not."""
+        block = self.arrival.block
+        if block.retired or block.state().kind is BlockKind.PRESENT:
+            return None
+        self._supply.follow(self)
+        return self.arrival
+
+    def take_over(self, writer: BlockWriter) -> None:
+        """The filler that was followed is gone: a flight of our own goes on, on the same arrival."""
+        self.writer = writer
+        self._supply.launch(self)
 
 
 def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:

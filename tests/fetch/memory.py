@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from proxy.blocks import ByteSink
+from proxy.blocks import BlockWriter, ByteSink
 from proxy.errors import StoreUnavailable
+from proxy.fetch.arrival import Arrival
+from proxy.fetch.flight import Flights
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
@@ -94,3 +96,34 @@ class MemoryWriter:
         assert self.outcome is None
         assert self.under_way == 0, "given up with a write under way"
         self.outcome = outcome
+
+
+class MemoryClaim:
+    """Gives a writer at once, or (`writer` None) finds the block in another process's hands."""
+
+    def __init__(self, writer: MemoryWriter | None) -> None:
+        self._writer = writer
+        self.passed_on = False
+
+    @property
+    def held(self) -> bool:
+        return self._writer is not None and self._writer.progress > 0
+
+    def take(self) -> MemoryWriter | None:
+        return self._writer
+
+    async def prepare(self, writer: BlockWriter) -> None:
+        writer.read_back()
+
+    def pass_on(self) -> None:
+        self.passed_on = True
+
+
+def launch(
+    flights: Flights, origin: MemoryOrigin, version: ObjectVersion, index: int, block: ByteRange, writer: MemoryWriter
+) -> Arrival:
+    """A flight with this writer, and its arrival."""
+    arrival = Arrival(block.length)
+    arrival.move(writer.start, writer.progress)
+    flights.launch(origin, version, index, block, MemoryClaim(writer), arrival)
+    return arrival

@@ -7,12 +7,13 @@ import asyncio
 import pytest
 
 from proxy.errors import OriginUnavailable, StoreUnavailable, VersionChanged
+from proxy.fetch.arrival import Arrival
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
-from tests.fetch.memory import MemoryOrigin, MemoryWriter, version_of
+from tests.fetch.memory import MemoryClaim, MemoryOrigin, MemoryWriter, launch, version_of
 
 CONTENT = bytes(range(200))
 POLICY = RetryPolicy(deadline_s=5, first_pause_s=0.001, longest_pause_s=0.002)
@@ -29,7 +30,7 @@ def one_block() -> tuple[Flights, MemoryOrigin, MemoryWriter, ObjectVersion]:
 
 async def test_every_waiter_gets_the_block_from_one_request() -> None:
     flights, origin, writer, version = one_block()
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 3
     assert flights.find(version, 0) is arrival
     await asyncio.gather(arrival.wait(0), arrival.wait(150, 50), arrival.wait_end())
@@ -48,7 +49,7 @@ async def test_first_bytes_are_available_before_the_block_is_complete() -> None:
             await more.wait()
 
     origin.script = script
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     await arrival.wait(3)
     assert arrival.available(3) == 7
@@ -65,7 +66,7 @@ async def test_a_broken_transfer_is_resumed_where_it_broke_off() -> None:
             raise OriginUnavailable("reset")
 
     origin.script = script
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     await arrival.wait_end()
     assert origin.asked == [ByteRange(0, 200), ByteRange(50, 200), ByteRange(100, 200)]
@@ -75,7 +76,7 @@ async def test_a_broken_transfer_is_resumed_where_it_broke_off() -> None:
 async def test_a_fill_that_starts_inside_its_block_wraps_to_the_beginning() -> None:
     flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
     writer = MemoryWriter(100, start=60)
-    arrival = flights.launch(origin, version, 1, ByteRange(100, 200), writer)
+    arrival = launch(flights, origin, version, 1, ByteRange(100, 200), writer)
     arrival.interest += 1
     await arrival.wait(60, 40)
     await arrival.wait_end()
@@ -87,10 +88,7 @@ async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None
     flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
     writer = MemoryWriter(200, progress=120, content=CONTENT[:120])
 
-    async def prepare() -> None:
-        writer.read_back()
-
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer, prepare=prepare)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     assert arrival.available(0) == 120
     await arrival.wait_end()
@@ -99,15 +97,24 @@ async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None
     assert bytes(writer.data) == CONTENT
 
 
+async def test_a_block_that_another_process_has_by_the_time_there_is_room_is_passed_on() -> None:
+    flights, origin, _, version = one_block()
+    arrival, claim = Arrival(200), MemoryClaim(None)
+    arrival.interest += 1
+    flights.launch(origin, version, 0, ByteRange(0, 200), claim, arrival)
+    while not claim.passed_on:
+        await asyncio.sleep(0)
+    assert origin.asked == []
+    assert flights.find(version, 0) is None
+    assert not arrival.ended
+
+
 @pytest.mark.parametrize("progress", [120, 200])
 async def test_a_predecessors_block_is_finished_also_for_a_reader_content_with_what_is_there(progress: int) -> None:
     flights, origin, version = flights_with_room(), MemoryOrigin(CONTENT), version_of(CONTENT)
     writer = MemoryWriter(200, progress=progress, content=CONTENT[:progress])
 
-    async def prepare() -> None:
-        writer.read_back()
-
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer, prepare=prepare)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     assert arrival.available(0) == progress
     flights.release(version, 0, arrival)
@@ -128,7 +135,7 @@ async def test_a_failed_fill_gives_its_writer_up_and_tells_every_reader(error: E
             raise error
 
     origin.script = script
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 2
     results = await asyncio.gather(arrival.wait(100), arrival.wait_end(), return_exceptions=True)
     assert list(results) == [error, error]
@@ -140,7 +147,7 @@ async def test_a_failed_fill_gives_its_writer_up_and_tells_every_reader(error: E
 async def test_a_full_disk_ends_the_flight_with_the_stores_error() -> None:
     flights, origin, writer, version = one_block()
     writer.full_after = 100
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     with pytest.raises(StoreUnavailable):
         await arrival.wait_end()
@@ -149,7 +156,7 @@ async def test_a_full_disk_ends_the_flight_with_the_stores_error() -> None:
 
 async def test_a_reader_that_leaves_never_stops_a_fill_under_way() -> None:
     flights, origin, writer, version = one_block()
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     await arrival.wait(0)
     flights.release(version, 0, arrival)
@@ -166,20 +173,20 @@ async def test_a_fill_that_nobody_wants_any_more_is_dropped_before_it_begins() -
 
     origin.script = script
     first, second, third = MemoryWriter(100), MemoryWriter(100), MemoryWriter(100)
-    running = flights.launch(origin, version, 0, ByteRange(0, 100), first)
+    running = launch(flights, origin, version, 0, ByteRange(0, 100), first)
     running.interest += 1
-    queued = flights.launch(origin, version, 1, ByteRange(100, 200), second)
+    queued = launch(flights, origin, version, 1, ByteRange(100, 200), second)
     queued.interest += 1
     await asyncio.sleep(0)
     flights.release(version, 1, queued)
-    unstarted = flights.launch(origin, version_of(CONTENT, "other"), 0, ByteRange(0, 100), third)
+    unstarted = launch(flights, origin, version_of(CONTENT, "other"), 0, ByteRange(0, 100), third)
     unstarted.interest += 1
     flights.release(version_of(CONTENT, "other"), 0, unstarted)
     with pytest.raises(OriginUnavailable):
         await queued.wait(0)
     with pytest.raises(OriginUnavailable):
         await unstarted.wait(0)
-    assert [second.outcome, third.outcome] == ["left", "left"]
+    assert [second.outcome, third.outcome] == [None, None]  # they never had the lock
     hold.set()
     await running.wait_end()
     assert len(origin.asked) == 1
@@ -195,9 +202,9 @@ async def test_a_fill_that_is_joined_in_the_moment_it_is_dropped_goes_on(leave_a
 
     origin.script = script
     second = MemoryWriter(100)
-    running = flights.launch(origin, version, 0, ByteRange(0, 100), MemoryWriter(100))
+    running = launch(flights, origin, version, 0, ByteRange(0, 100), MemoryWriter(100))
     running.interest += 1
-    queued = flights.launch(origin, version, 1, ByteRange(100, 200), second)
+    queued = launch(flights, origin, version, 1, ByteRange(100, 200), second)
     queued.interest += 1
     await asyncio.sleep(0)
     flights.release(version, 1, queued)
@@ -210,7 +217,7 @@ async def test_a_fill_that_is_joined_in_the_moment_it_is_dropped_goes_on(leave_a
     if leave_again:
         with pytest.raises(OriginUnavailable):
             await queued.wait_end()
-        assert second.outcome == "left"
+        assert second.outcome is None  # it never had the lock
     else:
         await queued.wait_end()
         assert bytes(second.data) == CONTENT[100:]
@@ -225,20 +232,20 @@ async def test_a_dropped_and_joined_fill_is_still_cancelled_by_closing() -> None
 
     origin.script = script
     writers = [MemoryWriter(100), MemoryWriter(100)]
-    arrivals = [flights.launch(origin, version, n, ByteRange(n * 100, n * 100 + 100), writers[n]) for n in range(2)]
+    arrivals = [launch(flights, origin, version, n, ByteRange(n * 100, n * 100 + 100), writers[n]) for n in range(2)]
     for arrival in arrivals:
         arrival.interest += 1
     await asyncio.sleep(0)
     flights.release(version, 1, arrivals[1])
     arrivals[1].interest += 1
     await asyncio.wait_for(flights.aclose(), 5)
-    assert [writer.outcome for writer in writers] == ["left", "left"]
+    assert [writer.outcome for writer in writers] == ["left", None]
 
 
 async def test_closing_gives_up_every_lock_only_after_the_last_write_has_returned() -> None:
     flights, origin, writer, version = one_block()
     writer.gate = asyncio.Event()
-    arrival = flights.launch(origin, version, 0, ByteRange(0, 200), writer)
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     while not writer.under_way:
         await asyncio.sleep(0)
@@ -256,7 +263,7 @@ async def test_the_last_flight_of_a_version_says_that_it_is_settled() -> None:
     settled: list[object] = []
     flights.settled = settled.append
     arrivals = [
-        flights.launch(origin, version, n, ByteRange(n * 100, n * 100 + 100), MemoryWriter(100)) for n in range(2)
+        launch(flights, origin, version, n, ByteRange(n * 100, n * 100 + 100), MemoryWriter(100)) for n in range(2)
     ]
     for arrival in arrivals:
         arrival.interest += 1

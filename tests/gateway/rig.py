@@ -116,6 +116,7 @@ class Rig:
         writer_id: str = "w0",
         size_bytes: int = 1 << 30,
         window_blocks_max: int = 8,
+        fills_max: int = 32,
     ) -> None:
         self.origin = origin or ObjectOrigin()
         self.tables = tables or SharedTables.create()
@@ -129,7 +130,7 @@ class Rig:
             max_open_segments=64,
         )
         threads = Threads()
-        self.flights = Flights(FillLimiter(bytes_in_flight_max=64 << 20, fills_max=32), POLICY)
+        self.flights = Flights(FillLimiter(bytes_in_flight_max=64 << 20, fills_max=fills_max), POLICY)
         self.followers = Followers(self.flights)
         self.versions = Versions(self.store.keys, self.tables.tokens, POLICY, threads=threads, clock=lambda: self.now_s)
         self.soundness = Soundness(self.store, threads)

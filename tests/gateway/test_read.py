@@ -111,6 +111,34 @@ async def test_two_workers_share_one_fetch(tmp_path: Path) -> None:
     await two.aclose()
 
 
+async def test_a_fill_that_waits_for_room_leaves_its_block_to_a_worker_that_has_room(tmp_path: Path) -> None:
+    origin, tables = ObjectOrigin(), SharedTables.create()
+    origin.put("big", CONTENT)
+    origin.put("k", MORE)
+    one = Rig(tmp_path, origin, tables=tables, writer_id="w0", fills_max=1)
+    two = Rig(tmp_path, origin, tables=tables, writer_id="w1")
+    go_on = asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        if number == 1:
+            await go_on.wait()
+
+    origin.script = script
+    holding = asyncio.ensure_future(one.get("big", 0, 10))
+    while not origin.reads:
+        await asyncio.sleep(0.001)
+    waiting = asyncio.ensure_future(one.get("k", 0, BLOCK_BYTES - 1))
+    while one.flights.find(origin.objects["k"][0].version, 0) is None:
+        await asyncio.sleep(0.001)
+    assert await two.get("k", 0, BLOCK_BYTES - 1) == MORE[:BLOCK_BYTES]
+    go_on.set()
+    assert await waiting == MORE[:BLOCK_BYTES]
+    assert await holding == CONTENT[:11]
+    assert len(origin.reads) == 2
+    await one.aclose()
+    await two.aclose()
+
+
 async def test_a_worker_that_gives_up_hands_its_block_to_the_one_that_follows(tmp_path: Path) -> None:
     origin, tables = ObjectOrigin(), SharedTables.create()
     origin.put("k", CONTENT)
