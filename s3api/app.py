@@ -173,7 +173,7 @@ class S3App:
                 raise exchange.body_failure from None
             raise
         passed = render_passed(response.status, response.headers)
-        length = next((int(value) for name, value in passed if name == "content-length" and value.isdigit()), None)
+        length = _announced_length(passed)
         final = finish(exchange, response.status, passed, CacheStatus.BYPASS)
         return PiecesResponse(response.status, final, response.body, length, memory_source="forward")
 
@@ -268,3 +268,9 @@ def _target(scope: Scope) -> bytes:
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     query: bytes = scope.get("query_string", b"")
     return b"%s?%s" % (path, query) if query else path
+
+
+def _announced_length(headers: Headers) -> int | None:
+    """Bytes of the origin's Content-Length; None where it says none that is a number."""
+    values = [value for name, value in headers if name == "content-length"]
+    return int(values[0]) if values and values[0].isascii() and values[0].isdigit() else None

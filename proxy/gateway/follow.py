@@ -9,6 +9,7 @@ held with no progress for `stuck_s` (a stopped process) ends the arrival: its re
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights
 from proxy.objects import ObjectVersion
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.002
 TRY_LOCK_S = 0.05
@@ -71,8 +74,15 @@ class Followers:
         while self._followed:
             await asyncio.sleep(POLL_S)
             now = self._clock()
-            self._followed = [followed for followed in self._followed if not self._look(followed, now)]
+            self._followed = [followed for followed in self._followed if not self._looked(followed, now)]
         self._poll = None
+
+    def _looked(self, followed: _Followed, now: float) -> bool:
+        try:
+            return self._look(followed, now)
+        except Exception as error:  # one block's trouble must not end the poll of all
+            log.exception("following block %d of %s", followed.block.index, followed.version.key)
+            return self._give_up(followed, str(error))
 
     def _look(self, followed: _Followed, now: float) -> bool:
         """Moves one arrival; True when it needs no more following."""

@@ -97,10 +97,14 @@ class Supply:
 
     def _count_present(self, version: ObjectVersion, span: ByteRange) -> tuple[int, int]:
         blocks = blocks_of(span, self._store.block_bytes)
-        present = 0
-        for index in blocks:
+        present, index = 0, blocks.start
+        while index < blocks.stop:
             block = self._store.open_block(version, index, create=False)
-            present += block is not None and block.state().kind is BlockKind.PRESENT
+            if block is None:  # nor any other of its segment
+                index += self._store.segment_blocks - index % self._store.segment_blocks
+                continue
+            present += block.state().kind is BlockKind.PRESENT
+            index += 1
         return present, len(blocks)
 
     def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> BlockArrival | None:

@@ -131,7 +131,11 @@ class S3Origin:
         if named is not None and named.size_bytes != version.size_bytes:
             raise changed(self.id, version.key, f"{named.size_bytes} bytes, not {version.size_bytes}")
         count = first_value(headers, "x-amz-mp-parts-count") or ""
-        return PartAnswer(length, named.span if named is not None else None, int(count) if count.isdigit() else None)
+        return PartAnswer(
+            length,
+            named.span if named is not None else None,
+            int(count) if count.isascii() and count.isdigit() else None,
+        )
 
     async def _head(self, bucket: str, key: str, query: Query, headers: Headers) -> tuple[int, Headers]:
         course = Course(self._site, self._regions, bucket, key, query)
