@@ -187,6 +187,7 @@ class Gateway:
             raise
 
     async def aclose(self) -> None:
+        await self._versions.aclose()
         await self._flights.aclose()
         await asyncio.gather(*self._background, return_exceptions=True)
 

@@ -7,8 +7,8 @@ How it works.
    due) asks the origin with one HEAD. What it finds is installed only if the token is still the one read first.
 3. A request joins a look-up only if no invalidation lies between them. Where the answer must be of after the
    request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began after it.
-4. When the origin is down, a due record goes on being served for `stale_if_error`, and the origin is asked again
-   only every few seconds.
+4. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
+   few seconds, by a task that no reader waits for: an origin that swallows packets costs one reader a time-out, once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 
 from cachetools import LRUCache
 
-from proxy.errors import NotFound, OriginUnavailable
+from proxy.errors import NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy, with_attempts
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import STALE_SERVED
@@ -29,6 +29,7 @@ from proxy.objects import ObjectKey, ObjectName, ObjectRecord
 from proxy.threads import Threads
 
 _ONCE = RetryPolicy(deadline_s=0.0)  # where a stale record can be served, nobody waits for a dead origin
+DOWN_NEWS_S = 10.0  # how long after that pause a reader still need not find out for itself
 DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
 
 
@@ -90,6 +91,7 @@ class Versions:
         self._clock = clock
         self._known: LRUCache[bytes, _Known] = LRUCache(keys_max)
         self._look_ups: dict[bytes, _LookUp] = {}
+        self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._arrivals = 0
 
     def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
@@ -160,7 +162,8 @@ class Versions:
                 self._known[key.digest] = _Known(token, record, record.checked_at_s)
                 return Resolved(record)
             usable = route.usable_on_error(record.checked_at_s, self._clock())
-            if usable and known is not None and self._clock() < known.down_until_s:
+            if usable and known is not None and self._is_down(key, known):
+                self._ask_aside(route, key, known)
                 return self._stale(record)
         else:
             usable = False
@@ -176,6 +179,27 @@ class Versions:
             if renewed is not None and route.negative_ttl_s > 0:
                 self._known[key.digest] = _Known(renewed, None, self._clock())
             raise
+
+    def _is_down(self, key: ObjectKey, known: _Known) -> bool:
+        """Whether the origin's silence is recent news; older news says nothing about now."""
+        return key.digest in self._asking_aside or self._clock() < known.down_until_s + DOWN_NEWS_S
+
+    def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: _Known) -> None:
+        """Asks a down origin again, when its pause is over, with nobody waiting for the answer."""
+        if self._clock() < known.down_until_s or key.digest in self._asking_aside:
+            return
+
+        async def ask() -> None:
+            try:
+                await self._ask(route, key, known.token, _ONCE)
+            except NotFound:
+                await self._threads.run(self._records.remove, key, known.token)
+            except WarmstartError:
+                known.down_until_s = self._clock() + DOWN_PAUSE_S
+
+        task = asyncio.get_running_loop().create_task(ask())
+        self._asking_aside[key.digest] = task
+        task.add_done_callback(lambda done: self._asking_aside.pop(key.digest))
 
     async def _newest(self, key: ObjectKey, known: _Known | None) -> ObjectRecord | None:
         """The disk's record, or memory's where that is newer: another worker may have asked the origin since."""
@@ -206,3 +230,9 @@ class Versions:
         if self._records.install(key, record, token):
             return True
         return self._tokens.peek(key) == token and not self._records.fenced(key)
+
+    async def aclose(self) -> None:
+        """Ends what nobody waits for."""
+        for task in list(self._asking_aside.values()):
+            task.cancel()
+            await asyncio.wait({task})

@@ -104,11 +104,47 @@ async def test_stale_if_error_serves_what_is_due_and_leaves_the_origin_alone_for
     assert rig.origin.heads == 2
     rig.now_s += 3
     rig.origin.down = False
-    assert (await rig.read("k")).cache is CacheStatus.HIT
+    async with asyncio.timeout(10):
+        while (await rig.read("k")).cache is CacheStatus.STALE:
+            await asyncio.sleep(0.001)
+    assert rig.origin.heads == 3
     rig.origin.down = True
     rig.now_s += 4000
     with pytest.raises(OriginUnavailable):
         await rig.get("k")
+
+
+async def test_a_down_origin_that_never_answers_costs_later_readers_no_wait(rig: Rig) -> None:
+    rig.rule(stale_if_error_s=3600.0)
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    rig.origin.down = True
+    rig.now_s += 100
+    await rig.get("k")
+    rig.now_s += 3
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    rig.origin.before_head = never
+    for _ in range(3):
+        answer = await asyncio.wait_for(rig.read("k"), 10)
+        assert answer.cache is CacheStatus.STALE
+        assert await body_bytes(answer) == OLD
+    assert rig.origin.heads == 3
+
+
+async def test_an_outage_of_long_ago_is_no_reason_to_serve_stale(rig: Rig) -> None:
+    rig.rule(stale_if_error_s=3600.0)
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    rig.origin.down = True
+    rig.now_s += 100
+    await rig.get("k")
+    rig.origin.down = False
+    rig.origin.put("k", NEW)
+    rig.now_s += 600
+    assert await rig.get("k") == NEW
 
 
 async def test_not_found_is_kept_only_where_a_bucket_asks_for_it(rig: Rig) -> None:
