@@ -225,17 +225,6 @@ class S3App:
         return _reply(exchange, render_error(error, exchange.asked()), cache)
 
 
-def create_app(
-    gateway: Reads,
-    forwarder: Forwarder,
-    *,
-    host_suffixes: Sequence[str] = (),
-    body_timeout_s: float = RECEIVE_TIMEOUT_S,
-) -> S3App:
-    """The application for every path but the gateway's own (`/-/…`), which whoever mounts it takes out before."""
-    return S3App(gateway, forwarder, host_suffixes=host_suffixes, body_timeout_s=body_timeout_s)
-
-
 def _reply(exchange: Exchange, reply: Reply, cache: CacheStatus) -> PiecesResponse:
     headers = finish(exchange, reply.status, reply.headers, cache)
     if exchange.method == "HEAD":

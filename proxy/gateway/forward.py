@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Executor
 from typing import Any, Protocol, TypeVar
 
 from proxy.errors import AccessDenied, OriginUnavailable
@@ -25,8 +24,8 @@ from proxy.gateway.routes import BucketRoute
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest as ForwardRequest
 from proxy.origin import ForwardResponse as ForwardResponse
+from proxy.threads import Threads
 
-Args = TypeVar("Args")
 Result = TypeVar("Result")
 
 _NO_VERDICT = (502, 504)  # a middle box's: the origin may still be at work
@@ -46,9 +45,9 @@ class FenceStore(Protocol):
 class Forwarder:
     """One in each worker; all calls belong to its event loop."""
 
-    def __init__(self, keys: FenceStore, *, executor: Executor | None = None, linger_s: float = LINGER_S) -> None:
+    def __init__(self, keys: FenceStore, *, linger_s: float = LINGER_S) -> None:
         self._keys = keys
-        self._executor = executor
+        self._threads = Threads()
         self._linger_s = linger_s
         self._tasks: set[asyncio.Task[Any]] = set()
         self._lingering: set[asyncio.Task[Any]] = set()
@@ -90,7 +89,7 @@ class Forwarder:
         await asyncio.gather(*self._tasks, *self._lingering, return_exceptions=True)
 
     async def _fence(self, keys: Sequence[ObjectKey]) -> list[Fence]:
-        taking: asyncio.Task[list[Fence]] = self._start(self._in_thread(self._take_fences, keys))
+        taking: asyncio.Task[list[Fence]] = self._start(self._threads.run(self._take_fences, keys))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -109,10 +108,10 @@ class Forwarder:
         return fences
 
     async def _lift_taken(self, taking: asyncio.Task[list[Fence]]) -> None:
-        await self._in_thread(_lift_all, await taking)
+        await self._threads.run(_lift_all, await taking)
 
     async def _lift(self, fences: Sequence[Fence]) -> None:
-        await asyncio.shield(self._start(self._in_thread(_lift_all, fences)))
+        await asyncio.shield(self._start(self._threads.run(_lift_all, fences)))
 
     def _linger(self, fences: Sequence[Fence]) -> None:
         async def lift_later() -> None:
@@ -128,9 +127,6 @@ class Forwarder:
             await self._lift(fences)
         else:
             self._linger(fences)
-
-    async def _in_thread(self, function: Callable[[Args], Result], argument: Args) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
 
     def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(work)

@@ -15,6 +15,15 @@ from tests.gateway.rig import Rig, body_bytes
 OLD, NEW = b"old content", b"new and longer content"
 
 
+async def begin_outage(rig: Rig) -> None:
+    """A known object, due, whose origin is down, in a bucket that serves stale."""
+    rig.rule(stale_if_error_s=3600.0)
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    rig.origin.down = True
+    rig.now_s += 100
+
+
 async def test_a_record_is_asked_for_again_once_its_time_is_over(rig: Rig) -> None:
     rig.origin.put("k", OLD)
     await rig.get("k")
@@ -92,11 +101,7 @@ async def test_a_down_origin_fails_a_due_read_and_serves_a_fresh_one(rig: Rig) -
 
 
 async def test_stale_if_error_serves_what_is_due_and_leaves_the_origin_alone_for_a_while(rig: Rig) -> None:
-    rig.rule(stale_if_error_s=3600.0)
-    rig.origin.put("k", OLD)
-    await rig.get("k")
-    rig.origin.down = True
-    rig.now_s += 100
+    await begin_outage(rig)
     for _ in range(5):
         answer = await rig.read("k")
         assert answer.cache is CacheStatus.STALE
@@ -115,11 +120,7 @@ async def test_stale_if_error_serves_what_is_due_and_leaves_the_origin_alone_for
 
 
 async def test_a_down_origin_that_never_answers_costs_later_readers_no_wait(rig: Rig) -> None:
-    rig.rule(stale_if_error_s=3600.0)
-    rig.origin.put("k", OLD)
-    await rig.get("k")
-    rig.origin.down = True
-    rig.now_s += 100
+    await begin_outage(rig)
     await rig.get("k")
     rig.now_s += 3
 
@@ -135,11 +136,7 @@ async def test_a_down_origin_that_never_answers_costs_later_readers_no_wait(rig:
 
 
 async def test_an_outage_of_long_ago_is_no_reason_to_serve_stale(rig: Rig) -> None:
-    rig.rule(stale_if_error_s=3600.0)
-    rig.origin.put("k", OLD)
-    await rig.get("k")
-    rig.origin.down = True
-    rig.now_s += 100
+    await begin_outage(rig)
     await rig.get("k")
     rig.origin.down = False
     rig.origin.put("k", NEW)
