@@ -32,7 +32,9 @@ class ForwardRequest:
     `query` holds decoded pairs in the client's order, without signature parameters (a missing `=` is "").
     `headers` are lower-case, without hop-by-hop, Host, Authorization and other signature headers. `body` is None or
     the decoded body's chunks; `body_bytes` its length where known. `payload_hash` is the client's own
-    x-amz-content-sha256 when it is a real SHA-256 of exactly that body.
+    x-amz-content-sha256 when it is a real SHA-256 of exactly that body. `path` is that of an operation of GCS's JSON
+    API, percent-encoded, with the real bucket's name in it (`/upload/storage/v1/b/BUCKET/o`); it takes the place of
+    bucket and key, which may then be "" and None. Without it, bucket and key are named as the origin's XML API does.
     """
 
     method: str
@@ -43,6 +45,7 @@ class ForwardRequest:
     body: AsyncIterator[bytes] | None = None
     body_bytes: int | None = None
     payload_hash: str | None = None
+    path: str | None = None
 
 
 @dataclass(slots=True)
