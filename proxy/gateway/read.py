@@ -18,13 +18,13 @@ from cachetools import LRUCache
 
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
-from proxy.conditions import Verdict
 from proxy.errors import InvalidRequest, Overloaded, PreconditionFailed, RangeNotSatisfiable, VersionChanged
 from proxy.fetch.attempts import with_attempts
 from proxy.fetch.flight import Flights
 from proxy.fetch.stream import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
+from proxy.gateway.decide import decide
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.gateway.versions import Resolved, Versions
 from proxy.metrics import UNCACHED_READS
@@ -86,19 +86,10 @@ class Gateway:
         raise Overloaded("the object changes faster than it can be read")
 
     async def _decide(self, route: BucketRoute, request: ReadObject, resolved: Resolved) -> ReadAnswer:
-        """Conditions first, then the range: RFC 9110 section 13.2.2."""
-        record, conditions = resolved.record, request.conditions
-        answer = ReadAnswer(record, CacheStatus.MISS)
-        verdict = conditions.evaluate(record.etag, record.last_modified_s)
-        if verdict is Verdict.FAILED:
-            raise PreconditionFailed(conditions.failed_name())
-        if verdict is Verdict.NOT_MODIFIED:
-            answer.not_modified = True
-        elif request.part_number is not None:
-            answer.part = await self._part(route, record, request.part_number)
+        answer = decide(request, resolved.record)
+        if request.part_number is not None and not answer.not_modified:
+            answer.part = await self._part(route, resolved.record, request.part_number)
             answer.span = answer.part.span
-        elif request.range is not None and conditions.range_applies(record.etag, record.last_modified_s):
-            answer.span = request.range.resolve(record.size_bytes)
         return answer
 
     async def _part(self, route: BucketRoute, record: ObjectRecord, number: int) -> PartSpan:

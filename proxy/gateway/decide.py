@@ -1,0 +1,30 @@
+"""What a read means for the current version: do the conditions hold, and which bytes. Pure; both lanes call it."""
+
+from __future__ import annotations
+
+from proxy.conditions import Verdict
+from proxy.errors import PreconditionFailed
+from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
+from proxy.objects import ObjectRecord
+
+
+def decide(request: ReadObject, record: ObjectRecord) -> ReadAnswer:
+    """Conditions first, then the range: RFC 9110 section 13.2.2. `cache` and `body` are for the caller to set.
+
+    A `part_number` is not resolved here: only the origin knows its bytes. Raises PreconditionFailed and
+    RangeNotSatisfiable, which a record that is out of date may have got wrong.
+    """
+    conditions = request.conditions
+    answer = ReadAnswer(record, CacheStatus.MISS)
+    verdict = conditions.evaluate(record.etag, record.last_modified_s)
+    if verdict is Verdict.FAILED:
+        raise PreconditionFailed(conditions.failed_name())
+    if verdict is Verdict.NOT_MODIFIED:
+        answer.not_modified = True
+    elif (
+        request.range is not None
+        and request.part_number is None
+        and conditions.range_applies(record.etag, record.last_modified_s)
+    ):
+        answer.span = request.range.resolve(record.size_bytes)
+    return answer
