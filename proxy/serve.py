@@ -33,7 +33,8 @@ from proxy.gateway.versions import Versions
 from proxy.logs import AccessLog, App, Message, Receive, Send
 from proxy.origin import Origin
 from proxy.origin.directory import DirectoryOrigin
-from proxy.origin.s3 import ChainCredentials, Credentials, ExchangeLimits, FixedCredentials, S3Origin, S3Settings
+from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.s3 import ChainCredentials, Credentials, FixedCredentials, S3Origin, S3Settings
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.storage import build_store
 from proxy.threads import Threads

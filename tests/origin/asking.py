@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY
 
 from proxy.objects import ObjectVersion
 from proxy.origin import ForwardResponse
-from proxy.origin.s3 import Credentials, ExchangeLimits, FixedCredentials, S3Origin, S3Settings
+from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
 from proxy.wire.client import WireClient
 
 NOW_S = 1_795_500_000.0

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable
 from proxy.objects import SumKind
-from proxy.origin.s3 import ExchangeLimits
+from proxy.origin.exchange import ExchangeLimits
 from tests.fakes.scripted import Exchange, ScriptedServer, in_turn, object_of
 from tests.origin.asking import NOW_S, counted, s3_origin
 

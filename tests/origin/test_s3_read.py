@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, VersionChanged
-from proxy.origin.s3 import ExchangeLimits
+from proxy.origin.exchange import ExchangeLimits
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, object_of
 from tests.origin.answers import DATA, ETAG, RIGHT, SPAN, broken_off, error, labelled

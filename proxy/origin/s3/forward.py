@@ -12,20 +12,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from proxy.errors import OriginUnavailable
-from proxy.metrics import ORIGIN_ERRORS, ORIGIN_REQUESTS
+from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
+from proxy.origin.exchange import Exchange, header_pairs
+from proxy.origin.headers import end_to_end, first_value
+from proxy.origin.passing import count_status, nothing, peek, replay, sent_headers
 from proxy.origin.s3.credentials import CredentialSource
-from proxy.origin.s3.exchange import Exchange, header_pairs
-from proxy.origin.s3.headers import Headers, connection_headers, end_to_end, first_value
 from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, UNSIGNED_PAYLOAD, Signer
 from proxy.origin.s3.target import Site, is_region
 
-PEEKED_BYTES_MAX = 64 << 10
-
-_OWN_HEADERS = frozenset(
-    ["host", "authorization", "content-length", "expect", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
-)
+_OWN_HEADERS = frozenset(["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"])
 
 
 class Forwarding:
@@ -56,9 +53,9 @@ class Forwarding:
             answer = await self._send_once(request, course, body)
             if answer.status not in TURNING_STATUSES:
                 return answer
-            seen = await _peek(answer.body)
+            seen = await peek(answer.body)
             if not course.turn(answer.status, answer.headers, seen):
-                answer.body = _replay(seen, answer.body)
+                answer.body = replay(seen, answer.body)
                 return answer
             await answer.close()
             if body is not None:
@@ -69,15 +66,15 @@ class Forwarding:
     ) -> ForwardResponse:
         ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
         keys = await self._credentials.get()
-        headers = _sent_headers(request, body is not None)
+        headers = sent_headers(request, body is not None, _OWN_HEADERS)
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
         signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
         if request.method == "HEAD":
             status, answered = await self._exchange.head(course.target, signed, slow=True)
-            self._count(status)
-            return ForwardResponse(status, end_to_end(answered), _replay(b"", None), _nothing)
+            count_status(self._origin, status)
+            return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
         response = await self._exchange.send(request.method, course.target, signed, body, slow=True)
-        self._count(response.status_code)
+        count_status(self._origin, response.status_code)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
 
@@ -89,43 +86,3 @@ class Forwarding:
         region = first_value(answer.headers, "x-amz-bucket-region")
         if region is not None and is_region(region):
             self._regions.learn(bucket, region)
-
-    def _count(self, status: int) -> None:
-        if status in (429, 503):
-            ORIGIN_ERRORS.labels(self._origin, "throttled").inc()
-        elif status >= 500 and status != 501:
-            ORIGIN_ERRORS.labels(self._origin, "server").inc()
-
-
-def _sent_headers(request: ForwardRequest, has_body: bool) -> Headers:
-    refused = connection_headers(request.headers) | _OWN_HEADERS
-    headers = tuple((name, value) for name, value in request.headers if name not in refused)
-    if has_body and request.body_bytes is not None:
-        return (*headers, ("content-length", str(request.body_bytes)))
-    if has_body:
-        return (*headers, ("transfer-encoding", "chunked"))
-    if request.method in ("PUT", "POST"):
-        return (*headers, ("content-length", "0"))
-    return headers
-
-
-async def _peek(body: AsyncIterator[bytes]) -> bytes:
-    """The beginning of a body, long enough for an error document."""
-    seen = bytearray()
-    async for chunk in body:
-        seen += chunk
-        if len(seen) > PEEKED_BYTES_MAX:
-            break
-    return bytes(seen)
-
-
-async def _replay(seen: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    if seen:
-        yield seen
-    if rest is not None:
-        async for chunk in rest:
-            yield chunk
-
-
-async def _nothing() -> None:
-    """What remains to be closed of an answer that is complete."""

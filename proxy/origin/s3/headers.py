@@ -8,27 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 
 from proxy.conditions import parse_http_date
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
-from proxy.ranges import ByteRange
+from proxy.origin.headers import Headers, connection_headers, first_value
 
-Headers = tuple[tuple[str, str], ...]
-
-HOP_BY_HOP = frozenset(
-    [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
-)
 # What belongs to one answer or one connection, not to the object.
 _PER_ANSWER = frozenset(
     [
@@ -54,27 +38,10 @@ _PER_ANSWER = frozenset(
         "x-cache",
     ]
 )
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _PARTS_ETAG = re.compile(r'"[^"]*-\d+"')
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 _SUM_BYTES = {SumKind.CRC32C: 4, SumKind.CRC32: 4, SumKind.CRC64NVME: 8}
 _USER_METADATA = "x-amz-meta-"
-
-
-def first_value(headers: Headers, name: str) -> str | None:
-    """The first value of a header, by its lower-case name."""
-    for candidate, value in headers:
-        if candidate == name:
-            return value
-    return None
-
-
-def read_length(headers: Headers) -> int | None:
-    """Content-Length in bytes; None where it is absent or nonsense."""
-    length = first_value(headers, "content-length")
-    if length is None or not length.isascii() or not length.isdigit() or len(length) > 19:
-        return None
-    return int(length)
 
 
 def read_record(
@@ -141,20 +108,6 @@ def object_headers(headers: Headers) -> Headers:
     )
 
 
-def end_to_end(headers: Headers) -> Headers:
-    """All but the hop-by-hop headers (RFC 9110 section 7.6.1)."""
-    named = connection_headers(headers)
-    return tuple((name, value) for name, value in headers if name not in named)
-
-
-def connection_headers(headers: Headers) -> frozenset[str]:
-    """The names that count for one hop only: the usual ones and those that `Connection` lists."""
-    listed = [value for name, value in headers if name == "connection"]
-    if not listed:
-        return HOP_BY_HOP
-    return HOP_BY_HOP | {item.strip().lower() for value in listed for item in value.split(",")}
-
-
 def _without_doubtful_sums(headers: Headers, etag: str) -> Headers:
     """A multipart object's checksum with no type may be its parts' composite (moto's HEAD): nobody can check it."""
     if first_value(headers, "x-amz-checksum-type") is not None or not _PARTS_ETAG.fullmatch(etag):
@@ -189,33 +142,3 @@ def _read_md5(etag: str, headers: Headers) -> str | None:
     encryption = first_value(headers, "x-amz-server-side-encryption")
     found = _MD5_ETAG.fullmatch(etag)
     return found[1] if found is not None and encryption in (None, "AES256") else None
-
-
-@dataclass(frozen=True, slots=True)
-class ContentRange:
-    """`Content-Range: bytes a-b/size` as a half-open range and a size."""
-
-    span: ByteRange
-    size_bytes: int
-
-
-def parse_content_range(value: str) -> ContentRange | None:
-    """None where it names no range of known size: `*`, another unit, reversed, beyond the size."""
-    match = _CONTENT_RANGE.fullmatch(value.strip())
-    if match is None:
-        return None
-    first, last, size_bytes = (int(group) for group in match.groups())
-    if not first <= last < size_bytes:
-        return None
-    return ContentRange(ByteRange(first, last + 1), size_bytes)
-
-
-def parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Seconds to wait, from seconds or a date (RFC 9110 section 10.2.3); None where there is no sense in it."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return float(value)
-    date_s = parse_http_date(value)
-    return max(0.0, date_s - now_s) if date_s is not None else None

@@ -17,23 +17,19 @@ from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged,
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
-from proxy.origin.s3.answers import ExactSink, check_version, is_success
+from proxy.origin.answers import ExactSink
+from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
+from proxy.origin.headers import Headers, first_value, parse_content_range, read_length
+from proxy.origin.s3.answers import check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
-from proxy.origin.s3.errors import changed, from_wire, mismatch, refusal, short_body
-from proxy.origin.s3.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
+from proxy.origin.s3.errors import refusal
 from proxy.origin.s3.forward import Forwarding
-from proxy.origin.s3.headers import (
-    Headers,
-    first_value,
-    parse_content_range,
-    parse_validator,
-    read_length,
-    read_record,
-)
+from proxy.origin.s3.headers import parse_validator, read_record
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
 from proxy.origin.s3.redirects import Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
 from proxy.origin.s3.target import Addressing, Query, aws_endpoint, parse_site
+from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
 from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from proxy.errors import InvalidRequest
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
-from proxy.origin.s3.headers import Headers, first_value
+from proxy.origin.headers import Headers, first_value
 from proxy.ranges import ByteRange
 
 VERSIONS_MAX = 256

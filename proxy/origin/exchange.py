@@ -1,4 +1,4 @@
-"""One HTTP exchange with an S3 service by httpx: heads, control, uploads, and bytes where a proxy must carry them.
+"""One HTTP exchange with an origin by httpx: heads, control, uploads, and bytes where a proxy must carry them.
 
 How it works. httpx's transport is used without its client: no cookies, redirects, decompression or default headers.
 The request target is given as an extension, so it leaves byte for byte as it was signed. A request without a body
@@ -11,18 +11,28 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from proxy.errors import ConfigInvalid, InvalidRequest
-from proxy.origin.s3.errors import from_httpx
-from proxy.origin.s3.headers import Headers, read_length
-from proxy.origin.s3.target import Target
+from proxy.origin.headers import Headers, read_length
+from proxy.origin.trouble import from_httpx
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.head import ResponseHead
 from proxy.wire.response import MAX_COLLECTED_BYTES, Accept, Response
 from proxy.wire.tls import make_tls_context
+
+
+class Target(Protocol):
+    """What is asked, and where: the request target goes out byte for byte."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    @property
+    def request_target(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)

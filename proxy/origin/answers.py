@@ -1,0 +1,74 @@
+"""Is this answer the range that was asked for? Decided from the head alone, before a byte of the body is used.
+
+How it works. A ranged GET for a version may be answered by 206 with the right Content-Range, by 200 with the right
+Content-Range (rclone does that), or by 200 without one, if the whole object was asked for and the length is its size.
+A body may still be shorter or longer than announced: `ExactSink` lets no byte beyond the range through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from proxy.blocks import ByteSink
+from proxy.errors import VersionChanged
+from proxy.objects import ObjectVersion
+from proxy.origin.headers import first_value, parse_content_range
+from proxy.origin.trouble import changed, mismatch
+from proxy.ranges import ByteRange
+from proxy.wire.head import ResponseHead
+
+
+def check_range(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> None:
+    """Whether the body that follows a success is these bytes of an object of the version's size.
+
+    Raises VersionChanged, or OriginUnavailable for an answer that makes no sense.
+    """
+    label = first_value(head.headers, "content-range")
+    if label is None:
+        _check_whole(head, version, span)
+    else:
+        named = parse_content_range(label)
+        if named is None:
+            raise mismatch(version.origin, f"Content-Range {label!r}")
+        if named.size_bytes != version.size_bytes:
+            raise _resized(version, named.size_bytes)
+        if named.span != span:
+            raise mismatch(version.origin, f"Content-Range {label!r} for bytes {span.start}-{span.end - 1}")
+    if head.content_length is not None and head.content_length != span.length:
+        raise mismatch(version.origin, f"{head.content_length} bytes for a range of {span.length}")
+
+
+def _check_whole(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> None:
+    """An answer that names no range."""
+    if head.status == 206:
+        raise mismatch(version.origin, "a 206 without a Content-Range")
+    if head.content_length is None:
+        raise mismatch(version.origin, "a 200 of unknown length")
+    if head.content_length != version.size_bytes:
+        raise _resized(version, head.content_length)
+    if span.length != version.size_bytes:
+        raise mismatch(version.origin, "the whole object for a range")
+
+
+def _resized(version: ObjectVersion, size_bytes: int) -> VersionChanged:
+    return changed(version.origin, version.key, f"{size_bytes} bytes, not {version.size_bytes}")
+
+
+class ExactSink:
+    """Passes a span's bytes on and refuses whatever comes beyond it."""
+
+    def __init__(self, sink: ByteSink, version: ObjectVersion, span: ByteRange) -> None:
+        self._sink = sink
+        self._version = version
+        self._left_bytes = span.length
+
+    @property
+    def left_bytes(self) -> int:
+        """How many bytes of the span have not come."""
+        return self._left_bytes
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        if len(data) > self._left_bytes:
+            raise mismatch(self._version.origin, f"more than the {self._left_bytes} bytes that were left")
+        self._left_bytes -= len(data)
+        return self._sink.write(data)

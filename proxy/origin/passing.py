@@ -1,0 +1,56 @@
+"""What passing an operation on has in common, whatever the origin: headers, a body seen ahead, counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from proxy.metrics import ORIGIN_ERRORS
+from proxy.origin import ForwardRequest
+from proxy.origin.headers import Headers, connection_headers
+
+PEEKED_BYTES_MAX = 64 << 10
+
+_OWN_HEADERS = frozenset(["host", "authorization", "content-length", "expect"])
+
+
+def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset[str] = frozenset()) -> Headers:
+    """The client's headers as they go on, with the body's framing; `own_headers` are the signature's to give."""
+    refused = connection_headers(request.headers) | _OWN_HEADERS | own_headers
+    headers = tuple((name, value) for name, value in request.headers if name not in refused)
+    if has_body and request.body_bytes is not None:
+        return (*headers, ("content-length", str(request.body_bytes)))
+    if has_body:
+        return (*headers, ("transfer-encoding", "chunked"))
+    if request.method in ("PUT", "POST"):
+        return (*headers, ("content-length", "0"))
+    return headers
+
+
+def count_status(origin: str, status: int) -> None:
+    """Counts an answer that says that the origin is in trouble."""
+    if status in (429, 503):
+        ORIGIN_ERRORS.labels(origin, "throttled").inc()
+    elif status >= 500 and status != 501:
+        ORIGIN_ERRORS.labels(origin, "server").inc()
+
+
+async def peek(body: AsyncIterator[bytes]) -> bytes:
+    """The beginning of a body, long enough for an error document."""
+    seen = bytearray()
+    async for chunk in body:
+        seen += chunk
+        if len(seen) > PEEKED_BYTES_MAX:
+            break
+    return bytes(seen)
+
+
+async def replay(seen: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    if seen:
+        yield seen
+    if rest is not None:
+        async for chunk in rest:
+            yield chunk
+
+
+async def nothing() -> None:
+    """What remains to be closed of an answer that is complete."""
