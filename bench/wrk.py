@@ -1,0 +1,109 @@
+"""wrk, the load: one thread, N connections, requests made before the run, latencies taken from its own histogram.
+
+Every request names one range of one object; ranges are aligned to their length and spread at random, the same on
+every side. `sdk_headers` adds what a usual SDK sends with each request, signature included.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import LOAD_CORES, program
+
+INSTALL = "apt-get install wrk"
+_REQUESTS_MAX = 2048
+
+SDK_HEADERS = (
+    ("Accept-Encoding", "identity"),
+    (
+        "User-Agent",
+        "Boto3/1.40.0 md/Botocore#1.40.0 ua/2.1 os/linux#6.1 md/arch#x86_64 lang/python#3.11.9 cfg/retry-mode#legacy",
+    ),
+    ("X-Amz-Checksum-Mode", "ENABLED"),
+    ("X-Amz-Date", "20261124T090000Z"),
+    ("X-Amz-Content-SHA256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    (
+        "Authorization",
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261124/us-east-1/s3/aws4_request, SignedHeaders=host;range;"
+        "x-amz-checksum-mode;x-amz-content-sha256;x-amz-date, Signature=" + "ab" * 32,
+    ),
+    ("amz-sdk-invocation-id", "0b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9"),
+    ("amz-sdk-request", "attempt=1"),
+)
+
+_SCRIPT = """
+local requests = {{}}
+for line in io.lines("{requests}") do
+  local path, range = line:match("^(%S+) ?(%S*)$")
+  local headers = {{ ["Host"] = "{host}", {headers} }}
+  if range ~= "" then headers["Range"] = "bytes=" .. range end
+  requests[#requests + 1] = wrk.format("GET", path, headers)
+end
+local turn = 0
+request = function()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+done = function(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %d %d\\n", summary.requests, summary.bytes, summary.duration,
+    latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of wrk found. Latencies are to the last byte."""
+
+    requests: int
+    received_bytes: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def run_wrk(
+    url: str, folder: Path, wanted: Sequence[tuple[str, str]], *, connections: int, seconds: float, sdk: bool = False
+) -> Load:
+    """`wanted`: pairs of path and range (`0-4095`, "" for a whole object). Raises RuntimeError on failed requests."""
+    listed, script = folder / "requests", folder / "wrk.lua"
+    listed.write_text("".join(f"{path} {span}\n" for path, span in wanted))
+    headers = ", ".join(f'["{name}"] = "{value}"' for name, value in SDK_HEADERS) if sdk else ""
+    script.write_text(_SCRIPT.format(requests=listed, headers=headers, host=url.partition("://")[2]))
+    command = [program("wrk", INSTALL), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+    cores = ",".join(map(str, sorted(LOAD_CORES)))
+    done = subprocess.run(
+        ["taskset", "-c", cores, *command, "-s", str(script), url],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+    )
+    return parse_wrk(done.stdout + done.stderr)
+
+
+def parse_wrk(text: str) -> Load:
+    """Raises RuntimeError where requests failed, or none succeeded."""
+    found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)$", text, re.MULTILINE)
+    if found is None or int(found[6]) or not int(found[1]):
+        raise RuntimeError(f"wrk failed:\n{text}")
+    requests, received, duration_us, p50_us, p99_us = (int(value) for value in found.groups()[:5])
+    return Load(requests, received, duration_us / 1e6, p50_us / 1e3, p99_us / 1e3)
+
+
+def aligned_ranges(path: str, object_bytes: int, range_bytes: int, seed: int = 1) -> list[tuple[str, str]]:
+    """Ranges of one object, at random, each aligned to its length; every one at most once while there are enough."""
+    places = list(range(object_bytes // range_bytes))
+    random.Random(seed).shuffle(places)
+    return [(path, f"{p * range_bytes}-{(p + 1) * range_bytes - 1}") for p in places[:_REQUESTS_MAX]]
