@@ -69,10 +69,13 @@ class OriginUnavailable(WarmstartError):
 
 
 class OriginRefused(WarmstartError):
-    """The origin answered with a final error of its own; its status, headers and body are kept for the client."""
+    """The origin answered with a final error of its own; its status, headers and body are kept for the client.
 
-    def __init__(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
-        super().__init__(f"the origin answered {status}")
+    Where its body can't be shown to a client of another dialect, `body` is empty and `said` the sentence in it.
+    """
+
+    def __init__(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes, said: str = "") -> None:
+        super().__init__(f"the origin answered {status}: {said}" if said else f"the origin answered {status}")
         self.status = status
         self.headers = headers
         self.body = body

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
@@ -17,7 +18,7 @@ from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.config.buckets import WILDCARD, BucketSettings
 from proxy.config.limits import LimitSettings
-from proxy.config.origins import FileOriginSettings, OriginSettings, S3OriginSettings
+from proxy.config.origins import FileOriginSettings, GcsOriginSettings, OriginSettings, S3OriginSettings
 from proxy.config.settings import Settings
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
@@ -34,6 +35,7 @@ from proxy.logs import AccessLog, App, Message, Receive, Send
 from proxy.origin import Origin
 from proxy.origin.directory import DirectoryOrigin
 from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
 from proxy.origin.s3 import ChainCredentials, Credentials, FixedCredentials, S3Origin, S3Settings
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.storage import build_store
@@ -102,6 +104,15 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
     """Contacts nobody: an origin that is down does not stop the start."""
     if isinstance(settings, FileOriginSettings):
         return DirectoryOrigin(settings.root)
+    exchange_limits = ExchangeLimits(
+        connect_timeout_s=limits.connect_timeout,
+        read_timeout_s=limits.read_timeout,
+        forward_timeout_s=limits.forward_timeout,
+        idle_connections_max=limits.idle_connections,
+        idle_timeout_s=limits.idle_timeout,
+    )
+    if isinstance(settings, GcsOriginSettings):
+        return build_gcs_origin(settings, exchange_limits)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(
         S3Settings(
@@ -110,16 +121,27 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
             addressing=settings.addressing,
             ca_file=settings.ca_file,
             verify_tls=settings.verify,
-            limits=ExchangeLimits(
-                connect_timeout_s=limits.connect_timeout,
-                read_timeout_s=limits.read_timeout,
-                forward_timeout_s=limits.forward_timeout,
-                idle_connections_max=limits.idle_connections,
-                idle_timeout_s=limits.idle_timeout,
-            ),
+            limits=exchange_limits,
         ),
         build_credentials(settings),
     )
+
+
+def build_gcs_origin(settings: GcsOriginSettings, limits: ExchangeLimits) -> Origin:
+    """`limits` are those of its connections."""
+    found = GcsSettings(
+        endpoint=settings.endpoint,
+        project=settings.project,
+        user_project=settings.user_project,
+        ca_file=settings.ca_file,
+        verify_tls=settings.verify,
+        limits=limits,
+    )
+    if settings.anonymous:
+        return GcsOrigin(found, AnonymousTokens())
+    key_file = settings.credentials.service_account_file if settings.credentials is not None else None
+    lender = settings.credentials.impersonate if settings.credentials is not None else None
+    return GcsOrigin(found, GoogleTokens(partial(load_credentials, key_file, lender)))
 
 
 def build_credentials(settings: S3OriginSettings) -> CredentialSource:

@@ -140,7 +140,7 @@ def _render_refused(error: OriginRefused, asked: Asked) -> Reply:
         return Reply(error.status, tuple(pair for pair in headers if pair[0] != "content-length"), error.body)
     code = _CODE_OF_STATUS.get(error.status, "InternalError" if error.status >= 500 else "InvalidRequest")
     kept = tuple(pair for pair in headers if pair[0] not in _NOT_OF_AN_ERROR)
-    fault = Fault(error.status, code, f"The origin answered {error.status}.", headers=kept)
+    fault = Fault(error.status, code, f"T{str(error)[1:]}.", headers=kept)
     return _render_fault(fault, asked)
 
 

@@ -29,7 +29,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     flag(
         "--origin",
         metavar="URL",
-        help="where objects live: s3:// (AWS), http://host:port (any S3-compatible store), file:///directory",
+        help="where objects live: s3:// (AWS), gs:// (Google), http://host:port (any S3-compatible store), file:///directory",
     )
     flag("--region", help="region of --origin")
     flag("--anonymous", action="store_true", default=None, help="read --origin without credentials")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import ssl
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator, model_validator
 
 from proxy.config.quantities import LocalPath
 from proxy.config.section import KeyProblem, Section
@@ -23,7 +26,7 @@ def parse_endpoint(value: object) -> str:
     except ValueError:
         raise ValueError(fix) from None
     if "@" in parts.netloc:
-        raise ValueError("carries credentials; write them as access_key_id and secret_access_key")
+        raise ValueError("carries credentials; write them as keys of their own, never into the URL")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or any(map(str.isspace, value.strip())):
         raise ValueError(fix)
     if parts.query or parts.fragment or parts.path.strip("/"):
@@ -45,7 +48,27 @@ Text = Annotated[str, BeforeValidator(_quoted), Field(min_length=1)]
 Secret = Annotated[SecretStr, BeforeValidator(_quoted), Field(min_length=1)]
 
 
-class S3OriginSettings(Section):
+class RemoteOriginSettings(Section):
+    """What all origins that are reached by HTTP have in common."""
+
+    verify: bool = True
+    """Check the endpoint's certificate; switch it off only for tests."""
+    ca_file: LocalPath | None = None
+    """PEM file of the authorities that may have signed the endpoint's certificate; without it the system's."""
+
+    @model_validator(mode="after")
+    def _authorities_can_be_read(self) -> Self:
+        if self.ca_file is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca_file)
+            except OSError:
+                raise KeyProblem(
+                    "ca_file", str(self.ca_file), "holds no certificates; give a PEM file's path"
+                ) from None
+        return self
+
+
+class S3OriginSettings(RemoteOriginSettings):
     """An S3-compatible store, or AWS S3 when no endpoint is given."""
 
     type: Literal["s3"]
@@ -65,13 +88,9 @@ class S3OriginSettings(Section):
     """Send unsigned requests: for public buckets."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """Where the bucket's name goes: `path` (host/bucket), `virtual` (bucket.host); `auto`: virtual at AWS only."""
-    verify: bool = True
-    """Check the endpoint's certificate; switch it off only for tests."""
-    ca_file: LocalPath | None = None
-    """PEM file of the authorities that may have signed the endpoint's certificate; without it the system's."""
 
     @model_validator(mode="after")
-    def _credentials_agree(self) -> S3OriginSettings:
+    def _credentials_agree(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             missing = "secret_access_key" if self.secret_access_key is None else "access_key_id"
             raise KeyProblem(missing, None, "is missing; the key and its secret belong together")
@@ -83,15 +102,65 @@ class S3OriginSettings(Section):
             raise KeyProblem("anonymous", True, "is given together with credentials; remove it or them")
         return self
 
-    @model_validator(mode="after")
-    def _authorities_can_be_read(self) -> S3OriginSettings:
-        if self.ca_file is not None:
+
+class GcsCredentialSettings(Section):
+    """Whose rights Google Cloud Storage is asked with; with neither key, the application default credentials."""
+
+    service_account_file: LocalPath | None = None
+    """The JSON key file of a service account."""
+    impersonate: Text | None = None
+    """The e-mail address of a service account whose rights are lent to the key file's, or the default, credentials."""
+
+    @field_validator("service_account_file")
+    @classmethod
+    def _is_a_key_file(cls, path: Path | None) -> Path | None:
+        if path is not None:
             try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca_file)
-            except OSError:
-                raise KeyProblem(
-                    "ca_file", str(self.ca_file), "holds no certificates; give a PEM file's path"
-                ) from None
+                kind = json.loads(path.read_bytes()).get("type")
+            except (OSError, ValueError, AttributeError):
+                kind = None
+            if kind != "service_account":
+                raise ValueError(
+                    "is not a service account's JSON key file; give the path of one, or write credentials: default "
+                    "and let GOOGLE_APPLICATION_CREDENTIALS name other kinds of files"
+                )
+        return path
+
+    @field_validator("impersonate")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"[^@\s/]+@[^@\s/]+", value) is None:
+            raise ValueError("is not a service account's address; write NAME@PROJECT.iam.gserviceaccount.com")
+        return value
+
+
+def _spell_out(value: object) -> object:
+    if value == "default":
+        return {}
+    if isinstance(value, str):
+        raise ValueError("is not default; write default, {service_account_file: PATH} or {impersonate: ADDRESS}")
+    return value
+
+
+class GcsOriginSettings(RemoteOriginSettings):
+    """Google Cloud Storage, or what speaks its API at `endpoint`."""
+
+    type: Literal["gcs"]
+    endpoint: Endpoint | None = None
+    """URL of a private endpoint or an emulator; without it https://storage.googleapis.com."""
+    credentials: Annotated[GcsCredentialSettings | None, BeforeValidator(_spell_out)] = None
+    """`default` (the same as leaving it out): application default credentials; or whose else."""
+    anonymous: bool = False
+    """Send requests without credentials: for public buckets and emulators."""
+    project: Text | None = None
+    """The project whose buckets a listing of all buckets names."""
+    user_project: Text | None = None
+    """The project that is billed, for buckets whose requester pays."""
+
+    @model_validator(mode="after")
+    def _credentials_agree(self) -> Self:
+        if self.anonymous and self.credentials is not None:
+            raise KeyProblem("anonymous", True, "is given together with credentials; remove it or them")
         return self
 
 
@@ -103,4 +172,4 @@ class FileOriginSettings(Section):
     """The directory that holds the buckets."""
 
 
-OriginSettings = Annotated[S3OriginSettings | FileOriginSettings, Field(discriminator="type")]
+OriginSettings = Annotated[S3OriginSettings | GcsOriginSettings | FileOriginSettings, Field(discriminator="type")]

@@ -15,15 +15,19 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config.buckets import BucketSettings
-from proxy.config.origins import FileOriginSettings, S3OriginSettings
+from proxy.config.origins import FileOriginSettings, GcsCredentialSettings, GcsOriginSettings, S3OriginSettings
 from proxy.config.quantities import parse_duration, parse_size, render_duration, render_size
 from proxy.config.section import KeyProblem
 from proxy.config.settings import Settings
 
 Path = tuple[str | int, ...]
 
-_ORIGIN_KINDS: dict[str, type[BaseModel]] = {"s3": S3OriginSettings, "file": FileOriginSettings}
-_SECRET_WORDS = ("secret", "token", "password", "key_id")
+_ORIGIN_KINDS: dict[str, type[BaseModel]] = {
+    "s3": S3OriginSettings,
+    "gcs": GcsOriginSettings,
+    "file": FileOriginSettings,
+}
+_SECRET_WORDS = ("secret", "token", "password", "key_id", "credentials")
 _SHOWN_CHARACTERS = 80
 
 
@@ -146,6 +150,8 @@ def _known_keys(path: Path) -> list[str]:
     match path:
         case ("origins", _):
             return sorted({key for kind in _ORIGIN_KINDS.values() for key in kind.model_fields})
+        case ("origins", _, "credentials"):
+            return list(GcsCredentialSettings.model_fields)
         case ("buckets", _):
             return list(BucketSettings.model_fields)
         case ():

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from proxy.config.buckets import BucketSettings
 from proxy.config.cache import CacheSettings, DiskSettings
 from proxy.config.limits import LimitSettings
-from proxy.config.origins import FileOriginSettings, S3OriginSettings
+from proxy.config.origins import FileOriginSettings, GcsCredentialSettings, GcsOriginSettings, S3OriginSettings
 from proxy.config.settings import AuthSettings, LogSettings, Settings, TlsSettings
 
 SECTIONS: tuple[type[BaseModel], ...] = (
@@ -21,6 +21,8 @@ SECTIONS: tuple[type[BaseModel], ...] = (
     CacheSettings,
     DiskSettings,
     S3OriginSettings,
+    GcsOriginSettings,
+    GcsCredentialSettings,
     FileOriginSettings,
     BucketSettings,
     LimitSettings,
@@ -59,6 +61,7 @@ def _accept_short_forms(schema: dict[str, Any]) -> None:
         form.pop("minLength", None)
         listed["anyOf"] = [form["items"], form | {"minItems": 1}]
     schema["properties"]["auth"]["anyOf"].insert(0, {"const": "none"})
+    schema["$defs"]["GcsOriginSettings"]["properties"]["credentials"]["anyOf"].insert(0, {"const": "default"})
 
 
 def _without_noise(node: Any) -> Any:

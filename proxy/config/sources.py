@@ -101,17 +101,21 @@ class Shorthands:
         return values
 
     def _origin(self, url: str) -> Values:
-        fix = "write s3:// (AWS), http://host:port, https://host or file:///directory"
+        fix = "write s3:// (AWS), gs:// (Google), http://host:port, https://host or file:///directory"
         shown = re.sub(r"//[^/]*@", "//", url)
         match urlsplit(url).scheme:
             case "file" if self.region is not None or self.anonymous is not None:
                 raise ConfigInvalid("--origin: a directory has no region and no credentials; remove those flags")
             case "file":
                 return {"type": "file", "root": unquote(urlsplit(url).path)}
-            case "s3" if url.rstrip("/") != "s3:":
-                raise ConfigInvalid(f"--origin: {shown!r} names a bucket; write s3:// (clients name the bucket)")
+            case "s3" | "gs" as scheme if url.rstrip("/") != f"{scheme}:":
+                raise ConfigInvalid(f"--origin: {shown!r} names a bucket; write {scheme}:// (clients name the bucket)")
+            case "gs" if self.region is not None:
+                raise ConfigInvalid("--region: Google's buckets are found without one; remove that flag")
+            case "gs":
+                origin: Values = {"type": "gcs"}
             case "s3":
-                origin: Values = {"type": "s3"}
+                origin = {"type": "s3"}
             case "http" | "https":
                 origin = {"type": "s3", "endpoint": url}
             case _:

@@ -1,4 +1,4 @@
-"""Where objects live: an S3 endpoint (`s3`) or a local directory (`directory`).
+"""Where objects live: an S3 endpoint (`s3`), Google Cloud Storage (`gcs`) or a local directory (`directory`).
 
 Knows how to ask an origin and how to read its answers into neutral values; knows nothing of clients, caches or
 flights. Whatever goes wrong leaves here as one of `proxy.errors`. What the kinds share lies beside them: `exchange`
@@ -11,8 +11,9 @@ The Origin contract (one suite in `tests/contract` runs over every kind):
   raises. It makes ONE attempt: retries and resuming are the fill's, which knows how far the sink got. Before the
   first byte is delivered, the answer's range, size and validator have been compared with the version:
   another version is VersionChanged, a nonsensical answer OriginUnavailable.
-- `forward` (S3 kinds only) sends any other operation on, re-signed, streaming both ways.
-- `list_objects` and `list_buckets` (directory only, so far) answer in neutral values.
+- `forward` (not of a directory) sends any other operation on in the origin's own dialect, with our credentials,
+  streaming both ways.
+- `list_objects` and `list_buckets` (not of S3, whose listings are forwarded) answer in neutral values.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class PartSpan:
 class Origin(Protocol):
     """See the module's text for what each call promises."""
 
-    id: str  # kind and endpoint, the same on every node: s3://host:port, file:///root
-    dialect: str  # "s3": `forward` works; "file": `list_objects` and `list_buckets` do
+    id: str  # kind and endpoint, the same on every node: s3://host:port, gcs://host, file:///root
+    dialect: str  # "s3": `forward` works; "file": `list_objects` and `list_buckets` do; "gcs": all of them
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord: ...
 

@@ -87,7 +87,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
 @pytest.mark.parametrize(
     ("origin", "parts"),
     [
-        ("{type: s4}", ["origins.lab", "'s4'", "s3 or file"]),
+        ("{type: s4}", ["origins.lab", "'s4'", "s3 or gcs or file"]),
         ("{endpoint: 'http://h'}", ["origins.lab", "add type"]),
         ("{type: s3, endpoint: nothing}", ["origins.lab.endpoint: 'nothing'", "write http://host:port"]),
         ("{type: s3, endpoint: 'ftp://h'}", ["origins.lab.endpoint: 'ftp://h'", "write http://host:port"]),
@@ -103,6 +103,20 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
         ("{type: s3, ca_file: /nowhere}", ["origins.lab.ca_file: '/nowhere'", "give a PEM file's path"]),
         ("{type: s3, ca_file: /dev/null}", ["origins.lab.ca_file: '/dev/null'", "holds no certificates"]),
         ("{type: s3, root: /x}", ["origins.lab.root", "unknown key"]),
+        ("{type: gcs, region: x}", ["origins.lab.region", "unknown key"]),
+        ("{type: gcs, endpoint: nothing}", ["origins.lab.endpoint: 'nothing'", "write http://host:port"]),
+        ("{type: gcs, credentials: adc}", ["origins.lab.credentials", "write default, {service_account_file: PATH}"]),
+        (
+            "{type: gcs, credentials: {file: /x}}",
+            ["origins.lab.credentials.file", "write one of: service_account"],
+        ),
+        ("{type: gcs, credentials: {impersonat: a@b}}", ["origins.lab.credentials.impersonat", "mean impersonate"]),
+        ("{type: gcs, credentials: {impersonate: me}}", ["credentials.impersonate: 'me'", "gserviceaccount.com"]),
+        (
+            "{type: gcs, credentials: {service_account_file: /nowhere}}",
+            ["credentials.service_account_file: '/nowhere'", "is not a service account's JSON key file"],
+        ),
+        ("{type: gcs, anonymous: true, credentials: default}", ["origins.lab.anonymous", "together with credentials"]),
         ("{type: file}", ["origins.lab.root", "is missing"]),
     ],
 )
@@ -125,6 +139,8 @@ def test_a_bad_origin_is_refused(tmp_path: Path, origin: str, parts: list[str]) 
         "[hush-hush]",
         "{type: file, root: /x, secret_access_key: hush-hush}",
         "{type: s3, access_key_id: a, secret_access_key: {x: hush-hush}}",
+        "{type: gcs, credentials: hush-hush}",
+        "{type: gcs, credentials: {token: hush-hush}}",
     ],
 )
 def test_a_refusal_never_shows_a_secret(tmp_path: Path, origin: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.config.origins import GcsCredentialSettings
 from proxy.config.quantities import GIB, MIB, Address
 from proxy.config.settings import Settings
 from proxy.config.sources import Layer, Shorthands, check_layers, load_configuration
@@ -155,13 +156,33 @@ def test_flags_complete_their_twins_in_the_environment(tmp_path: Path) -> None:
     assert (origin.region, origin.anonymous) == ("b", True)
     [origin] = load(tmp_path, "", {"WARMSTART_ORIGIN": "http://h:1"}, None, origin="file:///d").origins.values()
     assert origin.type == "file"
+    [origin] = load(tmp_path, "", {}, None, origin="gs://", anonymous=True).origins.values()
+    assert origin.type == "gcs"
+    assert origin.anonymous
+
+
+def test_a_gcs_origin_is_read_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    key.write_text('{"type": "service_account"}')
+    text = "origins: {goog: {type: gcs, credentials: default}, other: {type: gcs, user_project: payer}}\n"
+    text += 'buckets: {"*": {origin: goog}}\n'
+    environment = {"WARMSTART_ORIGINS__OTHER__CREDENTIALS__SERVICE_ACCOUNT_FILE": str(key)}
+    origins = load(tmp_path, text, environment).origins
+    goog, other = origins["goog"], origins["other"]
+    assert goog.type == "gcs"
+    assert goog.credentials == GcsCredentialSettings()
+    assert other.type == "gcs"
+    assert other.credentials == GcsCredentialSettings(service_account_file=key)
+    assert other.user_project == "payer"
 
 
 @pytest.mark.parametrize(
     ("shorthands", "message"),
     [
         ({"origin": "s3://bucket"}, "--origin: 's3://bucket' names a bucket; write s3:// (clients name the bucket)"),
-        ({"origin": "gs://"}, "--origin: 'gs://' is not an origin; write s3:// (AWS)"),
+        ({"origin": "gs://bucket"}, "--origin: 'gs://bucket' names a bucket; write gs:// (clients name the bucket)"),
+        ({"origin": "gs://", "region": "x"}, "--region: Google's buckets are found without one; remove that flag"),
+        ({"origin": "az://"}, "--origin: 'az://' is not an origin; write s3:// (AWS), gs:// (Google)"),
         ({"origin": "localhost:5000"}, "--origin: 'localhost:5000' is not an origin"),
         ({"origin": "ftp://me:hush@h"}, "--origin: 'ftp://h' is not an origin"),
         ({"origin": "http://me:hush@h"}, "origins.command-line.endpoint: carries credentials"),

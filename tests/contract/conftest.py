@@ -1,4 +1,4 @@
-"""The origins: moto's server, `rclone serve s3`, and a directory, each with a way to put objects there."""
+"""The origins: two S3 servers, two GCS servers, and a directory, each with a way to put objects there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from proxy.origin.directory import DirectoryOrigin
-from tests.contract.places import BUCKET, Place, s3_place
-from tests.servers import S3Server, start_moto, start_rclone
+from tests.contract.places import BUCKET, Place, gcs_place, s3_place
+from tests.servers import GcsServer, S3Server, start_fake_gcs, start_gcs_emulator, start_moto, start_rclone
+
+GCS = ("fake_gcs", "gcs_emulator")
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +29,27 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["moto", "rclone", "directory"])
+@pytest.fixture(scope="session")
+def fake_gcs() -> Iterator[GcsServer]:
+    with start_fake_gcs() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator() -> Iterator[GcsServer]:
+    with start_gcs_emulator() as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture(params=["moto", "rclone", "fake_gcs", "gcs_emulator", "directory"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     if request.param == "directory":
         (tmp_path / BUCKET).mkdir()
         made = Place("directory", DirectoryOrigin(tmp_path), folder=tmp_path / BUCKET)
+    elif request.param in GCS:
+        made = gcs_place(request.param, request.getfixturevalue(request.param))
     else:
         made = s3_place(request.param, request.getfixturevalue(request.param))
     yield made

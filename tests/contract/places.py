@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from proxy.origin import Origin
+from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings
 from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
-from tests.servers import S3Server
+from tests.servers import GcsServer, S3Server
 
 BUCKET = "models"
 
@@ -21,9 +22,16 @@ class Place:
     origin: Origin
     client: Any = None
     folder: Path | None = None
+    gcs: GcsServer | None = None
+
+    @property
+    def takes_any_key(self) -> bool:
+        return self.kind in ("moto", "fake_gcs")
 
     def put(self, key: str, data: bytes, **extra: Any) -> None:
-        if self.client is not None:
+        if self.gcs is not None:
+            self.gcs.put(BUCKET, key, data, **extra)
+        elif self.client is not None:
             self.client.put_object(Bucket=BUCKET, Key=key, Body=data, **extra)
         else:
             assert self.folder is not None
@@ -32,7 +40,9 @@ class Place:
             path.write_bytes(data)
 
     def delete(self, key: str) -> None:
-        if self.client is not None:
+        if self.gcs is not None:
+            self.gcs.delete(BUCKET, key)
+        elif self.client is not None:
             self.client.delete_object(Bucket=BUCKET, Key=key)
         else:
             assert self.folder is not None
@@ -42,3 +52,7 @@ class Place:
 def s3_place(kind: str, server: S3Server) -> Place:
     keys = Credentials(server.access_key_id, server.secret_access_key)
     return Place(kind, S3Origin(S3Settings(server.url), FixedCredentials(keys)), client=server.client())
+
+
+def gcs_place(kind: str, server: GcsServer) -> Place:
+    return Place(kind, GcsOrigin(GcsSettings(server.url), AnonymousTokens()), gcs=server)

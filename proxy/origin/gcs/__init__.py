@@ -1,0 +1,11 @@
+"""GCS origins: Google Cloud Storage, private endpoints of it, and emulators.
+
+Knows GCS's paths, tokens, documents, headers and errors. `origin` is the Origin contract; `target` names resources,
+`credentials` fetches tokens, `record` and `listing` read what GCS says of objects, `answers` and `errors` judge what
+comes back, `forward` passes other operations on.
+"""
+
+from proxy.origin.gcs.credentials import AnonymousTokens, GoogleTokens, TokenSource, load_credentials
+from proxy.origin.gcs.origin import GcsOrigin, GcsSettings
+
+__all__ = ["AnonymousTokens", "GcsOrigin", "GcsSettings", "GoogleTokens", "TokenSource", "load_credentials"]

@@ -1,0 +1,161 @@
+"""Whose rights GCS is asked with: application default credentials, a service account's key, impersonation, or nobody's.
+
+How it works. google-auth finds the credentials and fetches tokens; that blocks on files and networks, so it runs in a
+thread, one call at a time for all requests. A token is asked for anew some minutes before it ends, while requests go on
+with the old one; only without a living token does a request wait. When GCS answers 401, the token is taken for revoked
+and one new one is asked for. google-auth is imported in that thread, at the first need: a gateway without GCS never
+loads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Protocol
+
+from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError
+
+REFRESH_AHEAD_S = 225.0  # as google-auth: a metadata server gives a new token in the last 5 minutes, not before
+RETRY_PAUSE_S = 5.0
+TOKEN_TIMEOUT_S = 20.0
+SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
+SOURCE_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)  # of who impersonates
+
+
+class TokenSource(Protocol):
+    async def get(self) -> str | None:
+        """The token of now; None sends none. Raises AccessDenied where there should be one, OriginUnavailable."""
+        ...
+
+    async def renew(self, refused: str) -> str | None:
+        """A token in place of one that GCS refused; the same one where there is no better. Raises as `get`."""
+        ...
+
+
+class AnonymousTokens:
+    """No token: for public buckets and emulators."""
+
+    async def get(self) -> str | None:
+        return None
+
+    async def renew(self, refused: str) -> str | None:
+        return None
+
+
+class GoogleTokens:
+    """Tokens of google-auth credentials. `load` (blocking) finds them; `clock` is Unix time in seconds."""
+
+    def __init__(self, load: Callable[[], Any], *, clock: Callable[[], float] = time.time) -> None:
+        self._load = load
+        self._clock = clock
+        self._credentials: Any = None
+        self._token: str | None = None
+        self._ends_at_s = 0.0
+        self._asked_at_s: float | None = None
+        self._failure: WarmstartError | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    async def get(self) -> str | None:
+        if self._alive():
+            if self._clock() > self._ends_at_s - REFRESH_AHEAD_S and not self._paused():
+                self._ask()
+            return self._token
+        return await self._wait()
+
+    async def renew(self, refused: str) -> str | None:
+        if self._token != refused:
+            return await self.get()
+        if self._paused() and self._asking is None:
+            return self._token
+        return await self._wait()
+
+    def _alive(self) -> bool:
+        return self._token is not None and self._clock() < self._ends_at_s
+
+    def _paused(self) -> bool:
+        """Whether Google was asked just now: the answer would be the same."""
+        return self._asked_at_s is not None and 0 <= self._clock() - self._asked_at_s < RETRY_PAUSE_S
+
+    async def _wait(self) -> str | None:
+        if self._failure is not None and self._paused() and self._asking is None:
+            raise self._failure
+        await asyncio.shield(self._ask())
+        if self._failure is not None and not self._alive():
+            raise self._failure
+        return self._token
+
+    def _ask(self) -> asyncio.Task[None]:
+        """One thread for however many wait; a waiter's cancellation does not stop it."""
+        if self._asking is None:
+            self._asked_at_s = self._clock()
+            self._asking = asyncio.get_running_loop().create_task(self._refresh())
+            self._asking.add_done_callback(self._asked)
+        return self._asking
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking = None
+
+    async def _refresh(self) -> None:
+        try:
+            self._token, self._ends_at_s = await asyncio.to_thread(self._fetch)
+        except WarmstartError as error:
+            self._failure = error
+        else:
+            self._failure = None
+
+    def _fetch(self) -> tuple[str, float]:
+        """A new token and when it ends. Blocking."""
+        from google.auth import exceptions
+        from google.auth.transport.requests import Request
+
+        request = Request()
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            return request(*arguments, **{**named, "timeout": named.get("timeout") or TOKEN_TIMEOUT_S})
+
+        try:
+            if self._credentials is None:
+                self._credentials = self._load()
+            self._credentials.refresh(call)
+        except (exceptions.GoogleAuthError, OSError, ValueError) as error:
+            said = f"the Google credentials can't be used: {_sentence(error)}"
+            if isinstance(error, exceptions.TransportError) or getattr(error, "retryable", False):
+                raise OriginUnavailable(said) from None
+            raise AccessDenied(said) from None
+        token, expiry = self._credentials.token, self._credentials.expiry
+        ends_at_s = expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else self._clock() + 3600
+        return token, ends_at_s
+
+
+def _sentence(error: BaseException) -> str:
+    """google-auth puts the whole answer of a token server behind its sentence, as further arguments."""
+    first = error.args[0] if error.args else error
+    return " ".join(str(first).split())[:300] or type(error).__name__
+
+
+def load_credentials(
+    key_file: Path | None = None, impersonate: str | None = None, *, iam_endpoint: str | None = None
+) -> Any:
+    """google-auth credentials. Blocking; raises what google-auth raises.
+
+    `key_file` is a service account's; without it they are the application default ones (the file that
+    GOOGLE_APPLICATION_CREDENTIALS names, gcloud's, workload identity, the metadata server). `impersonate` is the
+    address of a service account that lends them its rights. `iam_endpoint` is for tests.
+    """
+    import google.auth
+    from google.auth import impersonated_credentials
+    from google.oauth2 import service_account
+
+    scopes = list(SCOPES if impersonate is None else SOURCE_SCOPES)
+    if key_file is not None:
+        found: Any = service_account.Credentials.from_service_account_file(str(key_file), scopes=scopes)  # type: ignore[no-untyped-call]
+    else:
+        found, _ = google.auth.default(scopes=scopes)
+    if impersonate is None:
+        return found
+    return impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]
+        found, target_principal=impersonate, target_scopes=list(SCOPES), iam_endpoint_override=iam_endpoint
+    )

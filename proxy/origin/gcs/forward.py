@@ -1,0 +1,82 @@
+"""Passing any operation on to GCS with a token of ours, streaming both ways.
+
+How it works. The client's headers go on without those of its connection and its authorization. What came by the JSON
+API keeps its path; what came by the XML API is named by bucket and key. Uploads of every form are requests like others:
+a resumable one's session is a query parameter, so it needs no memory here, and its 308s pass. A request that GCS
+refuses with 401 is sent again with a new token where that is possible, that is without a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from proxy.errors import OriginUnavailable
+from proxy.metrics import ORIGIN_REQUESTS
+from proxy.origin import ForwardRequest, ForwardResponse
+from proxy.origin.exchange import Exchange, header_pairs
+from proxy.origin.gcs.credentials import TokenSource
+from proxy.origin.gcs.target import Site, Target
+from proxy.origin.headers import Headers, end_to_end
+from proxy.origin.passing import count_status, nothing, replay, sent_headers
+
+USER_PROJECT = "x-goog-user-project"
+
+
+class Forwarding:
+    """Sends `ForwardRequest`s to one GCS service."""
+
+    def __init__(
+        self, origin: str, site: Site, exchange: Exchange, tokens: TokenSource, user_project: str | None
+    ) -> None:
+        self._origin = origin
+        self._site = site
+        self._exchange = exchange
+        self._tokens = tokens
+        self._user_project = user_project
+
+    async def send(self, request: ForwardRequest) -> ForwardResponse:
+        body = request.body if request.body_bytes != 0 else None
+        target = self._locate(request)
+        headers = self._headers(request, body is not None)
+        token = await self._tokens.get()
+        answer = await self._send_once(request.method, target, authorized(headers, token), body)
+        if answer.status != 401 or token is None:
+            return answer
+        renewed = await self._tokens.renew(token)
+        if renewed == token:
+            return answer
+        await answer.close()
+        if body is not None:
+            raise OriginUnavailable("the origin wanted a new token for this upload; try again", retry_after_s=1.0)
+        return await self._send_once(request.method, target, authorized(headers, renewed), None)
+
+    def _locate(self, request: ForwardRequest) -> Target:
+        if request.path is not None:
+            return self._site.path(request.path, request.query)
+        return self._site.xml(request.bucket, request.key, request.query)
+
+    def _headers(self, request: ForwardRequest, has_body: bool) -> Headers:
+        headers = sent_headers(request, has_body)
+        if self._user_project is None or any(name == USER_PROJECT for name, _ in headers):
+            return headers
+        if any(name == "userProject" for name, _ in request.query):
+            return headers
+        return (*headers, (USER_PROJECT, self._user_project))
+
+    async def _send_once(
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None
+    ) -> ForwardResponse:
+        ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
+        sent = (("host", target.endpoint.authority), *headers)
+        if method == "HEAD":
+            status, answered = await self._exchange.head(target, sent, slow=True)
+            count_status(self._origin, status)
+            return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
+        response = await self._exchange.send(method, target, sent, body, slow=True)
+        count_status(self._origin, response.status_code)
+        answered = end_to_end(header_pairs(response))
+        return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
+
+
+def authorized(headers: Headers, token: str | None) -> Headers:
+    return headers if token is None else (*headers, ("authorization", f"Bearer {token}"))

@@ -1,0 +1,257 @@
+"""The Origin contract over GCS: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
+
+How it works. Metadata and listings are asked for by the JSON API, which alone tells all there is to know of an object
+(a download's headers leave the exact times out, and for missing objects a HEAD has no body to say why). Block bytes are
+downloads of one generation by the range client (`proxy.wire`), or by httpx where the environment names a proxy. Gzip is
+accepted, so what comes is the stored form: GCS unpacks objects for clients that don't take gzip, and such a body has
+neither the length nor the checksums that the metadata tells.
+Source: Cloud Storage documentation, "Transcoding of gzip-compressed files".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proxy.blocks import ByteSink
+from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged, WarmstartError
+from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
+from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
+from proxy.origin.answers import ExactSink
+from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
+from proxy.origin.gcs.answers import Collected, is_labelled, is_success
+from proxy.origin.gcs.credentials import TokenSource
+from proxy.origin.gcs.errors import read_error
+from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
+from proxy.origin.gcs.listing import Found, list_page, read_page
+from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
+from proxy.origin.gcs.target import Query, Target, parse_site
+from proxy.origin.headers import Headers
+from proxy.origin.trouble import changed, from_wire, mismatch, short_body
+from proxy.ranges import ByteRange
+from proxy.wire.client import WireClient
+from proxy.wire.errors import WireError
+from proxy.wire.head import ResponseHead
+from proxy.wire.response import Accept, Response
+
+Result = TypeVar("Result")
+
+DOCUMENT_BYTES_MAX = 16 << 20  # a page of a thousand names of a kilobyte each has 2 MiB
+_AS_STORED = ("accept-encoding", "gzip")
+_PLAIN = ("accept-encoding", "identity")
+_CURRENT = (None, "null")  # "null" is how S3 clients call the version of an unversioned bucket
+
+
+@dataclass(frozen=True, slots=True)
+class GcsSettings:
+    """`endpoint` is a URL, or None for Google's. `project` is whose buckets are listed; `user_project` pays."""
+
+    endpoint: str | None = None
+    project: str | None = None
+    user_project: str | None = None
+    ca_file: Path | None = None
+    verify_tls: bool = True
+    limits: ExchangeLimits = field(default_factory=ExchangeLimits)
+
+
+class GcsOrigin:
+    """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
+
+    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time.
+    """
+
+    dialect = "gcs"
+
+    def __init__(
+        self,
+        settings: GcsSettings,
+        tokens: TokenSource,
+        wire: WireClient | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._site = parse_site(settings.endpoint)
+        self.id = self._site.id
+        self._settings = settings
+        context = tls_context(settings.ca_file, verify=settings.verify_tls)
+        proxy = environment_proxy(self._site.endpoint)
+        limits = settings.limits
+        self._wire = wire or WireClient(
+            max_idle_per_endpoint=limits.idle_connections_max,
+            idle_timeout_s=limits.idle_timeout_s,
+            connect_timeout_s=limits.connect_timeout_s,
+            tls_timeout_s=limits.connect_timeout_s,
+            head_timeout_s=limits.read_timeout_s,
+            read_timeout_s=limits.read_timeout_s,
+            ssl_context=context,
+        )
+        self._exchange = Exchange(self.id, context, proxy, limits)
+        self._proxied = proxy is not None
+        self._tokens = tokens
+        self._clock = clock
+        payer = settings.user_project
+        self._common: Headers = ((USER_PROJECT, payer),) if payer is not None else ()
+        self._forwarding = Forwarding(self.id, self._site, self._exchange, tokens, settings.user_project)
+
+    # what a key is
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
+        """`version_id` is a generation. Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+        query: Query = (("projection", "noAcl"), ("fields", RESOURCE_FIELDS))
+        if version_id not in _CURRENT:
+            if not version_id or not version_id.isascii() or not version_id.isdigit() or len(version_id) > 19:
+                raise NotFound("version", key)
+            query += (("generation", version_id),)
+        checked_at_s = self._clock()
+        try:
+            resource = await self._ask("head", self._site.resource(bucket, key, query), bucket, key)
+        except NotFound as error:
+            if version_id not in _CURRENT and error.what == "key":
+                raise NotFound("version", key) from error
+            raise
+        record = read_resource(self.id, bucket, key, resource, checked_at_s)
+        if record is None:
+            raise mismatch(self.id, "metadata without a generation or a size")
+        return record
+
+    async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
+        """An object of GCS is one part, whatever it was made of."""
+        if number != 1:
+            raise InvalidRequest("InvalidPartNumber", f"the object has no part {number}: objects of GCS have but one")
+        return PartSpan(1, 1, ByteRange(0, record.size_bytes))
+
+    # its bytes
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what the sink does."""
+        if span.length == 0:
+            return
+        exact = ExactSink(sink, version, span)
+        unlabelled: list[Collected] = []
+
+        def accept(head: ResponseHead) -> ByteSink | None:
+            if not is_success(head, version, span):
+                return None
+            if is_labelled(head):
+                return exact
+            unlabelled[:] = [Collected(self.id, span.length)]
+            return unlabelled[0]
+
+        generation = version.validator.removeprefix("generation ")
+        target = self._site.media(version.bucket, version.key, (("generation", generation),))
+        headers = (_AS_STORED, ("range", f"bytes={span.start}-{span.end - 1}"))
+        try:
+            answer = await self._get("read", target, headers, accept)
+            if unlabelled:
+                await self._give_checked(version, unlabelled[0], exact)
+        finally:
+            ORIGIN_BYTES.labels(self.id).inc(span.length - exact.left_bytes)
+        if answer.status not in (200, 206):
+            raise self._read_refusal(answer, version)
+        if exact.left_bytes > 0:
+            raise short_body(self.id, span.length - exact.left_bytes, span.length)
+
+    async def _give_checked(self, version: ObjectVersion, collected: Collected, sink: ByteSink) -> None:
+        """Bytes of a server that names no generation, once it is known to have been the right one to their end."""
+        record = await self.head(version.bucket, version.key)
+        if record.version != version:
+            raise changed(self.id, version.key, f"{record.version.validator}, not {version.validator}")
+        pending = sink.write(memoryview(collected.data))
+        if pending is not None:
+            await pending
+
+    def _read_refusal(self, answer: Response, version: ObjectVersion) -> WarmstartError:
+        """A generation that is gone was there when it was resolved: the key has changed."""
+        error = self._refusal(answer, version.bucket, version.key)
+        if isinstance(error, NotFound) and error.what == "key":
+            return VersionChanged(str(error))
+        return error
+
+    # everything else
+
+    async def forward(self, request: ForwardRequest) -> ForwardResponse:
+        """Raises OriginUnavailable, AccessDenied (no credentials), InvalidRequest, and what the body raises."""
+        return await self._forwarding.send(request)
+
+    async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
+        """Raises NotFound("bucket"), AccessDenied, OriginRefused, OriginUnavailable."""
+
+        async def ask(query: Query) -> Found:
+            document = await self._ask("list", self._site.listing(bucket, query), bucket, "")
+            return self._read(read_page, document)
+
+        try:
+            return await list_page(ask, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+        except NotFound as error:
+            raise NotFound("bucket", bucket) from error
+
+    async def list_buckets(self) -> tuple[tuple[str, float], ...]:
+        """Raises NotSupported where no project is configured, and what `list_objects` raises."""
+        if self._settings.project is None:
+            raise NotSupported("GCS lists buckets by project: set `project` of this origin")
+        query: Query = (("project", self._settings.project), ("projection", "noAcl"), ("maxResults", "1000"))
+        query += (("fields", "items(name,timeCreated),nextPageToken"),)
+        buckets: list[tuple[str, float]] = []
+        token = ""
+        while True:
+            paged = (*query, ("pageToken", token)) if token else query
+            document = await self._ask("list", self._site.buckets(paged), "", "")
+            buckets += self._read(_read_buckets, document)
+            token = str(document.get("nextPageToken") or "")
+            if not token:
+                return tuple(buckets)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+        await self._exchange.aclose()
+
+    # one request
+
+    async def _ask(self, kind: str, target: Target, bucket: str, key: str) -> dict[str, Any]:
+        """A JSON document. Raises the error that the answer is."""
+        collected = Collected(self.id, DOCUMENT_BYTES_MAX)
+        answer = await self._get(kind, target, (_PLAIN,), lambda head: collected if head.status == 200 else None)
+        if answer.status != 200:
+            raise self._refusal(answer, bucket, key)
+        document: object = self._read(json.loads, collected.data)
+        if not isinstance(document, dict):
+            raise mismatch(self.id, "JSON that is no object")
+        return document
+
+    def _read(self, read: Callable[[Any], Result], source: Any) -> Result:
+        try:
+            return read(source)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise mismatch(self.id, f"a document that can't be read ({type(error).__name__})") from None
+
+    async def _get(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
+        """A GET with a token; refused with 401, it is sent once more with a new one."""
+        token = await self._tokens.get()
+        answer = await self._get_once(kind, target, authorized((*self._common, *headers), token), accept)
+        if answer.status != 401 or token is None:
+            return answer
+        renewed = await self._tokens.renew(token)
+        if renewed == token:
+            return answer
+        return await self._get_once(kind, target, authorized((*self._common, *headers), renewed), accept)
+
+    async def _get_once(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
+        ORIGIN_REQUESTS.labels(self.id, kind).inc()
+        if self._proxied:
+            return await self._exchange.get(target, (("host", target.endpoint.authority), *headers), accept)
+        try:
+            return await self._wire.get(target.endpoint, target.request_target, headers, accept)
+        except WireError as error:
+            raise from_wire(self.id, error) from error
+
+    def _refusal(self, answer: Response, bucket: str, key: str) -> WarmstartError:
+        return read_error(self.id, answer.status, answer.head.headers, answer.body, bucket, key, now_s=self._clock())
+
+
+def _read_buckets(document: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(item["name"], parse_time(item.get("timeCreated")) or 0.0) for item in document.get("items") or ()]
