@@ -2,8 +2,9 @@
 
 How it works. The raw target is parsed by `requests`, never by a router: routers decode and normalise. Then
 1. a `Read` is answered by the gateway, from the cache;
-2. a bucket operation on a directory is answered by `buckets`;
-3. everything else goes to the bucket's origin and comes back as it is, streaming both ways.
+2. a bucket operation on a directory or a GCS bucket is answered by `buckets`;
+3. everything else goes to the bucket's origin and comes back as it is, streaming both ways; to GCS in its own words
+   (`goog`).
 All answers and all errors leave through `finish`, which gives X-Cache and the request's id and counts. It counts what
 is said to the client, so metrics and headers can't differ.
 """
@@ -13,29 +14,34 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import quote
 
 from proxy.errors import InvalidRequest, NotSupported, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
-from proxy.gateway.forward import Forwarder, ForwardRequest
+from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.metrics import REQUESTS
 from proxy.objects import ObjectName
 from s3api.bodies import (
     DELETE_BYTES_MAX,
+    PARTS_BYTES_MAX,
     RECEIVE_TIMEOUT_S,
     ClientGone,
     parse_delete,
+    parse_delete_items,
     read_form_key,
     read_whole,
     receive_body,
+    render_parts,
 )
-from s3api.buckets import answer_directory, list_buckets
+from s3api.buckets import answer_bucket, list_buckets
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
+from s3api.goog import SENT_ON, answer_headers, rename
+from s3api.removal import delete_each, read_deletion
 from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
 from s3api.responses import Headers, Reply, render_passed, render_read
 from s3api.targets import render_path
@@ -124,11 +130,15 @@ class S3App:
         if not operation.bucket:
             return await self._answer_service(exchange, operation, receive)
         route = self._gateway.route(operation.bucket)
-        if route.origin.dialect != "file":
+        if route.origin.dialect == "s3":
             return await self._forward(exchange, route, operation, receive)
         if operation.instead is not None:
             return await self._read(exchange, operation.instead)
-        return _reply(exchange, await answer_directory(route, operation), CacheStatus.BYPASS)
+        if route.origin.dialect == "gcs" and operation.operation in SENT_ON:
+            return await self._forward(exchange, route, operation, receive)
+        if route.origin.dialect == "gcs" and operation.operation == "DeleteObjects":
+            return await self._delete_each(exchange, route, operation, receive)
+        return _reply(exchange, await answer_bucket(route, operation), CacheStatus.BYPASS)
 
     async def _read(self, exchange: Exchange, read: Read) -> PiecesResponse:
         exchange.reads = True
@@ -143,7 +153,7 @@ class S3App:
         if operation.operation != "ListBuckets":
             raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
         wildcard = self._gateway.routes.wildcard
-        if wildcard is not None and wildcard.origin.dialect != "file":
+        if wildcard is not None and wildcard.origin.dialect == "s3":
             return await self._forward(exchange, self._gateway.route(""), operation, receive)
         return _reply(exchange, await list_buckets(self._gateway.routes), CacheStatus.BYPASS)
 
@@ -152,14 +162,16 @@ class S3App:
     ) -> PiecesResponse:
         if operation.mutates:
             self._forwarder.check_writable(route)  # before the client is told to send its body
-        headers = self._with_real_source(route, operation.headers)
+        operation = replace(operation, headers=self._with_real_source(route, operation.headers))
+        if route.origin.dialect == "gcs":
+            operation = rename(operation)
         body, body_bytes, named = await self._open_body(exchange, operation, receive)
         request = ForwardRequest(
             method=operation.method,
             bucket=route.real_bucket,
             key=operation.key,
             query=operation.query,
-            headers=headers,
+            headers=operation.headers,
             body=body,
             body_bytes=body_bytes,
             payload_hash=operation.body.payload_hash,
@@ -172,10 +184,32 @@ class S3App:
             if exchange.body_failure is not None:  # what the origin's client made of it says less
                 raise exchange.body_failure from None
             raise
+        if route.origin.dialect == "gcs":
+            if operation.operation == "DeleteObject" and response.status == 404:
+                return await self._answer_deletion(exchange, response)
+            response = replace(response, headers=answer_headers(response.headers))
         passed = render_passed(response.status, response.headers)
         length = _announced_length(passed)
         final = finish(exchange, response.status, passed, CacheStatus.BYPASS)
         return PiecesResponse(response.status, final, response.body, length, memory_source="forward")
+
+    async def _answer_deletion(self, exchange: Exchange, response: ForwardResponse) -> PiecesResponse:
+        """GCS's 404: there is nothing to delete, which S3 says with a 204, or there is no bucket."""
+        gone, body = await read_deletion(response)
+        passed = answer_headers(render_passed(response.status, response.headers))
+        kept = tuple(pair for pair in passed if pair[0] != "content-length")
+        return _reply(exchange, Reply(204, ()) if gone else Reply(response.status, kept, body), CacheStatus.BYPASS)
+
+    async def _delete_each(
+        self, exchange: Exchange, route: BucketRoute, operation: Pass, receive: Receive
+    ) -> PiecesResponse:
+        self._forwarder.check_writable(route)
+        if not operation.body.present:
+            raise InvalidRequest("MissingRequestBodyError", "Request body is empty.")
+        content = await read_whole(self._decode(exchange, operation, receive), DELETE_BYTES_MAX)
+        items, quiet = parse_delete_items(content)
+        reply = await delete_each(self._forwarder, route, items, exchange.asked(), quiet=quiet)
+        return _reply(exchange, reply, CacheStatus.BYPASS)
 
     async def _open_body(
         self, exchange: Exchange, operation: Pass, receive: Receive
@@ -184,9 +218,10 @@ class S3App:
         form = operation.body
         if not form.present:
             return None, form.length_bytes, ()
-        body = self._receive(exchange, receive)
-        if form.chunked is not None:
-            body = decode_chunked(form.chunked, body)
+        body = self._decode(exchange, operation, receive)
+        if operation.body_names == "parts":
+            content = render_parts(await read_whole(body, PARTS_BYTES_MAX))
+            return _chain(content), len(content), ()
         if operation.body_names == "delete":
             content = await read_whole(body, DELETE_BYTES_MAX)
             return _chain(content), len(content), parse_delete(operation.bucket, content)
@@ -198,6 +233,11 @@ class S3App:
             await read_whole(body, 0)
             return None, 0, ()
         return _noting(exchange, body), form.length_bytes, ()
+
+    def _decode(self, exchange: Exchange, operation: Pass, receive: Receive) -> AsyncIterator[bytes]:
+        """The body without its framing."""
+        body = self._receive(exchange, receive)
+        return body if operation.body.chunked is None else decode_chunked(operation.body.chunked, body)
 
     async def _receive(self, exchange: Exchange, receive: Receive) -> AsyncIterator[bytes]:
         exchange.expects_continue = False

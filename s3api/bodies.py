@@ -16,9 +16,11 @@ from xml.parsers import expat
 from proxy.errors import InvalidRequest
 from proxy.objects import ObjectName
 from s3api.requests import written_names
+from s3api.xml import document, element
 
 RECEIVE_TIMEOUT_S = 60.0  # without one byte from the client
 DELETE_BYTES_MAX = 2 << 20
+PARTS_BYTES_MAX = 8 << 20  # 10,000 parts, each with a line for each of its checksums
 FORM_FIELDS_BYTES_MAX = 256 << 10  # S3 allows 20 KB; other origins more
 DELETE_OBJECTS_MAX = 1000
 _NAME = re.compile(rb'(?:^|[;\s])name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
@@ -62,22 +64,44 @@ async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
 
 def parse_delete(bucket: str, content: bytes) -> tuple[ObjectName, ...]:
     """The names that a DeleteObjects document removes. Raises InvalidRequest("MalformedXML")."""
-    objects = _DeleteDocument().parse(content)
-    if not objects or len(objects) > DELETE_OBJECTS_MAX:
+    items, _ = parse_delete_items(content)
+    return tuple(name for key, version_id in items for name in written_names(bucket, key, version_id))
+
+
+def parse_delete_items(content: bytes) -> tuple[list[tuple[str, str | None]], bool]:
+    """Keys and version ids of a DeleteObjects document, and whether only failures are to be told."""
+    reader = _Document("Delete", "Object")
+    items = reader.parse(content)
+    if not items or len(items) > DELETE_OBJECTS_MAX or not all(item.get("Key") for item in items):
         raise _malformed_xml()
-    return tuple(name for key, version_id in objects for name in written_names(bucket, key, version_id))
+    quiet = reader.settings.get("Quiet", "").strip().lower() == "true"
+    return [(item["Key"], item.get("VersionId")) for item in items], quiet
 
 
-class _DeleteDocument:
-    """A reader of `<Delete><Object><Key/><VersionId/></Object>…`; a document type, and so any entity, is refused."""
+def render_parts(content: bytes) -> bytes:
+    """A CompleteMultipartUpload document with nothing but numbers and ETags: GCS knows no checksums of parts."""
+    items = _Document("CompleteMultipartUpload", "Part").parse(content)
+    if not items or not all("PartNumber" in item and "ETag" in item for item in items):
+        raise _malformed_xml()
+    parts = (element("PartNumber", item["PartNumber"].strip()) + element("ETag", item["ETag"]) for item in items)
+    return document("CompleteMultipartUpload", "".join(f"<Part>{part}</Part>" for part in parts), namespace=None)
 
-    def __init__(self) -> None:
+
+class _Document:
+    """A reader of `<ROOT><ITEM>fields</ITEM>…`; a document type, and so any entity, is refused.
+
+    `settings` are the fields beside the items.
+    """
+
+    def __init__(self, root: str, item: str) -> None:
+        self._item_path = [root, item]
         self._path: list[str] = []
         self._text: list[str] = []
-        self._object: dict[str, str] = {}
-        self._objects: list[tuple[str, str | None]] = []
+        self._item: dict[str, str] = {}
+        self._items: list[dict[str, str]] = []
+        self.settings: dict[str, str] = {}
 
-    def parse(self, content: bytes) -> list[tuple[str, str | None]]:
+    def parse(self, content: bytes) -> list[dict[str, str]]:
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
@@ -87,7 +111,7 @@ class _DeleteDocument:
             parser.Parse(content, True)
         except expat.ExpatError:
             raise _malformed_xml() from None
-        return self._objects
+        return self._items
 
     def _refuse(self, *_: object) -> None:
         raise _malformed_xml()
@@ -95,16 +119,17 @@ class _DeleteDocument:
     def _start(self, name: str, _: dict[str, str]) -> None:
         self._path.append(name.rpartition(":")[2])
         self._text.clear()
-        if self._path == ["Delete", "Object"]:
-            self._object = {}
+        if self._path == self._item_path:
+            self._item = {}
 
     def _end(self, _: str) -> None:
-        if self._path[:2] == ["Delete", "Object"] and len(self._path) == 3:
-            self._object[self._path[2]] = "".join(self._text)
-        elif self._path == ["Delete", "Object"]:
-            if not self._object.get("Key"):
-                raise _malformed_xml()
-            self._objects.append((self._object["Key"], self._object.get("VersionId")))
+        text = "".join(self._text)
+        if self._path == self._item_path:
+            self._items.append(self._item)
+        elif self._path[:-1] == self._item_path:
+            self._item[self._path[-1]] = text
+        elif self._path[:-1] == self._item_path[:1]:
+            self.settings[self._path[-1]] = text
         self._path.pop()
 
 

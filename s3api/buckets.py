@@ -1,4 +1,4 @@
-"""Bucket operations that this gateway answers itself, for origins that speak no S3 (directories)."""
+"""Bucket operations that this gateway answers itself, for origins that speak no S3 (directories, GCS)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _XML = (("content-type", "application/xml"),)
 
 
 async def list_buckets(routes: Routes) -> Reply:
-    """Every bucket that a client can name: the configured ones, and those of a wildcard's directory.
+    """Every bucket that a client can name: the configured ones, and those of a wildcard's origin.
 
-    A configured bucket at an S3 origin has no creation time here; it is said to be as old as the epoch.
+    A configured bucket of a cloud has no creation time here; it is said to be as old as the epoch. Raises NotSupported
+    where the wildcard's origin can't tell its buckets.
     """
     created: dict[str, float] = {}
-    if routes.wildcard is not None and routes.wildcard.origin.dialect == "file":
+    if routes.wildcard is not None:
         created.update(await routes.wildcard.origin.list_buckets())
     for name, route in routes.named.items():
         there = dict(await route.origin.list_buckets()) if route.origin.dialect == "file" else {route.real_bucket: 0.0}
@@ -27,8 +28,8 @@ async def list_buckets(routes: Routes) -> Reply:
     return Reply(200, _XML, render_buckets(created.items()))
 
 
-async def answer_directory(route: BucketRoute, operation: Pass) -> Reply:
-    """Raises NotFound, InvalidRequest; NotSupported for what only an S3 origin can do."""
+async def answer_bucket(route: BucketRoute, operation: Pass) -> Reply:
+    """Raises NotFound, InvalidRequest, what the origin raises; NotSupported for what only an S3 origin can do."""
     match operation.operation:
         case "ListObjects" | "ListObjectsV2":
             return await _list_objects(route, operation)
@@ -38,6 +39,8 @@ async def answer_directory(route: BucketRoute, operation: Pass) -> Reply:
         case "GetBucketLocation":
             await _check_exists(route)
             return Reply(200, _XML, render_location())
+    if route.origin.dialect == "gcs":
+        raise NotSupported(f"{operation.operation} is not possible for a bucket at Google Cloud Storage.")
     where = f"The bucket {route.name!r} is a directory"
     if operation.mutates:
         raise InvalidRequest("MethodNotAllowed", f"{where}, which is read-only through this gateway.")

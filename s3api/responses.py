@@ -14,6 +14,7 @@ from email.utils import formatdate
 from proxy.gateway.answers import ReadAnswer
 from proxy.objects import ObjectRecord
 from proxy.ranges import render_content_range
+from s3api.goog import object_headers
 from s3api.requests import Read
 
 Headers = tuple[tuple[str, str], ...]
@@ -64,7 +65,7 @@ def render_read(read: Read, answer: ReadAnswer) -> tuple[int, Headers]:
     whole = answer.span is None or answer.span.length == 0  # an empty part can't be named by a Content-Range
     headers = _overridden(_record_headers(answer.record), read.overrides)
     if whole and answer.part is None and read.wants_checksum:
-        headers += tuple(pair for pair in answer.record.headers if pair[0].startswith(_CHECKSUM))
+        headers += tuple(pair for pair in object_headers(answer.record) if pair[0].startswith(_CHECKSUM))
     if answer.part is not None:
         headers += (("x-amz-mp-parts-count", str(answer.part.count)),)
     headers += (("accept-ranges", "bytes"), ("content-length", str(answer.length)))
@@ -87,7 +88,9 @@ def render_passed(status: int, headers: Headers) -> Headers:
 def _record_headers(record: ObjectRecord) -> Headers:
     """What the record says of the object, with what S3 always says filled in."""
     kept = [
-        (name, value) for name, value in record.headers if name not in _OF_ONE_READ and not name.startswith(_CHECKSUM)
+        (name, value)
+        for name, value in object_headers(record)
+        if name not in _OF_ONE_READ and not name.startswith(_CHECKSUM)
     ]
     names = {name for name, _ in kept}
     if "etag" not in names and record.etag:
