@@ -1,4 +1,4 @@
-"""What tests of origins share: a sink, an S3 origin at some server, and a counter's value."""
+"""What tests of origins share: a sink, an S3 or GCS origin at some server, and a counter's value."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from proxy.objects import ObjectVersion
 from proxy.origin import ForwardResponse
 from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, TokenSource
 from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
 from proxy.wire.client import WireClient
 
@@ -46,6 +47,32 @@ async def s3_origin(
 ) -> AsyncIterator[S3Origin]:
     settings.setdefault("limits", QUICK)
     origin = S3Origin(S3Settings(url, **settings), FixedCredentials(credentials), wire, clock=lambda: NOW_S)
+    _BEFORE.update(_samples(origin.id))
+    try:
+        yield origin
+    finally:
+        await origin.aclose()
+
+
+class Tokens:
+    """A source of tokens `t1`, `t2`, ...; a new one at each renewal."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    async def get(self) -> str:
+        return f"t{self.number}"
+
+    async def renew(self, refused: str) -> str:
+        if refused == f"t{self.number}":
+            self.number += 1
+        return f"t{self.number}"
+
+
+@asynccontextmanager
+async def gcs_origin(url: str, tokens: TokenSource | None = None, **settings: Any) -> AsyncIterator[GcsOrigin]:
+    settings.setdefault("limits", QUICK)
+    origin = GcsOrigin(GcsSettings(url, **settings), tokens or AnonymousTokens(), clock=lambda: NOW_S)
     _BEFORE.update(_samples(origin.id))
     try:
         yield origin

@@ -158,7 +158,10 @@ class GcsOrigin:
 
     async def _give_checked(self, version: ObjectVersion, collected: Collected, sink: ByteSink) -> None:
         """Bytes of a server that names no generation, once it is known to have been the right one to their end."""
-        record = await self.head(version.bucket, version.key)
+        try:
+            record = await self.head(version.bucket, version.key)
+        except NotFound as error:
+            raise _gone(error) from error
         if record.version != version:
             raise changed(self.id, version.key, f"{record.version.validator}, not {version.validator}")
         pending = sink.write(memoryview(collected.data))
@@ -166,11 +169,8 @@ class GcsOrigin:
             await pending
 
     def _read_refusal(self, answer: Response, version: ObjectVersion) -> WarmstartError:
-        """A generation that is gone was there when it was resolved: the key has changed."""
         error = self._refusal(answer, version.bucket, version.key)
-        if isinstance(error, NotFound) and error.what == "key":
-            return VersionChanged(str(error))
-        return error
+        return _gone(error) if isinstance(error, NotFound) else error
 
     # everything else
 
@@ -251,6 +251,11 @@ class GcsOrigin:
 
     def _refusal(self, answer: Response, bucket: str, key: str) -> WarmstartError:
         return read_error(self.id, answer.status, answer.head.headers, answer.body, bucket, key, now_s=self._clock())
+
+
+def _gone(error: NotFound) -> WarmstartError:
+    """A generation that is not there now was there when it was resolved: the key has changed."""
+    return VersionChanged(str(error)) if error.what == "key" else error
 
 
 def _read_buckets(document: dict[str, Any]) -> list[tuple[str, float]]:
