@@ -1,11 +1,15 @@
-"""A range server for measurements, in a process of its own: it costs as little as a server can.
+"""An origin for measurements, in a process of its own: it costs little, and is as slow as it is told.
 
-Plain connections are answered by `sendfile`; with TLS one thread a connection encrypts. It answers every request
-with the range that it names, of one file, whatever the target; it checks nothing.
+It answers HEAD, GET and ranged GET of any path with one file's bytes, and checks nothing else, so each round of a bench
+takes a new key. Plain connections are answered by `sendfile`; with TLS one thread a connection encrypts. A `Link`
+may limit all connections together (the origin's link) and each by itself (what a cloud gives one stream), and
+delay each answer's first byte. `GET /-/counts` tells how many requests and body bytes there were so far.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import socket
@@ -14,78 +18,192 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-_RANGE = re.compile(rb"(?i)\r\nrange: bytes=(\d+)-(\d+)\r\n")
+_RANGE = re.compile(rb"(?i)\r\nrange: bytes=(\d+)-(\d*)\r\n")
+_STEP_BYTES = 128 << 10  # between two looks at the clock
+_COUNTS = b"/-/counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """0: no limit. Rates in bytes per second."""
+
+    total_bytes_per_s: float = 0
+    connection_bytes_per_s: float = 0
+    latency_s: float = 0
+
+
+FULL_SPEED = Link()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    port: int
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
 
 @contextmanager
 def loopback_server(size_bytes: int, tls_files: tuple[Path, Path] | None = None) -> Iterator[int]:
     """The port of a server of `size_bytes` random bytes; `tls_files` are certificate chain and key."""
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        block = os.urandom(1 << 20)
-        with data.open("wb") as file:
-            for _ in range(size_bytes >> 20):
-                file.write(block)
-        command = [sys.executable, "-m", "bench.loopback", str(data), *map(str, tls_files or ())]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            yield int(server.stdout.readline())
-        finally:
-            server.kill()
-            server.communicate()
+        data = make_data(Path(folder) / "data", size_bytes)
+        with start_origin(data, tls_files=tls_files) as origin:
+            yield origin.port
 
 
-def _serve(path: str, tls_files: list[str]) -> None:
+def make_data(path: Path, size_bytes: int) -> Path:
+    """A file of random megabytes that repeat."""
+    block = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(size_bytes >> 20):
+            file.write(block)
+    return path
+
+
+@contextmanager
+def start_origin(data: Path, link: Link = FULL_SPEED, tls_files: tuple[Path, Path] | None = None) -> Iterator[Origin]:
+    command = [sys.executable, "-m", "bench.loopback", str(data), *map(str, astuple(link)), *map(str, tls_files or ())]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield Origin(int(server.stdout.readline()), tls_files is not None)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def read_counts(origin: Origin) -> tuple[int, int]:
+    """Requests and body bytes so far; the asking itself is not counted."""
+    with socket.create_connection(("127.0.0.1", origin.port), 10) as connection:
+        assert not origin.tls, "not over TLS"
+        connection.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTS)
+        answer = connection.recv(4096)
+    requests, sent_bytes = answer.partition(b"\r\n\r\n")[2].split()
+    return int(requests), int(sent_bytes)
+
+
+class _Pace:
+    """Grants bytes at a steady rate: each grant ends where the next one begins, and says when it has passed."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at_s = 0.0
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> float:
+        """The monotonic time by which `count` more bytes have passed."""
+        if not self._bytes_per_s:
+            return 0.0
+        with self._lock:
+            self._free_at_s = max(self._free_at_s, time.monotonic() - 0.005) + count / self._bytes_per_s
+            return self._free_at_s
+
+
+class _Server:
+    def __init__(self, path: str, link: Link, context: ssl.SSLContext | None) -> None:
+        self._data = os.open(path, os.O_RDONLY)
+        self._size_bytes = os.fstat(self._data).st_size
+        self._link = link
+        self._pace = _Pace(link.total_bytes_per_s)
+        self._context = context
+        self._requests = itertools.count()
+        self._sent_bytes = 0
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        pace = _Pace(self._link.connection_bytes_per_s)
+        with contextlib.suppress(OSError):
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
+            received = b""
+            while True:
+                while b"\r\n\r\n" not in received:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        break
+                    received += piece
+                else:
+                    head, _, received = received.partition(b"\r\n\r\n")
+                    self._answer(connection, head + b"\r\n", pace)
+                    continue
+                break
+        connection.close()
+
+    def _answer(self, connection: socket.socket, head: bytes, pace: _Pace) -> None:
+        method, target = head.split(b" ", 2)[:2]
+        if target == _COUNTS:
+            text = b"%d %d" % (self._counted_requests(), self._sent_bytes)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+            return
+        next(self._requests)
+        size_bytes = self._size_bytes
+        match = _RANGE.search(head)
+        start, end = (int(match[1]), int(match[2] or size_bytes - 1) + 1) if match else (0, size_bytes)
+        end = min(end, size_bytes)
+        if self._link.latency_s:
+            time.sleep(self._link.latency_s)
+        if start >= size_bytes:
+            connection.sendall(
+                b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */%d\r\ncontent-length: 0\r\n\r\n"
+                % size_bytes
+            )
+            return
+        lines = [b"HTTP/1.1 206 Partial Content" if match else b"HTTP/1.1 200 OK"]
+        lines += [b"content-length: %d" % (end - start), b'etag: "loopback"', b"accept-ranges: bytes"]
+        lines += [b"last-modified: Tue, 24 Nov 2026 09:00:00 GMT", b"content-type: binary/octet-stream"]
+        if match:
+            lines.append(b"content-range: bytes %d-%d/%d" % (start, end - 1, size_bytes))
+        connection.sendall(b"\r\n".join([*lines, b"", b""]))
+        if method != b"HEAD":
+            self._send(connection, start, end, pace)
+
+    def _send(self, connection: socket.socket, start: int, end: int, pace: _Pace) -> None:
+        limited = bool(self._link.total_bytes_per_s or self._link.connection_bytes_per_s)
+        while start < end:
+            count = min(_STEP_BYTES, end - start) if limited else end - start
+            if limited:
+                wait_s = max(self._pace.take(count), pace.take(count)) - time.monotonic()
+                if wait_s > 0.0005:
+                    time.sleep(wait_s)
+            stop = start + count
+            while start < stop:
+                start += self._send_some(connection, start, stop - start)
+            with self._lock:
+                self._sent_bytes += count
+
+    def _send_some(self, connection: socket.socket, start: int, count: int) -> int:
+        if isinstance(connection, ssl.SSLSocket):
+            return connection.send(os.pread(self._data, min(256 << 10, count), start))
+        return os.sendfile(connection.fileno(), self._data, start, count)
+
+    def _counted_requests(self) -> int:
+        return int(repr(self._requests)[6:-1])  # a count that threads share without a lock shows itself only so
+
+
+def _serve(path: str, link: Link, tls_files: list[str]) -> None:
     context = None
     if tls_files:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls_files)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    print(listener.getsockname()[1], flush=True)
-    data = os.open(path, os.O_RDONLY)
-    while True:
-        connection, _ = listener.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_converse, args=(connection, data, context), daemon=True).start()
-
-
-def _converse(connection: socket.socket, data: int, context: ssl.SSLContext | None) -> None:
-    try:
-        if context is not None:
-            connection = context.wrap_socket(connection, server_side=True)
-        received = b""
-        while True:
-            while b"\r\n\r\n" not in received:
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                received += piece
-            head, _, received = received.partition(b"\r\n\r\n")
-            match = _RANGE.search(head + b"\r\n")
-            assert match is not None
-            _answer(connection, data, int(match[1]), int(match[2]) + 1)
-    except OSError:
-        pass
-    finally:
-        connection.close()
-
-
-def _answer(connection: socket.socket, data: int, start: int, end: int) -> None:
-    length = end - start
-    head = b'HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\netag: "x"\r\n' % length
-    connection.sendall(head + b"content-range: bytes %d-%d/%d\r\n\r\n" % (start, end - 1, os.fstat(data).st_size))
-    if isinstance(connection, ssl.SSLSocket):
-        while start < end:
-            start += connection.send(os.pread(data, min(256 << 10, end - start), start))
-    else:
-        while start < end:
-            start += os.sendfile(connection.fileno(), data, start, end - start)
+    _Server(path, link, context).run()
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], sys.argv[2:])
+    _serve(sys.argv[1], Link(*map(float, sys.argv[2:5])), sys.argv[5:])

@@ -20,7 +20,9 @@ def in_turns(sides: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str
     """What each side gave, round by round; every other round goes through the sides backwards."""
     found: dict[str, list[Result]] = {name: [] for name in sides}
     for number in range(rounds):
-        names = list(sides) if number % 2 == 0 else list(reversed(sides))
+        names = list(sides)
+        if number % 2:
+            names.reverse()
         for name in names:
             found[name].append(sides[name]())
     return found

@@ -19,6 +19,7 @@ import hashlib
 import logging
 import math
 import os
+import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -87,20 +88,36 @@ def on_disk(nbytes: int) -> int:
     return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
 
 
-class WritePace:
-    """Whether writes to one disk are quick enough for the event loop, judged by the last one made there."""
+def _waits() -> int:
+    """How often this thread has slept so far, of its own accord: for a disk or for a lock, not for its turn to run."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
+
+class WritePace:
+    """Whether writes to one disk are quick enough for the event loop, judged by the last one made there.
+
+    Slow is a write that slept and took long. One that took long without sleeping was computing, or had to give way
+    to another process: threads would help neither.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, waits: Callable[[], int] = _waits) -> None:
+        self._clock = clock
+        self._waits = waits
         self._threads_until_s = -math.inf
 
     def inline(self) -> bool:
-        return self.clock() >= self._threads_until_s
+        return self._clock() >= self._threads_until_s
 
-    def took(self, seconds: float) -> None:
-        """An inline write has taken so long."""
-        if seconds >= SLOW_WRITE_S:
-            self._threads_until_s = self.clock() + THREADS_FOR_S
+    def run(self, write: Callable[[], None]) -> None:
+        """Makes an inline write, and judges it."""
+        began_s, waits = self._clock(), self._waits()
+        write()
+        ended_s = self._clock()
+        if ended_s - began_s >= SLOW_WRITE_S and self._waits() != waits:
+            self.slow(ended_s)
+
+    def slow(self, now_s: float) -> None:
+        self._threads_until_s = now_s + THREADS_FOR_S
 
 
 class Disk:

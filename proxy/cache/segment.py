@@ -34,6 +34,7 @@ from proxy.cache.blockmap import (
     parse_header,
 )
 from proxy.cache.disks import Disk
+from proxy.cache.writequeue import WriteQueue
 from proxy.objects import ObjectVersion
 
 FIRST_LOAD_S = 60.0  # what is read again within a load is not used again: it gives no second chance at eviction
@@ -51,6 +52,7 @@ class Segment:
         self.header = header
         self.tag = tag
         self.data = data
+        self.writes = WriteQueue()
         self.closed = False
         self.words = memoryview(mapped).cast("Q")
         self.first_word = header.words_index

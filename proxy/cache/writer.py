@@ -6,9 +6,9 @@ end), then into the map's word, and only then into `progress`: whatever a respon
 successor after kill -9 never writes it again.
 
 A write is made at once, on the event loop, while the disk is quick: a thread's round trip costs more than the copy
-into the page cache. One that took 2 ms or more moves the disk's writes to the writer threads for 3 seconds
-(disks.WritePace); then `write` returns what to await. That waits for the thread even when it is cancelled: the
-caller's memory, and the lock, are free only after the write has returned.
+into the page cache. One that slept and took 2 ms or more moves the disk's writes to the writer threads for 3
+seconds (disks.WritePace), one at a time for each file (`writequeue`); then `write` returns what to await. That waits
+for the thread even when it is cancelled: the caller's memory, and the lock, are free only after the write has returned.
 
 Write-back is started when a block is committed, in a writer thread, so that dirty pages don't pile up until the
 kernel makes some writer wait for all of them.
@@ -22,6 +22,7 @@ import os
 from collections.abc import Awaitable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 
 from proxy.blocks import DataFile
 from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
@@ -87,11 +88,9 @@ class SegmentWriter:
         disk = self._segment.disk
         if disk.writer_threads is not None and not disk.pace.inline():
             with suppress(RuntimeError):  # the threads have ended: the process is closing
-                self._under_way = disk.writer_threads.submit(self._append, data)
+                self._under_way = self._segment.writes.submit(disk.writer_threads, partial(self._append, data))
                 return PendingWrite(self._under_way)
-        started = disk.pace.clock()
-        self._append(data)
-        disk.pace.took(disk.pace.clock() - started)
+        disk.pace.run(partial(self._append, data))
         return None
 
     def commit(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,7 +48,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 def slow(store: Store) -> None:
     """As after a write that took long."""
-    store.disks[0].pace.took(1.0)
+    store.disks[0].pace.slow(time.monotonic())
 
 
 def test_progress_moves_with_each_write_and_commit_publishes(node: Node) -> None:
@@ -244,13 +245,16 @@ async def test_after_a_slow_write_the_next_ones_go_to_threads_for_a_while(
 ) -> None:
     store = node.store(writer_threads=threads)
     now = [100.0]
-    store.disks[0].pace = disks.WritePace(lambda: now[0])
+    waits = [0]
+    store.disks[0].pace = disks.WritePace(lambda: now[0], lambda: waits[0])
     writer = reserved(opened(store))
     real, by = os.pwrite, []
 
     def pwrite(fd: int, data: memoryview, offset: int) -> int:
         by.append(threading.current_thread() is threading.main_thread())
-        now[0] += 0.003 if len(by) == 1 else 0.0
+        if len(by) == 1:
+            now[0] += 0.003
+            waits[0] += 1
         return real(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
@@ -266,16 +270,50 @@ async def test_after_a_slow_write_the_next_ones_go_to_threads_for_a_while(
     assert read_block(store, opened(store)) == DATA
 
 
+def test_a_write_that_only_computed_for_long_is_not_the_disks_fault(node: Node, threads: ThreadPoolExecutor) -> None:
+    now = itertools.count(100.0)
+    store = node.store(writer_threads=threads)
+    store.disks[0].pace = disks.WritePace(lambda: next(now), lambda: 7)
+    writer = reserved(opened(store))
+    for _ in range(2):
+        assert writer.write(memoryview(DATA[writer.progress : writer.progress + 1000])) is None
+    writer.abandon()
+
+
+async def test_threads_write_to_one_file_one_at_a_time_and_in_order(
+    node: Node, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = node.store(writer_threads=threads)
+    slow(store)
+    blocks = [opened(store, index) for index in range(2)]
+    first, second = (reserved(block) for block in blocks)
+    gate = Gate(monkeypatch)
+    pending = [filling.write(memoryview(DATA[:1000])) for filling in (first, second)]
+    await gate.until(gate.entered.is_set)
+    assert gate.inside == 1
+    gate.open.set()
+    for write in pending:
+        assert write is not None
+        await write
+    assert gate.inside_most == 1
+    first.abandon()
+    second.abandon()
+
+
 class Gate:
     """pwrite that waits in its thread until it is let through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.open = threading.Event(), threading.Event()
+        self.inside = self.inside_most = 0
         real = os.pwrite
 
         def pwrite(fd: int, data: memoryview, offset: int) -> int:
+            self.inside += 1
+            self.inside_most = max(self.inside, self.inside_most)
             self.entered.set()
             assert self.open.wait(60)
+            self.inside -= 1
             return real(fd, data, offset)
 
         monkeypatch.setattr(os, "pwrite", pwrite)
