@@ -9,8 +9,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+_CLIENTS = ("AWS_", "GCE_", "GOOGLE_", "RCLONE_", "MC_HOST_", "S3_", "STORAGE_EMULATOR_")
+
 for _name in list(os.environ):
-    _theirs = _name.startswith(("AWS_", "RCLONE_", "MC_HOST_", "S3_")) or _name.lower().endswith("_proxy")
+    _theirs = _name.startswith(
+        ("AWS_", "GCE_", "GOOGLE_", "RCLONE_", "MC_HOST_", "S3_", "STORAGE_EMULATOR")
+    ) or _name.lower().endswith("_proxy")
     _ours = _name.startswith("WARMSTART_") and not _name.startswith("WARMSTART_TEST_")
     if _theirs or _ours:
         del os.environ[_name]
@@ -23,6 +27,7 @@ os.environ.update(
     AWS_CONFIG_FILE="/dev/null",
     AWS_SHARED_CREDENTIALS_FILE="/dev/null",
     AWS_EC2_METADATA_DISABLED="true",
+    CLOUDSDK_CONFIG="/dev/null",
     RCLONE_CONFIG="/dev/null",
 )
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError
@@ -117,9 +118,11 @@ class GoogleTokens:
             return request(*arguments, **{**named, "timeout": named.get("timeout") or TOKEN_TIMEOUT_S})
 
         try:
-            if self._credentials is None:
+            loaded = self._credentials is None
+            if loaded:
                 self._credentials = self._load()
-            self._credentials.refresh(call)
+            if not (loaded and self._credentials.valid):  # finding some kinds fetches a token already
+                self._credentials.refresh(call)
         except (exceptions.GoogleAuthError, OSError, ValueError) as error:
             said = f"the Google credentials can't be used: {_sentence(error)}"
             if isinstance(error, exceptions.TransportError) or getattr(error, "retryable", False):
@@ -147,15 +150,27 @@ def load_credentials(
     """
     import google.auth
     from google.auth import impersonated_credentials
+    from google.auth.transport.requests import Request
     from google.oauth2 import service_account
 
     scopes = list(SCOPES if impersonate is None else SOURCE_SCOPES)
     if key_file is not None:
         found: Any = service_account.Credentials.from_service_account_file(str(key_file), scopes=scopes)  # type: ignore[no-untyped-call]
     else:
-        found, _ = google.auth.default(scopes=scopes)
+        found, _ = google.auth.default(scopes=scopes, request=_without_projects(Request()))
     if impersonate is None:
         return found
     return impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]
         found, target_principal=impersonate, target_scopes=list(SCOPES), iam_endpoint_override=iam_endpoint
     )
+
+
+def _without_projects(request: Any) -> Any:
+    """google-auth asks for a federation's project too, at a service that need not be reachable; nobody wants it."""
+
+    def call(url: str, *arguments: Any, **named: Any) -> Any:
+        if url.startswith("https://cloudresourcemanager."):
+            return SimpleNamespace(status=404, headers={}, data=b"{}")
+        return request(url, *arguments, **named)
+
+    return call
