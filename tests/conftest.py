@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, settings
 _CLIENTS = ("AWS_", "GCE_", "GOOGLE_", "RCLONE_", "MC_HOST_", "S3_", "STORAGE_EMULATOR_")
 
 for _name in list(os.environ):
-    _theirs = _name.startswith(
-        ("AWS_", "GCE_", "GOOGLE_", "RCLONE_", "MC_HOST_", "S3_", "STORAGE_EMULATOR")
-    ) or _name.lower().endswith("_proxy")
+    _theirs = _name.startswith(_CLIENTS) or _name.lower().endswith("_proxy")
     _ours = _name.startswith("WARMSTART_") and not _name.startswith("WARMSTART_TEST_")
     if _theirs or _ours:
         del os.environ[_name]
