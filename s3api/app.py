@@ -40,10 +40,11 @@ from s3api.bodies import (
 from s3api.buckets import answer_bucket, list_buckets
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
-from s3api.goog import SENT_ON, answer_headers, rename
+from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
 from s3api.removal import delete_each, read_deletion
 from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
 from s3api.responses import Headers, Reply, render_passed, render_read
+from s3api.sums import verified
 from s3api.targets import render_path
 
 log = logging.getLogger(__name__)
@@ -163,9 +164,12 @@ class S3App:
         if operation.mutates:
             self._forwarder.check_writable(route)  # before the client is told to send its body
         operation = replace(operation, headers=self._with_real_source(route, operation.headers))
+        claimed = {}
         if route.origin.dialect == "gcs":
-            operation = rename(operation)
+            claimed, operation = claimed_sums(operation), rename(operation)
         body, body_bytes, named = await self._open_body(exchange, operation, receive)
+        if claimed and body is not None:
+            body = _noting(exchange, verified(claimed, body))
         request = ForwardRequest(
             method=operation.method,
             bucket=route.real_bucket,

@@ -21,53 +21,17 @@ Multiple Chunks", and the same "Including Trailing Headers".
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
 
-from proxy.blocks import update_sum
 from proxy.errors import InvalidRequest, NotSupported
-from proxy.objects import SumKind
+from s3api.sums import SUMS, compare
 
 LINE_BYTES_MAX = 4096  # a size with its signature has about 90 bytes
 TRAILER_BYTES_MAX = 16 << 10
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
-_CHECKSUM = "x-amz-checksum-"
-
-
-class _Sum(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
-class _Crc:
-    """One of the CRCs with the interface of hashlib; big-endian, as S3 writes them."""
-
-    def __init__(self, kind: SumKind) -> None:
-        self._kind = kind
-        self._value = 0
-
-    def update(self, data: bytes, /) -> None:
-        self._value = update_sum(self._kind, memoryview(data), self._value)
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(8 if self._kind is SumKind.CRC64NVME else 4, "big")
-
-
-_SUMS: dict[str, Callable[[], _Sum]] = {
-    "x-amz-checksum-crc32": lambda: _Crc(SumKind.CRC32),
-    "x-amz-checksum-crc32c": lambda: _Crc(SumKind.CRC32C),
-    "x-amz-checksum-crc64nvme": lambda: _Crc(SumKind.CRC64NVME),
-    "x-amz-checksum-sha1": lambda: hashlib.sha1(usedforsecurity=False),
-    "x-amz-checksum-sha256": hashlib.sha256,
-    "x-amz-checksum-sha512": hashlib.sha512,
-    "x-amz-checksum-md5": lambda: hashlib.md5(usedforsecurity=False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +54,8 @@ def parse_chunked_form(fields: Mapping[str, str]) -> ChunkedForm | None:
         raise InvalidRequest("InvalidArgument", "x-amz-decoded-content-length is not a number.")
     trailers = tuple(_words(fields.get("x-amz-trailer", "")))
     for name in trailers:
-        if name not in _SUMS:
-            raise NotSupported(f"The trailer {name!r} can't be verified here; use one of {', '.join(sorted(_SUMS))}.")
+        if name not in SUMS:
+            raise NotSupported(f"The trailer {name!r} can't be verified here; use one of {', '.join(sorted(SUMS))}.")
     return ChunkedForm(int(decoded), trailers)
 
 
@@ -139,7 +103,7 @@ class ChunkedDecoder:
         self._left = 0  # of the chunk under way
         self._decoded = 0
         self._held = b""
-        self._sums = {name: _SUMS[name]() for name in form.trailers}
+        self._sums = {name: SUMS[name]() for name in form.trailers}
         self._trailers: dict[str, str] = {}
         self._trailer_bytes = 0
 
@@ -224,14 +188,7 @@ class ChunkedDecoder:
         claimed = self._trailers.get(name)
         if claimed is None:
             raise InvalidRequest("MalformedTrailerError", f"The trailer {name} was announced and did not come.")
-        try:
-            equal = base64.b64decode(claimed, validate=True) == digest
-        except ValueError:  # not base64, or not even ASCII
-            equal = False
-        if not equal:
-            algorithm = name.removeprefix(_CHECKSUM).upper()
-            message = f"The {algorithm} you specified did not match the calculated checksum."
-            raise InvalidRequest("BadDigest", message)
+        compare(name, claimed, digest)
 
 
 def _words(header: str) -> list[str]:

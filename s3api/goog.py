@@ -4,7 +4,8 @@ How it works. GCS's XML API is built like S3's: the same methods, paths and docu
 headers and a few parameters have other names. So an S3 client's write is renamed, sent on, and its answer renamed. What
 GCS has no word for is refused with NotImplemented and its name, never dropped: a client that asked for a lock, tags or
 a key of its own must not believe that it got them. Dropped are only words about the transfer (SDK bookkeeping,
-checksums that GCS can't check) and wishes that GCS fulfils anyhow (encryption at rest, the private default).
+checksums that GCS doesn't know: they are checked on the way) and wishes that GCS fulfils anyhow (encryption at rest,
+the private default).
 Source: Cloud Storage documentation, "Simple migration from Amazon S3", "HTTP headers for XML API", "XML API multipart
 uploads".
 """
@@ -18,6 +19,7 @@ from dataclasses import replace
 from proxy.errors import InvalidRequest, NotSupported
 from proxy.objects import ObjectRecord, SumKind
 from s3api.requests import Pass
+from s3api.sums import SUMS
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -78,7 +80,6 @@ _OF_THE_TRANSFER = frozenset(
         "x-amz-user-agent",
     }
 )
-_CHECKSUM = "x-amz-checksum-"
 _GENERATION = re.compile(r"[0-9]{1,19}")
 _KEPT = frozenset(  # of a GCS record's headers, those that S3 has under the same name
     {
@@ -123,6 +124,13 @@ def generation_query(version_id: str | None) -> Headers:
     return () if version_id in (None, "", "null") else (("generation", _generation(version_id or "")),)
 
 
+def claimed_sums(operation: Pass) -> dict[str, str]:
+    """The checksums in the headers of data that goes to GCS, by name."""
+    if operation.operation not in ("PutObject", "UploadPart"):
+        return {}
+    return {name: value for name, value in operation.headers if name in SUMS}
+
+
 def _rename_parameter(name: str, value: str) -> Headers:
     if name == "x-id":
         return ()
@@ -144,7 +152,7 @@ def _rename_header(name: str, value: str) -> Headers:
         return ((_RENAMED[name], value),)
     if name == "x-amz-checksum-crc32c" and re.fullmatch(r"[A-Za-z0-9+/]{6}==", value):
         return (("x-goog-hash", f"crc32c={value}"),)
-    if name.startswith(_CHECKSUM):
+    if name in SUMS:
         return ()
     if name == "if-none-match" and value.strip() == "*":
         return (("x-goog-if-generation-match", "0"),)

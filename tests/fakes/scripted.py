@@ -177,7 +177,7 @@ class ScriptedServer:
                 await self.handler(exchange)
                 if exchange.ended:
                     break
-        except (ConnectionError, ssl.SSLError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass  # the client is gone
         except Exception as error:
             self._failures.append(error)

@@ -85,6 +85,16 @@ def test_a_checksum_of_the_client_is_checked_by_gcs(s3: Any, buckets: Buckets) -
     assert last(buckets).get("x-goog-hash") == f"crc32c={value}"
 
 
+@pytest.mark.parametrize("kind", ["CRC32", "SHA256", "CRC32C"])
+def test_a_checksum_that_gcs_does_not_know_is_checked_on_the_way(s3: Any, buckets: Buckets, kind: str) -> None:
+    arguments = {"Bucket": "models", "Key": f"wrong-{kind}", "Body": b"abc" * 100_000}
+    wrong = "A" * {"CRC32": 6, "CRC32C": 6, "SHA256": 43}[kind] + {"CRC32": "==", "CRC32C": "==", "SHA256": "="}[kind]
+    assert refused(s3.put_object, **arguments, **{f"Checksum{kind}": wrong})[:2] == (400, "BadDigest")
+    assert ("real-models", f"wrong-{kind}") not in buckets.objects
+    s3.put_object(**arguments, ChecksumAlgorithm=kind)
+    assert ("real-models", f"wrong-{kind}") in buckets.objects
+
+
 def test_a_put_that_must_be_new_is_one_at_gcs_too(s3: Any) -> None:
     s3.put_object(Bucket="models", Key="new", Body=b"1", IfNoneMatch="*")
     assert refused(s3.put_object, Bucket="models", Key="new", Body=b"2", IfNoneMatch="*")[:2] == (
