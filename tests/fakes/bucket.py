@@ -61,6 +61,7 @@ class Buckets:
     uploads: dict[str, tuple[dict[str, str], dict[int, bytes]]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     generation: int = 1_700_000_000_000_000
+    bad_reads: int = 0  # how many downloads to come give a wrong byte
 
     def store(self, bucket: str, key: str, content: bytes, headers: dict[str, str]) -> Stored:
         self.generation += 1
@@ -95,7 +96,11 @@ class Buckets:
             first, last = (int(place) for place in (exchange.request.get("range") or "bytes=0-0")[6:].split("-"))
             label = ("content-range", f"bytes {first}-{last}/{len(stored.content)}")
             headers = [label, ("x-goog-generation", str(stored.generation))]
-            await exchange.respond(206, stored.content[first : last + 1], headers)
+            content = bytearray(stored.content[first : last + 1])
+            if self.bad_reads:
+                self.bad_reads -= 1
+                content[0] ^= 1
+            await exchange.respond(206, bytes(content), headers)
 
     async def _write(
         self, exchange: Exchange, bucket: str, key: str, query: dict[str, str], headers: dict[str, str]

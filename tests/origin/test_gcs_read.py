@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, VersionChanged, WarmstartError
 from proxy.objects import ObjectVersion
 from proxy.origin.gcs import GcsOrigin
 from proxy.ranges import ByteRange
+from tests.fakes.certificates import make_certificates
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn
 from tests.origin.answers import DATA, RIGHT, SPAN
 from tests.origin.asking import Received, Tokens, counted, gcs_origin
@@ -165,6 +168,33 @@ async def test_a_refused_token_is_renewed_once() -> None:
         with pytest.raises(AccessDenied):
             await origin.read_range(version_at(origin), SPAN, Received())
         assert len(server.requests) == 2
+
+
+async def test_bytes_come_over_tls_with_an_authority_of_its_own(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    async with ScriptedServer(in_turn(resource(), served()), tls=certificates.server_context()) as server:
+        async with gcs_origin(server.url, ca_file=certificates.ca_file) as origin:
+            assert (await origin.head("models", "weights")).generation == 17
+            sink = Received()
+            await origin.read_range(version_at(origin), SPAN, sink)
+        async with gcs_origin(server.url) as distrustful:
+            with pytest.raises(OriginUnavailable, match="connect"):
+                await distrustful.head("models", "weights")
+    assert sink.data == BODY
+
+
+async def test_a_proxy_in_the_environment_carries_metadata_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer(in_turn(resource(), served())) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        async with gcs_origin("http://gcs.example.test", Tokens()) as origin:
+            assert (await origin.head("models", "weights")).generation == 17
+            sink = Received()
+            await origin.read_range(version_at(origin), SPAN, sink)
+        assert sink.data == BODY
+        for request in proxy.requests:
+            assert request.target.startswith(b"http://gcs.example.test/")
+            assert request.get("host") == "gcs.example.test"
+            assert request.get("authorization") == "Bearer t1"
 
 
 @pytest.mark.parametrize("after", [0, 1000])

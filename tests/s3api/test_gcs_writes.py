@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
 from proxy.blocks import update_sum
 from proxy.objects import SumKind
@@ -102,6 +102,15 @@ def test_a_put_that_must_be_new_is_one_at_gcs_too(s3: Any) -> None:
         "PreconditionFailed",
     )
     assert s3.get_object(Bucket="models", Key="new")["Body"].read() == b"1"
+
+
+def test_a_whole_object_is_verified_by_gcss_own_checksum(s3: Any, buckets: Buckets) -> None:
+    content = bytes(range(256)) * 4096
+    s3.put_object(Bucket="models", Key="verified", Body=content)
+    buckets.bad_reads = 1
+    with pytest.raises((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)):
+        s3.get_object(Bucket="models", Key="verified")["Body"].read()
+    assert s3.get_object(Bucket="models", Key="verified")["Body"].read() == content
 
 
 def test_a_copy_names_its_source_as_gcs_does(s3: Any, buckets: Buckets) -> None:
