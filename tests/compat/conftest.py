@@ -11,7 +11,7 @@ import pytest
 from tests.compat.sites import DIRECT, Site, Sites, resolving
 
 WRITABLE = ["moto", "rclone"]
-READABLE = WRITABLE if DIRECT else [*WRITABLE, "directory"]
+READABLE = WRITABLE if DIRECT else [*WRITABLE, "gcs", "directory"]
 
 # What does not work at an origin itself, and so is expected to fail with no gateway between.
 RCLONE_QUIRKS = {

@@ -23,7 +23,7 @@ import boto3
 from botocore.config import Config
 
 from tests.gateways import GatewayProcess, start_gateway
-from tests.servers import S3Server, start_moto, start_rclone
+from tests.servers import GcsServer, S3Server, start_fake_gcs, start_moto, start_rclone
 
 DIRECT = os.environ.get("WARMSTART_TEST_DIRECT", "") not in ("", "0")
 HOST_SUFFIX = "s3.test"  # virtual-host style: <bucket>.s3.test
@@ -39,7 +39,7 @@ def payload(size_bytes: int, seed: int = 1) -> bytes:
 
 @dataclass(slots=True)
 class Site:
-    """One endpoint for clients. `kind` is moto, rclone or directory; `url` has no trailing slash.
+    """One endpoint for clients. `kind` is moto, rclone, gcs or directory; `url` has no trailing slash.
 
     `by_host`: for clients that can't be told how a name resolves. They send requests for `*.s3.test` to the gateway as
     if it were their proxy, that is in absolute form (`GET http://bucket.s3.test/key`).
@@ -50,7 +50,7 @@ class Site:
     access_key_id: str
     secret_access_key: str
     gateway: GatewayProcess | None
-    _server: S3Server | None
+    _server: S3Server | GcsServer | None
     _root: Path | None
     by_host: bool = False
 
@@ -71,7 +71,9 @@ class Site:
     def bucket(self) -> str:
         """A new, empty bucket at the origin."""
         name = f"b-{uuid.uuid4().hex[:12]}"
-        if self._server is not None:
+        if isinstance(self._server, GcsServer):
+            self._server.create_bucket(name)
+        elif self._server is not None:
             self._server.client().create_bucket(Bucket=name)
         else:
             assert self._root is not None
@@ -80,7 +82,10 @@ class Site:
 
     def put(self, bucket: str, key: str, data: bytes, **headers: Any) -> None:
         """Store an object at the origin, past the gateway."""
-        if self._server is not None:
+        if isinstance(self._server, GcsServer):
+            described = {name[0].lower() + name[1:]: value for name, value in headers.items()}
+            self._server.put(bucket, key, data, **described)
+        elif self._server is not None:
             self._server.client().put_object(Bucket=bucket, Key=key, Body=data, **headers)
         else:
             assert self._root is not None
@@ -90,7 +95,7 @@ class Site:
 
     def get(self, bucket: str, key: str) -> bytes:
         """Read an object at the origin, past the gateway."""
-        assert self._server is not None
+        assert isinstance(self._server, S3Server)
         body: bytes = self._server.client().get_object(Bucket=bucket, Key=key)["Body"].read()
         return body
 
@@ -172,22 +177,33 @@ class Sites:
         folder = self._folder / kind
         root = folder / "root"
         root.mkdir(parents=True, exist_ok=True)
-        server = self._stack.enter_context(_start_server(kind, root)) if kind != "directory" else None
-        access_key_id = server.access_key_id if server else "any"
-        secret_access_key = server.secret_access_key if server else "secret"
+        server: S3Server | GcsServer | None = None
+        if kind != "directory":
+            server = _start_server(kind, root)
+            self._stack.callback(server.stop)
+        access_key_id = server.access_key_id if isinstance(server, S3Server) else "any"
+        secret_access_key = server.secret_access_key if isinstance(server, S3Server) else "secret"
         if DIRECT:
             assert server is not None
             return Site(kind, server.url, access_key_id, secret_access_key, None, server, None)
         config = {"host_suffixes": [HOST_SUFFIX], "cache": {"block_size": f"{BLOCK_BYTES // MIB}MiB"}}
         # Two workers where moto answers: what one of them brings in, the other serves.
         workers = 2 if kind == "moto" else 1
-        gateway = start_gateway(folder, origin=server or f"file://{root}", workers=workers, config=config)
+        origin: Any = server or f"file://{root}"
+        if isinstance(server, GcsServer):
+            origin = {"type": "gcs", "endpoint": server.url, "anonymous": True, "project": "tests"}
+        gateway = start_gateway(folder, origin=origin, workers=workers, config=config)
         self._stack.enter_context(gateway)
         return Site(kind, gateway.url, access_key_id, secret_access_key, gateway, server, None if server else root)
 
 
-def _start_server(kind: str, root: Path) -> S3Server:
-    return start_moto() if kind == "moto" else start_rclone(root)
+def _start_server(kind: str, root: Path) -> S3Server | GcsServer:
+    match kind:
+        case "moto":
+            return start_moto()
+        case "gcs":
+            return start_fake_gcs()
+    return start_rclone(root)
 
 
 @contextlib.contextmanager

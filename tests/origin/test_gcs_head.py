@@ -169,6 +169,19 @@ async def test_what_is_missing_is_named() -> None:
         assert error.what == what
 
 
+async def test_a_server_that_does_not_say_what_is_missing_is_asked_for_the_bucket() -> None:
+    vague = said(404, "notFound", "Not Found")
+    for answers, version_id, what in (
+        ((vague, document(name="models")), None, "key"),
+        ((vague, document(name="models")), "23", "version"),
+        ((vague, said(403, "forbidden")), None, "key"),
+        ((vague, vague), None, "bucket"),
+    ):
+        error = await fail(in_turn(*answers), version_id=version_id)
+        assert isinstance(error, NotFound)
+        assert error.what == what
+
+
 @pytest.mark.parametrize("version_id", ["", "abc", "-1", "1" * 20, "\u0663"])
 async def test_a_version_that_is_no_generation_does_not_exist(version_id: str) -> None:
     error = await fail(resource(), version_id=version_id)

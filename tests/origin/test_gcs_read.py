@@ -208,8 +208,8 @@ async def test_a_body_that_breaks_off_is_unavailable(after: int) -> None:
 
 
 async def test_bytes_of_a_server_that_names_no_generation_wait_for_its_metadata() -> None:
-    assert await read(in_turn(served(generation=None), resource(size=str(len(DATA))))) == BODY
-    assert isinstance(
-        await fail(in_turn(served(generation=None), resource(size=str(len(DATA)), generation="18"))), VersionChanged
-    )
-    assert isinstance(await fail(in_turn(served(generation=None), said(404, "notFound"))), VersionChanged)
+    size, unlabelled = str(len(DATA)), served(generation=None)
+    assert await read(in_turn(unlabelled, resource(size=size))) == BODY
+    assert isinstance(await fail(in_turn(unlabelled, resource(size=size, generation="18"))), VersionChanged)
+    gone = said(404, "notFound", "No such object: models/weights")
+    assert isinstance(await fail(in_turn(unlabelled, gone)), VersionChanged)

@@ -56,10 +56,15 @@ def _parse_json(body: bytes) -> Refusal:
     return Refusal(str(reason)[:100], str(message)[:MESSAGE_MAX])
 
 
-def missing(refusal: Refusal) -> str:
-    """What a 404 says does not exist: "bucket" or "key"; both reasons are the same, the sentence is not."""
+def missing(refusal: Refusal) -> str | None:
+    """What a 404 says does not exist: "bucket" or "key"; both reasons are the same, the sentence is not.
+
+    None where it says neither, as an emulator's may.
+    """
     told = refusal.message.lower()
-    return "bucket" if refusal.reason == "NoSuchBucket" or "bucket does not exist" in told else "key"
+    if refusal.reason == "NoSuchBucket" or "bucket does not exist" in told:
+        return "bucket"
+    return "key" if refusal.reason == "NoSuchKey" or "no such object" in told else None
 
 
 def read_error(
@@ -68,7 +73,7 @@ def read_error(
     """The error that an answer with this status is. Conditions are handled before."""
     refusal = parse_refusal(body)
     if status == 404:
-        what = missing(refusal)
+        what = missing(refusal) or "key"
         return NotFound(what, bucket if what == "bucket" else key)
     wait_s = parse_retry_after(first_value(headers, "retry-after"), now_s)
     if status in (429, 503) or refusal.reason in _THROTTLES:

@@ -26,7 +26,7 @@ from proxy.origin.answers import ExactSink
 from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
-from proxy.origin.gcs.errors import read_error
+from proxy.origin.gcs.errors import missing, parse_refusal, read_error
 from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
 from proxy.origin.gcs.listing import Found, list_page, read_page
 from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
@@ -108,16 +108,24 @@ class GcsOrigin:
                 raise NotFound("version", key)
             query += (("generation", version_id),)
         checked_at_s = self._clock()
-        try:
-            resource = await self._ask("head", self._site.resource(bucket, key, query), bucket, key)
-        except NotFound as error:
-            if version_id not in _CURRENT and error.what == "key":
-                raise NotFound("version", key) from error
-            raise
-        record = read_resource(self.id, bucket, key, resource, checked_at_s)
+        answer, document = await self._fetch("head", self._site.resource(bucket, key, query))
+        if answer.status != 200:
+            error = self._refusal(answer, bucket, key)
+            raise await self._missing(answer, bucket, key, version_id) if isinstance(error, NotFound) else error
+        record = read_resource(self.id, bucket, key, document, checked_at_s)
         if record is None:
             raise mismatch(self.id, "metadata without a generation or a size")
         return record
+
+    async def _missing(self, answer: Response, bucket: str, key: str, version_id: str | None) -> NotFound:
+        """What does not exist; a server that does not say so is asked for the bucket."""
+        what = missing(parse_refusal(answer.body))
+        if what is None:
+            asked, _ = await self._fetch("head", self._site.bucket(bucket, (("fields", "name"),)))
+            what = "bucket" if asked.status == 404 else "key"
+        if what == "key" and version_id not in _CURRENT:
+            what = "version"
+        return NotFound(what, bucket if what == "bucket" else key)
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
         """An object of GCS is one part, whatever it was made of."""
@@ -182,7 +190,7 @@ class GcsOrigin:
         """Raises NotFound("bucket"), AccessDenied, OriginRefused, OriginUnavailable."""
 
         async def ask(query: Query) -> Found:
-            document = await self._ask("list", self._site.listing(bucket, query), bucket, "")
+            document = await self._list(self._site.listing(bucket, query), bucket)
             return self._read(read_page, document)
 
         try:
@@ -200,7 +208,7 @@ class GcsOrigin:
         token = ""
         while True:
             paged = (*query, ("pageToken", token)) if token else query
-            document = await self._ask("list", self._site.buckets(paged), "", "")
+            document = await self._list(self._site.buckets(paged), "")
             buckets += self._read(_read_buckets, document)
             token = str(document.get("nextPageToken") or "")
             if not token:
@@ -212,16 +220,21 @@ class GcsOrigin:
 
     # one request
 
-    async def _ask(self, kind: str, target: Target, bucket: str, key: str) -> dict[str, Any]:
-        """A JSON document. Raises the error that the answer is."""
+    async def _list(self, target: Target, bucket: str) -> dict[str, Any]:
+        """A page of a listing. Raises the error that the answer is."""
+        answer, document = await self._fetch("list", target)
+        if answer.status != 200:
+            raise self._refusal(answer, bucket, "")
+        return document
+
+    async def _fetch(self, kind: str, target: Target) -> tuple[Response, dict[str, Any]]:
+        """An answer, and the JSON document that it is, or an empty one where its status is not 200."""
         collected = Collected(self.id, DOCUMENT_BYTES_MAX)
         answer = await self._get(kind, target, (_PLAIN,), lambda head: collected if head.status == 200 else None)
-        if answer.status != 200:
-            raise self._refusal(answer, bucket, key)
-        document: object = self._read(json.loads, collected.data)
+        document: object = self._read(json.loads, collected.data) if answer.status == 200 else {}
         if not isinstance(document, dict):
             raise mismatch(self.id, "JSON that is no object")
-        return document
+        return answer, document
 
     def _read(self, read: Callable[[Any], Result], source: Any) -> Result:
         try:

@@ -50,6 +50,10 @@ class Site:
     def listing(self, bucket: str, query: Query = ()) -> Target:
         return self._target(f"/storage/v1/b/{encode(bucket)}/o", query)
 
+    def bucket(self, bucket: str, query: Query = ()) -> Target:
+        """A bucket's metadata."""
+        return self._target(f"/storage/v1/b/{encode(bucket)}", query)
+
     def buckets(self, query: Query = ()) -> Target:
         return self._target("/storage/v1/b", query)
 
