@@ -48,6 +48,17 @@ Text = Annotated[str, BeforeValidator(_quoted), Field(min_length=1)]
 Secret = Annotated[SecretStr, BeforeValidator(_quoted), Field(min_length=1)]
 
 
+def parse_project(value: object) -> object:
+    """A project's id, or its number, which YAML reads as one; raises ValueError with the fix."""
+    text = str(value) if type(value) is int else value
+    if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:_-]*", text) is None:
+        raise ValueError("is not a project's id or number; write one, such as my-project-1")
+    return text
+
+
+Project = Annotated[str, BeforeValidator(parse_project)]
+
+
 class RemoteOriginSettings(Section):
     """What all origins that are reached by HTTP have in common."""
 
@@ -152,9 +163,9 @@ class GcsOriginSettings(RemoteOriginSettings):
     """`default` (the same as leaving it out): application default credentials; or whose else."""
     anonymous: bool = False
     """Send requests without credentials: for public buckets and emulators."""
-    project: Text | None = None
+    project: Project | None = None
     """The project whose buckets a listing of all buckets names."""
-    user_project: Text | None = None
+    user_project: Project | None = None
     """The project that is billed, for buckets whose requester pays."""
 
     @model_validator(mode="after")

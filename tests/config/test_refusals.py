@@ -116,6 +116,8 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
             "{type: gcs, credentials: {service_account_file: /nowhere}}",
             ["credentials.service_account_file: '/nowhere'", "is not a service account's JSON key file"],
         ),
+        ("{type: gcs, project: 'a b'}", ["origins.lab.project: 'a b'", "not a project's id"]),
+        ("{type: gcs, user_project: 'a/b'}", ["origins.lab.user_project: 'a/b'", "not a project's id"]),
         ("{type: gcs, anonymous: true, credentials: default}", ["origins.lab.anonymous", "together with credentials"]),
         ("{type: file}", ["origins.lab.root", "is missing"]),
     ],

@@ -105,6 +105,7 @@ async def test_another_generation_is_a_changed_version(handler: Handler) -> None
     "handler",
     [
         served(headers=(("x-goog-stored-content-encoding", "gzip"),)),
+        served(headers=(("x-goog-stored-content-encoding", "identity"), ("content-encoding", "gzip"))),
         served(label="bytes 0-199999/300000"),
         served(label=None),
         served(BODY[:-1]),

@@ -3,7 +3,7 @@
 How it works. The request names the generation, and the answer must name the same. A server that names none (an
 emulator) may have ignored the one in the request: its bytes are not given on before its metadata says, after the last
 of them, that the generation is still the one. Gzip-encoded objects come as they are stored, because the request accepts
-gzip; a server that unpacks them all the same is seen by the length.
+gzip; a body that was unpacked, or packed, on the way all the same is refused.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def is_success(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> b
         raise changed(version.origin, version.key, f"generation {found}, not {version.validator}")
     encoding = (first_value(head.headers, "content-encoding") or "identity").lower()
     stored = (first_value(head.headers, "x-goog-stored-content-encoding") or encoding).lower()
-    if stored == "gzip" != encoding:
-        raise mismatch(version.origin, "an unpacked body of an object that is stored as gzip")
+    if (stored == "gzip") != (encoding == "gzip"):
+        raise mismatch(version.origin, f"a body in {encoding} of an object that is stored in {stored}")
     check_range(head, version, span)
     return True
 
