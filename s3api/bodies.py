@@ -1,4 +1,4 @@
-"""Request bodies: received as a stream, decoded as a stream, and read only where they name what is written.
+"""Request bodies, read only where they name what is written.
 
 How it works. Nobody holds a whole upload. Two kinds of body must be looked into, for the names that they write:
 DeleteObjects' XML (read whole, 2 MiB at most, as S3 has it) and a POST form, whose fields come before its file (S3
@@ -7,18 +7,19 @@ allows them 20 KB): only they are read ahead, and then they go on with the rest.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
 from xml.parsers import expat
 
 from proxy.errors import InvalidRequest
+from proxy.lanes.incoming import RECEIVE_TIMEOUT_S as RECEIVE_TIMEOUT_S
+from proxy.lanes.incoming import ClientGone as ClientGone
+from proxy.lanes.incoming import read_whole as read_whole
+from proxy.lanes.incoming import receive_body as receive_body
 from proxy.objects import ObjectName
 from s3api.requests import written_names
 from s3api.xml import document, element
 
-RECEIVE_TIMEOUT_S = 60.0  # without one byte from the client
 DELETE_BYTES_MAX = 2 << 20
 PARTS_BYTES_MAX = 8 << 20  # 10,000 parts, each with a line for each of its checksums
 FORM_FIELDS_BYTES_MAX = 256 << 10  # S3 allows 20 KB; other origins more
@@ -26,40 +27,6 @@ DELETE_OBJECTS_MAX = 1000
 _NAME = re.compile(rb'(?:^|[;\s])name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _FILENAME = re.compile(rb'(?:^|[;\s])filename="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _BOUNDARY = re.compile(r'multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its body had ended."""
-
-
-async def receive_body(receive: Receive, timeout_s: float = RECEIVE_TIMEOUT_S) -> AsyncIterator[bytes]:
-    """The body's bytes as they come. Raises ClientGone, or InvalidRequest when none come for `timeout_s`."""
-    more_body = True
-    while more_body:
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await receive()
-        except TimeoutError:
-            text = "Your socket connection to the server was not read from or written to within the timeout period."
-            raise InvalidRequest("RequestTimeout", text) from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        more_body = message.get("more_body", False)
-        data = message.get("body", b"")
-        if data:
-            yield data
-
-
-async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
-    """Raises InvalidRequest("MaxMessageLengthExceeded")."""
-    content = bytearray()
-    async for data in body:
-        content += data
-        if len(content) > limit_bytes:
-            raise InvalidRequest("MaxMessageLengthExceeded", f"Your request was too big: over {limit_bytes} bytes.")
-    return bytes(content)
 
 
 def parse_delete(bucket: str, content: bytes) -> tuple[ObjectName, ...]:

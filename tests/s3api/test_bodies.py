@@ -12,14 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
+from proxy.lanes.incoming import ClientGone, read_whole, receive_body
 from proxy.objects import ObjectName
 from s3api.bodies import (
     FORM_FIELDS_BYTES_MAX,
-    ClientGone,
     parse_delete,
     read_form_key,
-    read_whole,
-    receive_body,
 )
 
 FORM = "multipart/form-data; boundary=XX"

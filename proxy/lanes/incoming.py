@@ -1,0 +1,63 @@
+"""What comes in from a client, whatever the dialect: the target as it was sent, and the body as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from proxy.errors import InvalidRequest
+from proxy.lanes.asgi import Receive, Scope
+
+RECEIVE_TIMEOUT_S = 60.0  # without one byte from the client
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body had ended."""
+
+
+def raw_target(scope: Scope) -> bytes:
+    """The target as it was received; another server than ours keeps no more of it than path and query."""
+    raw: bytes | None = (scope.get("extensions") or {}).get("warmstart.target", {}).get("raw")
+    if raw is not None:
+        return raw
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    query: bytes = scope.get("query_string", b"")
+    return b"%s?%s" % (path, query) if query else path
+
+
+async def receive_body(receive: Receive, timeout_s: float = RECEIVE_TIMEOUT_S) -> AsyncIterator[bytes]:
+    """The body's bytes as they come. Raises ClientGone, or InvalidRequest when none come for `timeout_s`."""
+    more_body = True
+    while more_body:
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await receive()
+        except TimeoutError:
+            text = "Your socket connection to the server was not read from or written to within the timeout period."
+            raise InvalidRequest("RequestTimeout", text) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        more_body = message.get("more_body", False)
+        data = message.get("body", b"")
+        if data:
+            yield data
+
+
+async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
+    """Raises InvalidRequest("MaxMessageLengthExceeded")."""
+    content = bytearray()
+    async for data in body:
+        content += data
+        if len(content) > limit_bytes:
+            raise InvalidRequest("MaxMessageLengthExceeded", f"Your request was too big: over {limit_bytes} bytes.")
+    return bytes(content)
+
+
+async def chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
+    """Bytes that were read already, then what is still to come."""
+    if first:
+        yield first
+    if rest is not None:
+        async for data in rest:
+            yield data
