@@ -1,9 +1,10 @@
 """An origin for measurements, in a process of its own: it costs little, and is as slow as it is told.
 
 It answers HEAD, GET and ranged GET of any path with one file's bytes, and checks nothing else, so each round of a bench
-takes a new key. Plain connections are answered by `sendfile`; with TLS one thread a connection encrypts. A `Link`
-may limit all connections together (the origin's link) and each by itself (what a cloud gives one stream), and
-delay each answer's first byte. `GET /-/counts` tells how many requests and body bytes there were so far.
+takes a new key; to GCS's JSON API it gives the metadata of such an object. Plain connections are answered by
+`sendfile`; with TLS one thread a connection encrypts. A `Link` may limit all connections together (the origin's link)
+and each by itself (what a cloud gives one stream), and delay each answer's first byte. `GET /-/counts` tells how many
+requests and body bytes there were so far.
 """
 
 from __future__ import annotations
@@ -159,6 +160,10 @@ class _Server:
         end = min(end, size_bytes)
         if self._link.latency_s:
             time.sleep(self._link.latency_s)
+        if target.startswith(b"/storage/v1/b/"):
+            text = b'{"generation": "1", "size": "%d"}' % size_bytes
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+            return
         if start >= size_bytes:
             connection.sendall(
                 b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */%d\r\ncontent-length: 0\r\n\r\n"
@@ -166,8 +171,12 @@ class _Server:
             )
             return
         lines = [b"HTTP/1.1 206 Partial Content" if match else b"HTTP/1.1 200 OK"]
-        lines += [b"content-length: %d" % (end - start), b'etag: "loopback"', b"accept-ranges: bytes"]
-        lines += [b"last-modified: Tue, 24 Nov 2026 09:00:00 GMT", b"content-type: binary/octet-stream"]
+        lines += [b"content-length: %d" % (end - start), b'etag: "loopback"', b"x-goog-generation: 1"]
+        lines += [
+            b"accept-ranges: bytes",
+            b"last-modified: Tue, 24 Nov 2026 09:00:00 GMT",
+            b"content-type: binary/octet-stream",
+        ]
         if match:
             lines.append(b"content-range: bytes %d-%d/%d" % (start, end - 1, size_bytes))
         connection.sendall(b"\r\n".join([*lines, b"", b""]))
