@@ -1,4 +1,4 @@
-"""What GCS says of an object becomes a record, the same from metadata and from a download's headers."""
+"""What GCS's metadata says of an object becomes a record, with the headers of a download."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import AccessDenied, InvalidRequest, NotFound, OriginUnavailable, WarmstartError
 from proxy.objects import ObjectRecord, SumKind
-from proxy.origin.gcs.record import parse_time, read_media, read_resource
+from proxy.origin.gcs.record import parse_time, read_resource
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Handler, ScriptedServer, answer, in_turn
 from tests.origin.asking import NOW_S, Tokens, counted, gcs_origin
@@ -87,18 +87,6 @@ def test_a_resource_becomes_a_record_with_a_downloads_headers() -> None:
     assert ("Colour", "blue") in record.user_metadata
     assert ("lines", "a\r\nb: c") in record.user_metadata
     assert record.cacheable
-
-
-def test_a_download_says_the_same() -> None:
-    sent = [pair for pair in HEADERS if pair[0] != "x-goog-hash"]
-    sent += [("x-goog-hash", "crc32c=yZRlqg==,md5=XrY7u+Ae7tCTyyK7j1rNww=="), ("date", "x"), ("content-length", "11")]
-    record = read_media("gcs://h", "models", "weights", 11, tuple(sent), 1.0)
-    assert record is not None
-    assert record.version == record_of().version
-    assert record.headers == HEADERS
-    assert (record.etag, record.sums, record.md5) == (record_of().etag, record_of().sums, record_of().md5)
-    assert record.user_metadata == (("colour", "blue"), ("word", "\u00c3\u00bc"), ("lines", "a b: c"))
-    assert read_media("gcs://h", "models", "weights", 11, (("etag", "x"),), 1.0) is None
 
 
 def test_a_composite_object_has_no_md5_and_an_etag_of_its_own() -> None:
