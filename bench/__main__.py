@@ -1,17 +1,27 @@
-"""`python -m bench NAME [--quick] [--json FILE]`; without a name, the list of questions."""
+"""`python -m bench NAME [--quick] [--json FILE]`; without a name, the list of questions.
+
+The table goes to stdout with the date and the machine below it, what is being measured just now to stderr. Exit status
+2: a peer's program is missing, and how to install it is said; 130: interrupted. What was started ends in each case.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import platform
+import signal
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import bench
 from bench import Row
+from bench.processes import Missing
 
 
 def main() -> int:
@@ -27,12 +37,37 @@ def main() -> int:
         return 0
     if arguments.name not in questions:
         parser.error(f"no such question: {arguments.name}; there are {', '.join(questions)}")
-    rows: list[Row] = importlib.import_module(f"bench.{arguments.name}").measure(arguments.quick)
-    print(f"{questions[arguments.name]}\n\n{_render(rows)}")
-    if arguments.json is not None:
-        machine = f"{platform.machine()}, {platform.release()}, Python {platform.python_version()}"
-        arguments.json.write_text(json.dumps({"bench": arguments.name, "machine": machine, "rows": rows}, indent=1))
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _answer(arguments.name, questions[arguments.name], arguments.quick, arguments.json)
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _answer(name: str, question: str, quick: bool, json_file: Path | None) -> None:
+    began_s = time.monotonic()
+    rows: list[Row] = importlib.import_module(f"bench.{name}").measure(quick)
+    said = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": _machine(),
+        "took": f"{time.monotonic() - began_s:.0f} s" + (", quick" if quick else ""),
+    }
+    print(f"{question}\n\n{_render(rows)}\n\n{'; '.join(said.values())}")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"bench": name, **said, "rows": rows}, indent=1) + "\n")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def _questions() -> dict[str, str]:

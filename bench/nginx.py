@@ -1,7 +1,8 @@
 """nginx, the peer: one worker that serves a folder's files, or its slice cache before another server.
 
-As an expert would set it up: sendfile, no access log, keep-alive without a limit, no thread pool (what it serves is in
-memory). The slice cache fetches and keeps 8 MiB slices, as long as the blocks it is compared with.
+As an expert would set it up: sendfile with `tcp_nopush` (or, on demand, without), no access log, keep-alive without a
+limit, open files kept, no thread pool (what it serves is in memory). The slice cache fetches and keeps 8 MiB slices,
+as long as the blocks it is compared with.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ events {{ worker_connections 1024; }}
 http {{
     access_log off;
     sendfile on;
-    tcp_nopush on;
+    tcp_nopush {nopush};
     tcp_nodelay on;
     keepalive_timeout 600s;
     keepalive_requests 1000000000;
@@ -80,6 +81,7 @@ def start_nginx(
     origin: str | None = None,
     certificate: tuple[Path, Path] | None = None,
     cores: set[int] | None = None,
+    nopush: bool = True,
 ) -> Iterator[Nginx]:
     """Files of `root`, or a slice cache before `origin` (a URL); `certificate`: chain and key, for TLS.
 
@@ -93,6 +95,7 @@ def start_nginx(
         _CONFIG.format(
             folder=folder,
             port=port,
+            nopush="on" if nopush else "off",
             cache=_CACHE.format(folder=folder) if origin is not None else "",
             location=_SLICES.format(origin=origin) if origin is not None else f"root {root};",
             tls="ssl" if certificate is not None else "",

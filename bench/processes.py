@@ -7,18 +7,21 @@ is compared is then what one core can serve, and the load's own cost disturbs no
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from shutil import which
 
-# Runs a program that is killed when its parent is: exec keeps the death signal.
-_LAUNCH = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_TIMEOUT_S = 30.0
 
@@ -40,15 +43,23 @@ def program(name: str, install: str) -> str:
     return found
 
 
+def join_bench(cores: set[int]) -> None:
+    """In a process just forked: it will run on these cores, and be told to end when the bench is gone."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # not SIGKILL: nginx's worker would outlive its master
+    os.sched_setaffinity(0, cores)
+
+
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path, cores: set[int] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """The program while the block runs; it is told to end after, and killed when it does not."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=partial(join_bench, cores or os.sched_getaffinity(0)),
         )
-    if cores is not None:
-        os.sched_setaffinity(process.pid, cores)  # before it starts threads, which inherit it
     try:
         yield process
     finally:

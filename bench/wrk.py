@@ -1,21 +1,24 @@
 """wrk, the load: one thread, N connections, requests made before the run, latencies taken from its own histogram.
 
 Every request names one range of one object; ranges are aligned to their length and spread at random, the same on
-every side. `sdk_headers` adds what a usual SDK sends with each request, signature included.
+every side. `sdk` adds what a usual SDK sends with each request, signature included.
 """
 
 from __future__ import annotations
 
 import random
 import re
+import resource
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from bench.processes import LOAD_CORES, program
+from bench.processes import LOAD_CORES, join_bench, program
 
 INSTALL = "apt-get install wrk"
+Request = tuple[str, str]  # path, and range (`0-4095`, "" for the whole object)
 _REQUESTS_MAX = 2048
 
 SDK_HEADERS = (
@@ -60,37 +63,37 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of wrk found. Latencies are to the last byte."""
+    """What one run of wrk found. Latencies are to the last byte; `received_bytes` with heads and unfinished answers."""
 
     requests: int
     received_bytes: int
     seconds: float
     p50_ms: float
     p99_ms: float
-
-    @property
-    def per_second(self) -> float:
-        return self.requests / self.seconds
+    cpu_s: float = 0.0
 
 
 def run_wrk(
-    url: str, folder: Path, wanted: Sequence[tuple[str, str]], *, connections: int, seconds: float, sdk: bool = False
+    url: str, folder: Path, requests: Sequence[Request], *, connections: int, seconds: float, sdk: bool = False
 ) -> Load:
-    """`wanted`: pairs of path and range (`0-4095`, "" for a whole object). Raises RuntimeError on failed requests."""
+    """All requests in turn, again and again. Raises RuntimeError on failed requests, Missing without wrk."""
     listed, script = folder / "requests", folder / "wrk.lua"
-    listed.write_text("".join(f"{path} {span}\n" for path, span in wanted))
+    listed.write_text("".join(f"{path} {span}\n" for path, span in requests))
     headers = ", ".join(f'["{name}"] = "{value}"' for name, value in SDK_HEADERS) if sdk else ""
     script.write_text(_SCRIPT.format(requests=listed, headers=headers, host=url.partition("://")[2]))
     command = [program("wrk", INSTALL), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-    cores = ",".join(map(str, sorted(LOAD_CORES)))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        ["taskset", "-c", cores, *command, "-s", str(script), url],
+        [*command, "-s", str(script), url],
         capture_output=True,
         text=True,
         timeout=seconds + 60,
         check=False,
+        preexec_fn=partial(join_bench, LOAD_CORES),
     )
-    return parse_wrk(done.stdout + done.stderr)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return replace(parse_wrk(done.stdout + done.stderr), cpu_s=cpu_s)
 
 
 def parse_wrk(text: str) -> Load:
@@ -102,7 +105,7 @@ def parse_wrk(text: str) -> Load:
     return Load(requests, received, duration_us / 1e6, p50_us / 1e3, p99_us / 1e3)
 
 
-def aligned_ranges(path: str, object_bytes: int, range_bytes: int, seed: int = 1) -> list[tuple[str, str]]:
+def aligned_ranges(path: str, object_bytes: int, range_bytes: int, seed: int = 1) -> list[Request]:
     """Ranges of one object, at random, each aligned to its length; every one at most once while there are enough."""
     places = list(range(object_bytes // range_bytes))
     random.Random(seed).shuffle(places)
