@@ -53,3 +53,43 @@ RECORD_FAILURES = Counter(
     "Key records that a disk could not keep or give, by reason (full, broken, other)",
     ["reason"],
 )
+
+
+class Tally:
+    """The answers of one kind that the hot lane has given and the counters don't know yet: two plain integers."""
+
+    __slots__ = ("_bytes", "_requests", "cache", "requests", "sent_bytes")
+
+    def __init__(self, operation: str, status: int, lane: str, cache: str, source: str = "disk") -> None:
+        self.cache = cache
+        self.requests = 0
+        self.sent_bytes = 0
+        self._requests = REQUESTS.labels(operation, str(status), lane, cache)
+        self._bytes = SENT_BYTES.labels(source)
+
+    def flush(self) -> None:
+        """Move what was counted into the counters."""
+        if self.requests:
+            self._requests.inc(self.requests)
+            self.requests = 0
+        if self.sent_bytes:
+            self._bytes.inc(self.sent_bytes)
+            self.sent_bytes = 0
+
+
+_tallies: dict[tuple[str, int, str, str], Tally] = {}
+
+
+def tally(operation: str, status: int, lane: str, cache: str) -> Tally:
+    """The one tally of these labels, for the event loop's thread; `flush_tallies` empties it."""
+    labels = (operation, status, lane, cache)
+    found = _tallies.get(labels)
+    if found is None:
+        found = _tallies[labels] = Tally(*labels)
+    return found
+
+
+def flush_tallies() -> None:
+    """Bring the counters up to date: soon after each hot answer, before they are read, and at the end."""
+    for found in _tallies.values():
+        found.flush()

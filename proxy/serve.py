@@ -31,6 +31,7 @@ from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
+from proxy.lanes.hot import AnswerHot
 from proxy.logs import AccessLog, App, Message, Receive, Send
 from proxy.origin import Origin
 from proxy.origin.directory import DirectoryOrigin
@@ -46,9 +47,10 @@ from s3api.targets import bucket_of_host
 
 @dataclass(slots=True)
 class Parts:
-    """What one worker consists of. `app` answers every request."""
+    """What one worker consists of. `app` answers every request, `answer_hot` at once those that it can."""
 
     app: App
+    answer_hot: AnswerHot
     readiness: Readiness
     store: Store
     gateway: Gateway
@@ -90,6 +92,7 @@ def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id
     app = Doors(AdminApp(readiness), surface, settings)
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
+        answer_hot=surface.answer_hot,
         readiness=readiness,
         store=store,
         gateway=gateway,

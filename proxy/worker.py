@@ -24,8 +24,11 @@ from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.children import ChildPaper, say_ready
 from proxy.config.settings import Settings
-from proxy.lanes.express import ExpressProtocol, Limits
+from proxy.lanes.connection import Limits
+from proxy.lanes.express import ExpressProtocol
+from proxy.lanes.hot import HotLane
 from proxy.listeners import BACKLOG
+from proxy.logs import log_hot_answer
 from proxy.serve import Parts, build_parts
 
 TICK_S = 1.0
@@ -63,25 +66,32 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     writer_id = f"{paper.name}-{os.getpid()}"
     try:
         parts = build_parts(settings, tables, paper.run_id, writer_id)
+        lane = HotLane(
+            parts.answer_hot,
+            on_read_error=parts.store.note_read_error,
+            log=log_hot_answer if settings.log.access else None,
+        )
         try:
-            server = Server(server_config(settings, parts), lambda: say_ready(paper.status_fd))
+            server = Server(server_config(settings, parts, lane), lambda: say_ready(paper.status_fd))
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
             async with _ticking(parts.store):
                 await server.serve([socket.socket(fileno=fd) for fd in paper.listen_fds])
         finally:
+            lane.flush()
             await parts.aclose()
     finally:
         tables.close()
 
 
-def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
+def server_config(settings: Settings, parts: Parts, lane: HotLane) -> uvicorn.Config:
     limits = settings.limits
     protocol = ExpressProtocol.limited(
         Limits(
             head_bytes=limits.request_head,
             head_timeout_s=limits.request_head_timeout,
             send_timeout_s=limits.send_timeout,
-        )
+        ),
+        lane,
     )
     return uvicorn.Config(
         parts.app,

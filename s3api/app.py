@@ -6,13 +6,13 @@ How it works. The raw target is parsed by `requests`, never by a router: routers
 3. everything else goes to the bucket's origin and comes back as it is, streaming both ways; to GCS in its own words
    (`goog`).
 All answers and all errors leave through `finish`, which gives X-Cache and the request's id and counts. It counts what
-is said to the client, so metrics and headers can't differ.
+is said to the client, so metrics and headers can't differ. Plain hits need none of this: `hot` answers them with the
+same functions.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -21,6 +21,7 @@ from urllib.parse import quote
 from proxy.errors import InvalidRequest, NotSupported, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
+from proxy.gateway.hot import HotRead
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.metrics import REQUESTS
@@ -38,12 +39,13 @@ from s3api.bodies import (
     render_parts,
 )
 from s3api.buckets import answer_bucket, list_buckets
+from s3api.hot import HotReads
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
 from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
 from s3api.removal import delete_each, read_deletion
 from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
-from s3api.responses import Headers, Reply, render_passed, render_read
+from s3api.responses import Headers, Reply, complete, new_request_id, render_passed, render_read
 from s3api.sums import verified
 from s3api.targets import render_path
 
@@ -57,6 +59,8 @@ class Reads(Protocol):
     def routes(self) -> Routes: ...
 
     def route(self, bucket: str) -> BucketRoute: ...
+    def prepare(self, request: ReadObject) -> HotRead | None: ...
+
 
     async def read(self, request: ReadObject) -> ReadAnswer: ...
 
@@ -68,7 +72,7 @@ class Exchange:
     method: str
     target: bytes
     raw_headers: Sequence[tuple[bytes, bytes]]
-    request_id: str = field(default_factory=lambda: secrets.token_hex(8).upper())
+    request_id: str = field(default_factory=new_request_id)
     operation: str = "Other"
     reads: bool = False
     expects_continue: bool = False  # and was not told to continue yet
@@ -79,15 +83,11 @@ class Exchange:
         return Asked(self.method, render_path(self.target), self.request_id, ranges[0] if ranges else None)
 
 
-def finish(exchange: Exchange, status: int, headers: Headers, cache: CacheStatus, lane: str = "asgi") -> Headers:
-    """The one funnel: the final headers, and the count. Call it once for each answer."""
-    REQUESTS.labels(exchange.operation, str(status), lane, cache.value).inc()
-    added = [("x-cache", cache.value)]
-    if not any(name == "x-amz-request-id" for name, _ in headers):
-        added += [("x-amz-request-id", exchange.request_id), ("x-amz-id-2", exchange.request_id)]
-    if exchange.expects_continue:  # whether its body comes after all, nobody can know: end the connection
-        added.append(("connection", "close"))
-    return (*headers, *added)
+def finish(exchange: Exchange, status: int, headers: Headers, cache: CacheStatus) -> Headers:
+    """The one way out: the final headers, and the count. Call it once for each answer."""
+    REQUESTS.labels(exchange.operation, str(status), "asgi", cache.value).inc()
+    # Whether an expected body comes after all, nobody can know: end the connection.
+    return complete(headers, cache, exchange.request_id, closes=exchange.expects_continue)
 
 
 class S3App:
@@ -107,6 +107,7 @@ class S3App:
     ) -> None:
         self._gateway = gateway
         self._forwarder = forwarder
+        self.answer_hot = HotReads(gateway.prepare, host_suffixes).answer
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
         self._on_read_error = on_read_error

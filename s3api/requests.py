@@ -51,6 +51,7 @@ _PASS_HEADERS = frozenset(
         "x-amz-server-side-encryption-customer-key-md5",
     }
 )
+PASS_HEADERS = frozenset(name.encode() for name in _PASS_HEADERS)
 _HOP_HEADERS = frozenset(
     {
         "connection",

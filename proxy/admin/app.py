@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.admin.exposition import render_metrics
 from proxy.admin.readiness import Readiness
+from proxy.metrics import flush_tallies
 
 PATHS = ("/-/health", "/-/ready", "/-/metrics")
 
@@ -38,6 +39,7 @@ class AdminApp:
                 return PlainTextResponse("healthy\n")
             case "/-/ready":
                 return await self._ready()
+        flush_tallies()
         body, content_type = await asyncio.to_thread(render_metrics, request.headers.get("accept", ""))
         return Response(body, media_type=None, headers={"content-type": content_type})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -43,7 +43,7 @@ class ReadAnswer:
 
     `body` yields what to send, in order: pieces of files, or bytes that no disk holds. It is None for head_only and
     for `not_modified`. It raises only when the body can't be finished: close the connection then. Whoever takes
-    the body must `aclose()` it.
+    the body must `aclose()` it. An answer that was `peek`ed has its `pieces` instead, all of them.
     """
 
     record: ObjectRecord
@@ -52,6 +52,7 @@ class ReadAnswer:
     part: PartSpan | None = None
     not_modified: bool = False
     body: AsyncIterator[Piece | bytes] | None = None
+    pieces: Sequence[Piece] = ()
 
     @property
     def length(self) -> int:

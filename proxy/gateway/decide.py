@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.conditions import Verdict
+from proxy.conditions import Conditions, Verdict
 from proxy.errors import PreconditionFailed
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.objects import ObjectRecord
@@ -14,17 +14,21 @@ def decide(request: ReadObject, record: ObjectRecord) -> ReadAnswer:
     A `part_number` is not resolved here: only the origin knows its bytes. Raises PreconditionFailed and
     RangeNotSatisfiable, which a record that is out of date may have got wrong.
     """
-    conditions = request.conditions
     answer = ReadAnswer(record, CacheStatus.MISS)
-    verdict = conditions.evaluate(record.etag, record.last_modified_s)
-    if verdict is Verdict.FAILED:
-        raise PreconditionFailed(conditions.failed_name())
-    if verdict is Verdict.NOT_MODIFIED:
+    if not judge(request.conditions, record):
         answer.not_modified = True
     elif (
         request.range is not None
         and request.part_number is None
-        and conditions.range_applies(record.etag, record.last_modified_s)
+        and request.conditions.range_applies(record.etag, record.last_modified_s)
     ):
         answer.span = request.range.resolve(record.size_bytes)
     return answer
+
+
+def judge(conditions: Conditions, record: ObjectRecord) -> bool:
+    """False: not modified. Raises PreconditionFailed."""
+    verdict = conditions.evaluate(record.etag, record.last_modified_s)
+    if verdict is Verdict.FAILED:
+        raise PreconditionFailed(conditions.failed_name())
+    return verdict is Verdict.HOLDS

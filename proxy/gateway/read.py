@@ -25,7 +25,8 @@ from proxy.fetch.stream import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
-from proxy.gateway.routes import BucketRoute, Routes
+from proxy.gateway.hot import PEEK_BLOCKS_MAX, HotRead
+from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.versions import Resolved, Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
@@ -60,6 +61,16 @@ class Gateway:
     @property
     def routes(self) -> Routes:
         return self._routes
+    def prepare(self, request: ReadObject) -> HotRead | None:
+        """The read, to be answered at once whenever that is possible; None: it never is. Raises NotFound."""
+        if request.revalidate or request.part_number is not None:
+            return None
+        route = self.route(request.name.bucket)
+        if route.consistency is Consistency.STRONG:
+            return None
+        key = route.object_key(request.name)
+        return HotRead(request, route, key, self._versions, self._store, self._parts.soundness)
+
 
     async def read(self, request: ReadObject) -> ReadAnswer:
         """Raises the errors of `proxy.errors`; what it returns can be sent."""

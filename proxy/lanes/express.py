@@ -1,9 +1,9 @@
-"""ExpressProtocol: uvicorn's HTTP/1.1 protocol, with bodies that leave by sendfile and stricter manners.
+"""ExpressProtocol: bodies that leave by sendfile, and hot answers in the parser's callback.
 
-Use it as `uvicorn.Config(app, http=ExpressProtocol)`, or `http=ExpressProtocol.limited(Limits(...))`.
+Use it as `uvicorn.Config(app, http=ExpressProtocol)`, or `http=ExpressProtocol.limited(Limits(...), lane)`.
 
-How it works. uvicorn parses, and runs one task per request, in order. The application is wrapped, once per
-connection: the wrapper gives each request a `send` that knows one message more,
+How it works. The application is wrapped, once per connection: the wrapper gives each request a `send` that knows one
+message more,
 
     {"type": "http.response.zerocopysend", "file": int or object with fileno(), "offset": int, "count": int,
      "more_body": bool}
@@ -12,66 +12,67 @@ and passes all others on. It may be mixed with `http.response.body`. Its bytes c
 a body's do (never more than declared; a response that ends with less closes the connection). The socket is touched
 only when the transport's buffer is empty. When the client goes away, `send` raises ClientGone; when anything else
 fails in mid-body the connection is closed, since what has left can't be told. TLS connections have no such message.
+A scope's `raw_path`, `path` and `query_string` are cut from the raw target without normalising anything ("//", ".", "#"
+stay); only `path` is percent-decoded.
 
-Every scope's extensions also hold `warmstart.target`: {"raw": the target's bytes exactly as received, "authority":
-the host of an absolute-form target or None}. `raw_path`, `path` and `query_string` are cut from the raw target
-without normalising anything ("//", ".", "#" stay); only `path` is percent-decoded.
-
-What it refuses on its own, closing the connection after what is in flight has been answered: requests that the
-parser can't read (400, also Content-Length with Transfer-Encoding), HTTP/1.1 without exactly one Host (400), other
-versions (505), transfer codings but chunked, and bodies on requests to upgrade, which the parser would lose (501),
-heads that are too large (431) or take too long (408). Trailers are dropped: uvicorn takes them for headers.
-
-A hot answer, decided in the parser's callback with no task, belongs into `on_headers_complete`, when nothing is in
-flight; `FileSender.start` is made for it. It will need `on_body`, `on_message_complete`, `shutdown` and the
-keep-alive timer too, which for answers of the application are uvicorn's.
+Hot answers. With a HotLane, a plain request whose head has been parsed, and nothing in flight before it, is answered
+in the parser's callback: no task, no scope, no future.
+1. The lane's `answer` says None: the application's, as if nothing had been tried. The scope is built only then.
+2. A small body leaves with its head in one write; what the socket does not take goes to the transport, which buffers.
+3. A larger one leaves by sendfile, behind its head. The socket is full: it parks. For uvicorn it is a cycle under way
+   (`_Parked`): further requests queue behind it, whichever lane they would have taken, the drain waits for it.
+4. Pages that are not in memory, a transport with something left to write: None, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import os
 import socket
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from proxy.blocks import DataFile
 from proxy.lanes.asgi import ZEROCOPY, Message, Receive, Scope, Send
-from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
-from proxy.lanes.sendfile import ClientGone, FileSender, HasFileno
+from proxy.lanes.connection import TARGET, Connection, Limits, disconnect
+from proxy.lanes.heads import parse_target
+from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, HotAnswer, HotLane, HotLine, is_plain
+from proxy.lanes.residency import is_resident
+from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, HasFileno
 
-TARGET = "warmstart.target"
-LINGER_S = 2.0  # for a client that is still sending to read the refusal
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one connection may ask for. Heads: S3 allows 8 KiB of headers and 1024-byte keys; proxies add theirs."""
+class _Parked:
+    """A hot answer that waits for its socket: what uvicorn, and the code here, ask of a cycle."""
 
-    head_bytes: int = 64 << 10
-    head_timeout_s: float = 60.0
-    send_timeout_s: float = 60.0  # while the client's receive window stays shut or nothing is acknowledged
+    response_started = True
+    more_body = False
+
+    def __init__(self) -> None:
+        self.waits = False
+        self.response_complete = False
+        self.disconnected = False
+        self.keep_alive = True
+        self.message_event = asyncio.Event()
 
 
-class _Refused(Exception):
-    """Ends the parser's run; the answer stands in `_refusal`."""
-
-
-class ExpressProtocol(HttpToolsProtocol):
-    limits = Limits()
+class ExpressProtocol(Connection):
+    lane: HotLane | None = None
 
     @classmethod
-    def limited(cls, limits: Limits) -> type[ExpressProtocol]:
-        """The same protocol with other limits: uvicorn takes a class, and makes the instances itself."""
-        return type(cls.__name__, (cls,), {"limits": limits})
+    def limited(cls, limits: Limits, lane: HotLane | None = None) -> type[ExpressProtocol]:
+        """The same protocol with these limits and lane: uvicorn takes a class, and makes the instances itself."""
+        return type(cls.__name__, (cls,), {"limits": limits, "lane": lane})
 
     def __init__(
         self,
@@ -84,18 +85,11 @@ class ExpressProtocol(HttpToolsProtocol):
         self._surface = self.app
         self.app = self._run_app
 
-        # Per connection
+        self._lane: HotLane | None = None  # set where this connection can be answered hot
         self._sender: FileSender | None = None
         self._running: RequestResponseCycle | None = None  # the application's; later requests wait in `pipeline`
-        self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
-        self._head_timer: asyncio.TimerHandle | None = None
-
-        # Per request
-        self._in_head = False
-        self._head_bytes = 0  # of this head, passed on by the parser
-        self._unfinished_bytes = 0  # of this head's segments after the first: the parser may hold all of them
-
-    # Connection
+        self._defaults: Sequence[tuple[bytes, bytes]] = ()  # uvicorn's own headers, a new list each second,
+        self._default_lines = b""  # and rendered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -108,143 +102,149 @@ class ExpressProtocol(HttpToolsProtocol):
                 self._sender = FileSender(self.loop, sock.fileno())
             except OSError as error:  # out of descriptors: this connection's bodies go as chunks
                 _logger.warning("no sendfile on a connection: %s", error)
-        self._watch_head()
+            else:
+                self._lane = self.lane
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sender is not None:
             self._sender.close()
         self._sender = None  # as `app`: what refers to this object would keep it until a collection
         self.app = self._surface
-        self._unwatch_head()
         if self._running is not None:  # uvicorn tells the last request parsed, which need not be the one that runs
-            _disconnect(self._running)
+            disconnect(self._running)
         self.pipeline.clear()
         super().connection_lost(exc)
 
-    # Parsing
+    def _extensions(self) -> dict[str, Any]:
+        return {} if self._sender is None else {ZEROCOPY: {}}
 
-    def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
-            return
-        if self._in_head:
-            self._unfinished_bytes += len(data)
-        super().data_received(data)
-        if not self._in_head or self._refusal is not None:
-            return
-        if self._unfinished_bytes > self.limits.head_bytes:
-            self._refusal = TOO_LARGE
-            self.send_400_response("")
+    # Hot answers
+
+    def _answer_hot(self) -> bool:
+        lane = self._lane
+        if lane is None:
+            return False
+        cycle, transport = self.cycle, self.transport
+        if (cycle is not None and not cycle.response_complete) or transport.get_write_buffer_size():
+            return False
+        headers, parser = self.headers, self.parser
+        fields = dict(headers)
+        if len(fields) != len(headers) or b"host" not in fields or not parser.should_keep_alive():
+            return False
+        if not NOT_PLAIN.isdisjoint(fields) and not is_plain(fields, parser.get_http_version):
+            return False
+        try:
+            answer = lane.answer(parser.get_method(), self.url, fields)
+        except Exception:
+            _logger.exception("a hot answer failed; the application answers")
+            return False
+        return answer is not None and not transport.is_closing() and self._send_hot(lane, answer)
+
+    def _send_hot(self, lane: HotLane, answer: HotAnswer) -> bool:
+        sender = self._sender
+        assert sender is not None
+        if self.server_state.default_headers is not self._defaults:
+            self._defaults = self.server_state.default_headers
+            self._default_lines = b"".join([b"%b: %b\r\n" % pair for pair in self._defaults])
+        head = b"".join((STATUS_LINE[answer.status], self._default_lines, answer.head))
+        pieces, length = answer.pieces, answer.length
+        if length > SMALL_BYTES or len(pieces) > 1:
+            return self._send_large(lane, sender, answer, head)
+        body = lane.read_small(pieces[0]) if pieces else memoryview(b"")
+        if body is None:
+            return False
+        try:
+            sent = sender.write(head, body)
+        except ClientGone:
+            self.transport.close()
+            return True
+        if sent < len(head) + length:
+            self.transport.write(b"".join((head, body))[sent:])
+        answer.tally.requests += 1
+        answer.tally.sent_bytes += length
+        if not lane.armed:
+            lane.arm(self.loop)
+        if lane.logs:
+            self._note_line(lane, answer, (self.parser.get_method(), self.url), 0.0)
+        self._note_idle()
+        return True
+
+    def _send_large(self, lane: HotLane, sender: FileSender, answer: HotAnswer, head: bytes) -> bool:
+        first = answer.pieces[0]
+        began_s = self.loop.time()
+        try:
+            if not is_resident(first.file.fd, first.offset, min(first.length, STEP_BYTES)):
+                return False
+        except OSError:  # the application finds it again, and tells
+            return False
+        answer.tally.requests += 1
+        if not lane.armed:
+            lane.arm(self.loop)
+        parked = _Parked()
+        asked = (self.parser.get_method(), self.url) if lane.logs else None
+        done = partial(self._on_hot_end, parked, lane, answer, asked, began_s)
+        try:
+            finished = sender.start_answer(head, answer.pieces, done)
+        except Exception as error:
+            done(error)
+            return True
+        if finished:
+            done(None)
         else:
-            self._watch_head()
+            parked.waits = True
+            self.cycle = cast(Any, parked)
+        return True
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = self._unfinished_bytes = 0
-        self.scope["extensions"] = {} if self._sender is None else {ZEROCOPY: {}}
+    def _on_hot_end(
+        self,
+        parked: _Parked,
+        lane: HotLane,
+        answer: HotAnswer,
+        asked: tuple[bytes, bytes] | None,
+        began_s: float,
+        error: BaseException | None,
+    ) -> None:
+        parked.response_complete = True
+        if asked is not None:
+            self._note_line(lane, answer, asked, self.loop.time() - began_s)
+        if error is not None:
+            self._on_hot_failure(lane, error)
+            return
+        answer.tally.sent_bytes += answer.length
+        if not lane.armed:
+            lane.arm(self.loop)
+        if not parked.keep_alive:
+            self.transport.close()
+        elif parked.waits:
+            self.on_response_complete()
+        else:
+            self._note_idle()
 
-    def on_url(self, url: bytes) -> None:
-        self._count_head(len(url))
-        super().on_url(url)
+    def _on_hot_failure(self, lane: HotLane, error: BaseException) -> None:
+        """Its head has left: what is missing can't be told but by closing."""
+        file = self._sender.failed if self._sender is not None else None
+        self.transport.close()
+        if isinstance(error, ClientGone):
+            return
+        _logger.error("a body broke off: %s", error)
+        if isinstance(error, OSError) and isinstance(file, DataFile) and lane.on_read_error is not None:
+            lane.on_read_error(file, error)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
-            self._count_head(len(name) + len(value))
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._unwatch_head()
-        raw = self.url
+    def _note_line(self, lane: HotLane, answer: HotAnswer, asked: tuple[bytes, bytes], took_s: float) -> None:
+        method, raw = asked
         target = parse_target(raw)
-        if target is None:
-            self._refuse(BAD_TARGET)
-        fault = find_fault(self.parser.get_http_version(), self.headers, upgrades=self.parser.should_upgrade())
-        if fault is not None:
-            self._refuse(fault)
-        self._in_head = False
-        self.scope["extensions"][TARGET] = {"raw": raw, "authority": target.authority}
-        self.url = b"/"  # uvicorn's own reading of it does not matter, see `_run_app`
-        super().on_headers_complete()
-        self.url = raw
-
-    def _count_head(self, count: int) -> None:
-        self._head_bytes += count
-        if self._head_bytes > self.limits.head_bytes:
-            self._refuse(TOO_LARGE)
-
-    def _watch_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._on_head_overdue)
-
-    def _unwatch_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _on_head_overdue(self) -> None:
-        self._head_timer = None
-        if self._is_answering():
-            self._watch_head()
-        elif self._in_head:
-            self._refusal = OVERDUE
-            self._answer_refusal()
-        else:
-            self.transport.close()
-
-    # Refusing
-
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _refuse(self, refusal: Refusal) -> NoReturn:
-        """In a parser's callback only: the parser stops, and uvicorn calls `send_400_response`."""
-        self._refusal = refusal
-        raise _Refused(refusal.text)
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser can't read; here it waits for its turn."""
-        if self._refusal is None:
-            self._refusal = MALFORMED
-        cycle = self.cycle
-        if self._in_head or not self._is_answering() or not cycle.more_body:
-            if not self._is_answering():
-                self._answer_refusal()
-        elif self.pipeline and self.pipeline[0][0] is cycle:
-            self.pipeline.popleft()  # the latest request is the broken one; those before it are answered
-        else:
-            _disconnect(cycle)
-            if cycle.response_started:
-                self.transport.close()
-            else:
-                self._answer_refusal()
-
-    def on_response_complete(self) -> None:
-        if self._refusal is None or self.pipeline:
-            super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        if not self.transport.is_closing():
-            self._answer_refusal()
-
-    def _answer_refusal(self) -> None:
-        """Closes in two steps: a socket closed with unread bytes resets, which may cost the client the answer."""
-        assert self._refusal is not None
-        status, text = self._refusal
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
-            (b"connection", b"close"),
-        ]
-        lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
-        lines += [name + b": " + value for name, value in headers]
-        self.transport.write(b"\r\n".join([*lines, b"", text.encode("ascii")]))
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        self.transport.write_eof()
-        self.flow.resume_reading()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        lane.note(
+            HotLine(
+                method=method.decode("ascii"),
+                path=target.path.decode("latin-1") if target is not None else "",
+                status=answer.status,
+                cache=answer.tally.cache,
+                sent_bytes=answer.length,
+                took_s=took_s,
+                client=self.client[0] if self.client else "-",
+                ended_s=time.time(),
+            )
+        )
 
     # Answering
 
@@ -310,13 +310,6 @@ class ExpressProtocol(HttpToolsProtocol):
                 self.transport.set_write_buffer_limits()
         if cycle.disconnected or self.transport.is_closing():
             raise ClientGone("the client went away")
-
-
-def _disconnect(cycle: RequestResponseCycle) -> None:
-    """What uvicorn does to the cycle of a lost connection: sends become no-ops, receive returns."""
-    if not cycle.response_complete:
-        cycle.disconnected = True
-    cycle.message_event.set()
 
 
 @dataclass(frozen=True, slots=True)

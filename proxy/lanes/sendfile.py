@@ -7,7 +7,8 @@ to write (its owner's duty). A piece advances in steps of at most 512 KiB:
 2. `os.sendfile` until the step is sent. The socket is full: a writer callback on the dup goes on later. The burst is
    used up: likewise, so that one fast client does not hold the event loop.
 3. `sendfile` returned 0: the file is shorter than its piece. Nothing can mend that response.
-The core is made of callbacks, so that a piece which leaves at once needs neither task nor future.
+A hot answer's head leaves first, in the same packet as the body's first bytes (MSG_MORE), and its pieces follow one
+after the other. The core is made of callbacks, so that what leaves at once needs neither task nor future.
 
 The dup must be closed before or together with the transport: while it is open no FIN leaves, and once it is closed
 its number may name another connection, so its writer goes first.
@@ -18,16 +19,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from proxy.blocks import Piece
 from proxy.lanes.residency import is_resident, read_ahead
 
 STEP_BYTES = 512 << 10  # one probe and at most one thread hop each
 BURST_BYTES = 4 << 20  # sent at one go, about a millisecond
 AHEAD_BYTES = 4 << 20  # started when pages are missing: keeps a disk's queue filled while we send
-_GONE = frozenset(
+GONE = frozenset(
     {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT}
     | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 )
@@ -48,16 +51,20 @@ class PieceTooShort(Exception):
 
 
 class FileSender:
-    """One connection's; sends one piece at a time. Not thread-safe: its event loop's only."""
+    """One connection's; sends one piece or one answer at a time. Not thread-safe: its event loop's only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
         """Raises OSError when there is no descriptor left for the dup."""
         self._loop = loop
-        self._socket = os.dup(socket_fd)
+        self._owner = socket.socket(fileno=os.dup(socket_fd))
+        self._socket = self._owner.fileno()  # negative once closed
+        self.failed: HasFileno | None = None  # the file of the piece that failed last, until the connection closes
         self._parked = False
+        self._head = b""  # what is left of an answer's head
         self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
         self._offset = 0
         self._left = 0
+        self._later: list[Piece] = []  # in reverse order
         self._probed_end = 0  # pages before it are in memory, or were read as well as we could
         self._reading: asyncio.Future[None] | None = None
         self._done: Callable[[BaseException | None], None] | None = None
@@ -86,7 +93,7 @@ class FileSender:
         self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
         self._done = done
         try:
-            finished = self._advance(file)
+            finished = self._advance()
         except BaseException:
             self._stop()
             raise
@@ -94,31 +101,67 @@ class FileSender:
             self._stop()
         return finished
 
+    def start_answer(self, head: bytes, pieces: Sequence[Piece], done: Callable[[BaseException | None], None]) -> bool:
+        """As `start`, for a head and at least one piece."""
+        first, *later = pieces
+        self._head, self._later = head, later[::-1]
+        return self.start(first.file, first.offset, first.length, done)
+
+    def write(self, head: bytes, body: memoryview) -> int:
+        """What the socket takes of both at once; 0: it is full. Raises ClientGone."""
+        try:
+            return os.writev(self._socket, (head, body))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGone(f"the client went away: {error.strerror}") from error
+
     def close(self) -> None:
         """Fails the piece under way with ClientGone. Idempotent."""
         if self.busy:
             self._finish(ClientGone("the client went away"))
-        if self._socket >= 0:
-            os.close(self._socket)
-            self._socket = -1
+        self._owner.close()
+        self._socket = -1
+        self.failed = None
 
-    def _advance(self, file: HasFileno) -> bool:
+    def _advance(self) -> bool:
         """True: all has left. False: goes on by itself, when the socket or the disk is ready."""
-        fd, burst = file.fileno(), BURST_BYTES
-        while self._left:
-            step = min(self._left, STEP_BYTES)
-            if self._offset >= self._probed_end:
-                self._probed_end = self._offset + step
-                if not is_resident(fd, self._offset, step):
-                    self._read_ahead(file, step)
+        if self._head and not self._send_head():
+            self._park()
+            return False
+        burst = BURST_BYTES
+        while True:
+            file = self._file
+            assert file is not None
+            fd = file.fileno()
+            while self._left:
+                step = min(self._left, STEP_BYTES)
+                if self._offset >= self._probed_end:
+                    self._probed_end = self._offset + step
+                    if not is_resident(fd, self._offset, step):
+                        self._read_ahead(file, step)
+                        return False
+                step = min(step, self._probed_end - self._offset)
+                sent = self._send_step(fd, step)
+                burst -= sent
+                if self._left and (sent < step or burst <= 0):
+                    self._park()
                     return False
-            step = min(step, self._probed_end - self._offset)
-            sent = self._send_step(fd, step)
-            burst -= sent
-            if self._left and (sent < step or burst <= 0):
-                self._park()
-                return False
-        return True
+            if not self._later:
+                return True
+            piece = self._later.pop()
+            self._file, self._offset, self._left, self._probed_end = piece.file, piece.offset, piece.length, 0
+
+    def _send_head(self) -> bool:
+        """Whether all of it has left. The kernel keeps it back for the body that follows at once, 200 ms at most."""
+        try:
+            sent = self._owner.send(self._head, socket.MSG_MORE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ClientGone(f"the client went away: {error.strerror}") from error
+        self._head = self._head[sent:]
+        return not self._head
 
     def _send_step(self, fd: int, length: int) -> int:
         """How many bytes the socket took; 0: it is full."""
@@ -127,7 +170,7 @@ class FileSender:
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 raise ClientGone(f"the client went away: {error.strerror}") from error
             raise
         if sent == 0:
@@ -159,7 +202,7 @@ class FileSender:
     def _go_on(self) -> None:
         assert self._file is not None
         try:
-            finished = self._advance(self._file)
+            finished = self._advance()
         except BaseException as error:
             self._finish(error)
         else:
@@ -168,14 +211,18 @@ class FileSender:
 
     def _finish(self, error: BaseException | None) -> None:
         done = self._done
+        if error is not None:
+            self.failed = self._file
         self._stop()
         assert done is not None
         done(error)
 
     def _stop(self) -> None:
-        """Forgets the piece under way."""
+        """Forgets what is under way."""
         self._unpark()
         self._file = self._done = self._reading = None
+        if self._later or self._head:
+            self._later, self._head = [], b""
 
     def _park(self) -> None:
         if not self._parked:

@@ -20,7 +20,8 @@ import uvloop
 
 from proxy.blocks import DataFile, Piece
 from proxy.lanes.asgi import PiecesResponse, Receive, Scope, Send
-from proxy.lanes.express import ExpressProtocol, Limits
+from proxy.lanes.connection import Limits
+from proxy.lanes.express import ExpressProtocol
 
 App = Callable[[Scope, Receive, Send], Any]
 LOOPS = ("asyncio", "asyncio-debug", "uvloop")

@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.blocks import Piece
 from proxy.lanes.asgi import ZEROCOPY
-from proxy.lanes.express import TARGET
+from proxy.lanes.connection import TARGET
 from tests.fakes.certificates import Certificates
 from tests.lanes.serving import (
     CONTENT,

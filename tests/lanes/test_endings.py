@@ -13,7 +13,8 @@ import pytest
 from proxy.blocks import Piece
 from proxy.lanes import sendfile
 from proxy.lanes.asgi import ZEROCOPY, Receive, Scope, Send
-from proxy.lanes.express import ExpressProtocol, Limits
+from proxy.lanes.connection import Limits
+from proxy.lanes.express import ExpressProtocol
 from tests.lanes.serving import (
     CONTENT,
     SIZE,

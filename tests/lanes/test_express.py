@@ -14,7 +14,7 @@ import pytest
 from proxy.blocks import Piece
 from proxy.lanes import residency, sendfile
 from proxy.lanes.asgi import ZEROCOPY, Receive, Scope, Send
-from proxy.lanes.express import TARGET
+from proxy.lanes.connection import TARGET
 from tests.lanes.serving import (
     CONTENT,
     SIZE,

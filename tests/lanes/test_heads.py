@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.lanes.asgi import Receive, Scope, Send
-from proxy.lanes.express import Limits
+from proxy.lanes.connection import Limits
 from proxy.lanes.heads import Target, parse_target
 from tests.lanes.serving import DEADLINE_S, LOOPS, Serving, wait_until
 

@@ -14,7 +14,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from proxy.lanes.connection import Connection
 from proxy.lanes.express import ExpressProtocol
+
+OURS = {**vars(Connection), **vars(ExpressProtocol)}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -47,20 +50,22 @@ def test_protocol_calls_what_we_override() -> None:
         "data_received": ["data"],
         "on_message_begin": [],
         "on_url": ["url"],
+        "on_body": ["body"],
         "on_header": ["name", "value"],
         "on_headers_complete": [],
+        "on_message_complete": [],
         "on_response_complete": [],
         "send_400_response": ["msg"],
     }
     for name, arguments in ours.items():
-        assert name in vars(ExpressProtocol), name
+        assert name in OURS, name
         assert list(inspect.signature(getattr(HttpToolsProtocol, name)).parameters)[1:] == arguments, name
-    overridden = {name for name in vars(ExpressProtocol) if name in vars(HttpToolsProtocol) and name[:2] != "__"}
+    overridden = {name for name in OURS if name in vars(HttpToolsProtocol) and name[:2] != "__"}
     assert overridden == set(ours)
 
 
 def test_protocol_has_no_private_names_that_ours_would_hide() -> None:
-    private = {name for name in vars(ExpressProtocol) if name.startswith("_") and not name.startswith("__")}
+    private = {name for name in OURS if name.startswith("_") and not name.startswith("__")}
     assert private.isdisjoint(dir(HttpToolsProtocol))
 
 

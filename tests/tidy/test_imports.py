@@ -48,7 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
-    "uvicorn": ("proxy.lanes.express", "proxy.worker", "proxy.cli.demo"),
+    "uvicorn": ("proxy.lanes.express", "proxy.lanes.connection", "proxy.worker", "proxy.cli.demo"),
     "uvloop": ("proxy.worker",),
     "yaml": ("proxy.config",),
 }

@@ -52,6 +52,9 @@ class UncachedGateway:
     def route(self, bucket: str) -> BucketRoute:
         return self.routes.route(bucket)
 
+    def prepare(self, request: ReadObject) -> None:
+        """Nothing here is answered at once."""
+
     async def read(self, request: ReadObject) -> ReadAnswer:
         await asyncio.sleep(self._throttle.latency_s)
         record = await self._origin.head(request.name.bucket, request.name.key, request.name.version_id)
