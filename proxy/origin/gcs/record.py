@@ -1,6 +1,6 @@
 """What GCS says of an object in a JSON resource, as a record. Pure.
 
-How it works. The record's headers are those that a download carries (Content-Type, x-goog-generation, x-goog-hash and so
+How it works. The record carries the headers of a download (Content-Type, x-goog-generation, x-goog-hash and so
 on), always of the stored form: size and checksums are of the bytes as they lie there, gzip or not. The ETag is the one
 that GCS's XML API and S3 have in common, the quoted MD5; a composite object, which has no MD5, gets a quoted one that
 counts its generation and metageneration.
