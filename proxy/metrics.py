@@ -24,11 +24,16 @@ ORIGIN_ERRORS = Counter(
     ["origin", "reason"],
 )
 ORIGIN_RETRIES = Counter("warmstart_origin_retries", "Origin reads tried again", ["origin"])
-FILLS = Counter("warmstart_fills", "Blocks brought in, by outcome (done, taken_over, failed, cancelled)", ["outcome"])
+FILLS = Counter(
+    "warmstart_fills", "Blocks brought in, by outcome (done, taken_over, put_off, failed, cancelled)", ["outcome"]
+)
 UNCACHED_READS = Counter(
     "warmstart_uncached_reads",
     "Spans streamed through memory, by reason (store, sum_mismatch, uncacheable)",
     ["reason"],
+)
+ASIDE_READS = Counter(
+    "warmstart_aside_reads", "Small reads far from their block's fill, fetched by requests of their own"
 )
 STALE_SERVED = Counter("warmstart_stale_served", "Answers given past their freshness because the origin was down")
 CHECKSUM_FAILURES = Counter(

@@ -14,10 +14,20 @@ from proxy.blocks import available_bytes
 WAKE_BYTES = 128 << 10
 
 
-class Arrival:
-    """`interest` counts the readers that want it: a fill that nobody wants and that has not begun is dropped."""
+class FillPaused(Exception):
+    """The fill has stepped back: it brought what its small readers wanted, and the rest of the block can wait.
 
-    __slots__ = ("_waiters", "error", "interest", "length", "progress", "published", "start")
+    What it brought is there; whoever wants more asks for the block again.
+    """
+
+
+class Arrival:
+    """`interest` counts the readers that want it: a fill that nobody wants and that has not begun is dropped.
+
+    `whole` is set where some reader wants more than a little of the block.
+    """
+
+    __slots__ = ("_waiters", "error", "interest", "length", "progress", "published", "start", "whole")
 
     def __init__(self, length: int, start: int = 0, progress: int = 0) -> None:
         self.length = length
@@ -26,11 +36,22 @@ class Arrival:
         self.published = False
         self.error: BaseException | None = None
         self.interest = 0
+        self.whole = False
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
 
     @property
     def complete(self) -> bool:
         return self.progress == self.length
+
+    @property
+    def wanted(self) -> bool:
+        """Whether more of the block is wanted than is there."""
+        return self.whole or bool(self._waiters)
+
+    def distance(self, offset: int, end: int) -> int:
+        """How many bytes the fill must still write until all of [offset, end) is there."""
+        first, last = (offset - self.start) % self.length, (end - 1 - self.start) % self.length
+        return max(0, (last if last >= first else self.length - 1) + 1 - self.progress)
 
     @property
     def ended(self) -> bool:

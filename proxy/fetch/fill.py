@@ -96,12 +96,15 @@ async def fill_block(
     writer: BlockWriter,
     sink: WriterSink,
     policy: RetryPolicy,
+    until: int | None = None,
 ) -> None:
-    """Brings the rest of one block to its writer; a dead predecessor's progress is gone on from."""
-    while writer.progress < writer.length:
+    """Brings the rest of one block to its writer, or its progress to `until`; a predecessor's is gone on from."""
+    until = writer.length if until is None else min(until, writer.length)
+    while writer.progress < until:
         position = writer.start + writer.progress
         if position < writer.length:
             span = ByteRange(block.start + position, block.end)
         else:
             span = ByteRange(block.start + position - writer.length, block.start + writer.start)
+        span = ByteRange(span.start, min(span.end, span.start + until - writer.progress))
         await deliver(origin, origin_id, version, span, sink, policy)

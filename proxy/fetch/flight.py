@@ -10,7 +10,9 @@ How it works.
    while waiting would look like a filler that stands still. Where another process has the block by then, the
    claim passes the arrival on to following that one.
 4. The flight leaves the table when the block is published, in the same step.
-5. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
+5. A fill that only small readers want brings their bytes first, by a request of their own. When nobody wants more by
+   then, it steps back: it leaves the block to whoever wants the rest, and tells its claim.
+6. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
    the next one to ask starts over.
 """
 
@@ -25,7 +27,7 @@ from typing import Protocol
 
 from proxy.blocks import BlockWriter, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
-from proxy.fetch.arrival import Arrival
+from proxy.fetch.arrival import Arrival, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.fill import WriterSink, fill_block
 from proxy.fetch.limiter import FillLimiter
@@ -42,8 +44,14 @@ class Claim(Protocol):
     """How a flight comes by its block's writer. `held`: it has it already, taken over from a fill that had begun.
 
     `take` gives None where another process fills the block, or has; `pass_on` then sees to the arrival. `prepare`
-    reads back what a predecessor wrote.
+    reads back what a predecessor wrote. `first_bytes`: after so many the fill looks whether more is wanted, and if not
+    calls `put_off`; None: it always goes on.
     """
+
+    @property
+    def first_bytes(self) -> int | None: ...
+
+    def put_off(self) -> None: ...
 
     @property
     def held(self) -> bool: ...
@@ -53,6 +61,10 @@ class Claim(Protocol):
     async def prepare(self, writer: BlockWriter) -> None: ...
 
     def pass_on(self) -> None: ...
+
+    def end(self) -> None:
+        """The flight is over."""
+        ...
 
 
 class Flights:
@@ -133,7 +145,15 @@ class Flights:
                 if writer.progress:
                     await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
-                await fill_block(origin, version.origin, version, block, writer, sink, self._policy)
+                for until in (claim.first_bytes, None):
+                    await fill_block(origin, version.origin, version, block, writer, sink, self._policy, until)
+                    if writer.progress < writer.length and not arrival.wanted:
+                        self._leave(key)
+                        writer.leave()
+                        arrival.fail(FillPaused())
+                        FILLS.labels("put_off").inc()
+                        claim.put_off()
+                        return
             self._leave(key)
             writer.commit()
             arrival.publish()
@@ -147,6 +167,7 @@ class Flights:
             if not isinstance(error, WarmstartError | asyncio.CancelledError):
                 log.exception("fill of %s block %d failed", version.key, key[1])
         finally:
+            claim.end()
             self._per_version[version.digest] -= 1
             if not self._per_version[version.digest]:
                 del self._per_version[version.digest]
@@ -174,6 +195,10 @@ class Flights:
         self._tasks.pop(key, None)
         self._waiting.discard(key)
         self._dropped.discard(key)
+
+    async def wait_idle(self) -> None:
+        """Returns when there is little to do: see `FillLimiter.wait_idle`."""
+        await self._limiter.wait_idle()
 
     async def aclose(self) -> None:
         """Cancels what flies and waits until every lock is given up."""

@@ -18,6 +18,8 @@ class FillLimiter:
         self._bytes_free = bytes_in_flight_max
         self._bytes_max = bytes_in_flight_max
         self._fills_free = fills_max
+        self._fills_max = fills_max
+        self._idle: list[asyncio.Future[None]] = []
         self._queues: OrderedDict[bytes, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
 
     @asynccontextmanager
@@ -29,6 +31,17 @@ class FillLimiter:
             yield
         finally:
             self._give(length_bytes)
+
+    async def wait_idle(self) -> None:
+        """Returns when nobody waits and most of the room is free: for what is done only when nothing else is."""
+        while not self._is_idle():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(turn)
+            await turn
+
+    def _is_idle(self) -> bool:
+        spare = 4 * (self._fills_max - self._fills_free) <= self._fills_max
+        return spare and not self._queues and 2 * self._bytes_free >= self._bytes_max
 
     async def _take(self, stream: bytes, length_bytes: int) -> None:
         if not self._queues and self._fits(length_bytes):
@@ -54,6 +67,11 @@ class FillLimiter:
         self._fills_free += 1
         self._bytes_free += length_bytes
         self._grant()
+        if self._idle and self._is_idle():
+            for turn in self._idle:
+                if not turn.done():
+                    turn.set_result(None)
+            self._idle.clear()
 
     def _grant(self) -> None:
         """Hands freed room to the queues in turn; the one that cannot get enough keeps its place at the front."""

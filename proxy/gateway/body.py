@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 from proxy.blocks import Piece, block_span, blocks_of
 from proxy.errors import OriginUnavailable, StoreUnavailable
-from proxy.fetch.arrival import WAKE_BYTES
+from proxy.fetch.arrival import WAKE_BYTES, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
 from proxy.gateway.soundness import Soundness
-from proxy.gateway.supply import Supplied, Supply
-from proxy.metrics import UNCACHED_READS
+from proxy.gateway.supply import SMALL_READ_BYTES, Supplied, Supply
+from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.notices import Notice
 from proxy.objects import ObjectRecord
 from proxy.origin import Origin
@@ -77,43 +77,52 @@ class Body:
         block = block_span(index, self._record.size_bytes, self._parts.block_bytes)
         offset = max(self._span.start, block.start) - block.start
         end = min(self._span.end, block.end) - block.start
-        supplied: Supplied | None = None
-        try:
-            supplied = await self._obtain(index, blocks, offset)
-            if supplied.arrival is not None:
-                self._parts.soundness.doubt(self._record)
-            while offset < end:
-                at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
-                length = min(await self._wait(supplied, index, offset, at_least, end), end - offset, PIECE_BYTES_MAX)
-                piece = supplied.piece(offset, length)
-                self._look_ahead(index, blocks)
-                offset += length
-                yield piece
+        while offset < end:
+            supplied: Supplied | None = None
+            try:
+                supplied = await self._obtain(index, blocks, offset, end)
+                if supplied.arrival is not None:
+                    self._parts.soundness.doubt(self._record)
+                    if supplied.is_far(offset, end):
+                        ASIDE_READS.inc()
+                        break
+                while offset < end:
+                    at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
+                    available = await self._wait(supplied, index, offset, at_least)
+                    piece = supplied.piece(offset, min(available, end - offset, PIECE_BYTES_MAX))
+                    self._look_ahead(index, blocks)
+                    offset += piece.length
+                    yield piece
+            except FillPaused:
+                continue  # it brought what others wanted: ask for the block again
+            except StoreUnavailable as error:
+                UNCACHED_READS.labels("store").inc()
+                _uncached.say(f"reading past the cache: {error}")
+                break
+            finally:
+                if supplied is not None:
+                    self._parts.supply.release(self._record.version, supplied)
+        if offset == end:
             return
-        except StoreUnavailable as error:
-            UNCACHED_READS.labels("store").inc()
-            _uncached.say(f"reading past the cache: {error}")
-        finally:
-            if supplied is not None:
-                self._parts.supply.release(self._record.version, supplied)
         rest = ByteRange(block.start + offset, block.start + end)
         stream = stream_span(self._origin, self._record.version, rest, self._parts.policy)
         async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
 
-    async def _obtain(self, index: int, blocks: range, offset: int) -> Supplied:
+    async def _obtain(self, index: int, blocks: range, offset: int, end: int) -> Supplied:
         self._look_ahead(index, blocks)
         task = self._ahead.pop(index, None)
         if task is None:
-            return await self._parts.supply.obtain(self._origin, self._record, index, offset)
+            small = self._span.length <= SMALL_READ_BYTES
+            return await self._parts.supply.obtain(self._origin, self._record, index, offset, end if small else None)
         try:
             return await task
         except asyncio.CancelledError:
             self._ahead[index] = task  # ours was cancelled, perhaps: the release looks at it again
             raise
 
-    async def _wait(self, supplied: Supplied, index: int, offset: int, at_least: int, end: int) -> int:
+    async def _wait(self, supplied: Supplied, index: int, offset: int, at_least: int) -> int:
         """How many bytes may be sent from `offset`, at least one."""
         if supplied.available(offset) < at_least and supplied.arrival is not None:
             await supplied.arrival.wait(offset, at_least)

@@ -11,7 +11,7 @@ How it works.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from cachetools import LRUCache
@@ -36,7 +36,6 @@ from proxy.ranges import ByteRange
 Pieces = AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
 
 RESTARTS = 3
-PEEK_BLOCKS_MAX = 64  # beyond that a body looks at its blocks one by one, as it comes to them
 CHECKED_RECORDS_MAX = 1024
 
 
@@ -61,6 +60,7 @@ class Gateway:
     @property
     def routes(self) -> Routes:
         return self._routes
+
     def prepare(self, request: ReadObject) -> HotRead | None:
         """The read, to be answered at once whenever that is possible; None: it never is. Raises NotFound."""
         if request.revalidate or request.part_number is not None:
@@ -71,13 +71,37 @@ class Gateway:
         key = route.object_key(request.name)
         return HotRead(request, route, key, self._versions, self._store, self._parts.soundness)
 
-
     async def read(self, request: ReadObject) -> ReadAnswer:
         """Raises the errors of `proxy.errors`; what it returns can be sent."""
         route = self.route(request.name.bucket)
+        forget: Callable[[], None] | None = None
+
+        def expect() -> None:
+            nonlocal forget
+            if forget is None:
+                forget = self._expect(route, request)
+
+        try:
+            return await self._read(route, request, expect)
+        finally:
+            if forget is not None:
+                forget()
+
+    def _expect(self, route: BucketRoute, request: ReadObject) -> Callable[[], None] | None:
+        """Asks for the first bytes beside the HEAD, where these are likely to be what the read wants."""
+        conditions, asked = request.conditions, request.range
+        only_news = conditions.if_none_match is not None or conditions.if_modified_since is not None
+        if request.head_only or request.part_number is not None or request.name.version_id is not None or only_news:
+            return None
+        first, last = (0, None) if asked is None else (asked.first, asked.last)
+        if first is None:
+            return None  # from the end, which is not known
+        return self._parts.supply.expect(route.origin, route.real_bucket, request.name.key, first, last)
+
+    async def _read(self, route: BucketRoute, request: ReadObject, on_unknown: Callable[[], None]) -> ReadAnswer:
         revalidate = request.revalidate
         for _ in range(RESTARTS):
-            resolved = await self._versions.resolve(route, request.name, revalidate=revalidate)
+            resolved = await self._versions.resolve(route, request.name, revalidate=revalidate, on_unknown=on_unknown)
             try:
                 answer = await self._decide(route, request, resolved)
             except (PreconditionFailed, RangeNotSatisfiable):
@@ -190,6 +214,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         await self._versions.aclose()
+        await self._parts.supply.aclose()
         await self._flights.aclose()
         await asyncio.gather(*self._background, return_exceptions=True)
 

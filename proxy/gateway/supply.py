@@ -9,6 +9,10 @@ this process starts one flight for a block at most.
    retired its segment, so start over with a new one.
 4. Reserve the block (a lock between processes): launch a flight.
 5. Another worker holds it: follow that worker's progress.
+
+A flight begins where its first reader is, so that the reader's bytes come first wherever in the block they lie, and
+wraps. One that only small reads want steps back after their bytes; the rest is left to `remainders`. Where the bytes of
+a key's first read are on their way already (`expect`), the flight of their block takes those.
 """
 
 from __future__ import annotations
@@ -16,21 +20,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.blocks import BlockWriter, Origin, Piece, block_span, blocks_of
+from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_span, blocks_of
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
 from proxy.fetch.flight import Flights
+from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.gateway.follow import BlockArrival, Followers
+from proxy.gateway.remainders import Remainders
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.origin import OpensRanges
+from proxy.origin import Origin as WholeOrigin
 from proxy.ranges import ByteRange
 from proxy.threads import Threads
 
 log = logging.getLogger(__name__)
 
+SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for its whole block at once
+STEP_BYTES = 128 << 10  # nearer to its block's beginning a fill does not start inside: it would save nothing
+FAR_BYTES = 1 << 20  # what a fill brings in a round trip: 20 ms at 50 MB/s
+OPENINGS_MAX = 16  # each holds a receive buffer until its key is known
 TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
 
 
@@ -49,17 +62,60 @@ class Supplied:
     def piece(self, offset: int, length: int) -> Piece:
         return self.block.piece(offset, length)
 
+    def is_far(self, offset: int, end: int) -> bool:
+        """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""
+        if self.arrival is None or end - offset > SMALL_READ_BYTES:
+            return False
+        return self.arrival.distance(offset, end) - (end - offset) > FAR_BYTES
+
+
+Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
+
 
 class Supply:
     def __init__(self, store: Store, flights: Flights, followers: Followers, threads: Threads) -> None:
         self._store = store
+        self._remainders = Remainders(flights.wait_idle)
+        self._openings: dict[Place, Opening] = {}
         self._flights = flights
         self._followers = followers
         self._threads = threads
         self._checks: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
 
-    async def obtain(self, origin: Origin, record: ObjectRecord, index: int, offset: int) -> Supplied:
-        """The block, with this reader's interest taken. Raises StoreUnavailable: read on uncached."""
+    def expect(
+        self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None
+    ) -> Callable[[], None] | None:
+        """Asks for the first bytes of a key that nobody knows yet, for the fill of their block to take.
+
+        The reader wants [first, last], to the object's end if `last` is None. Returns what to call when the read has
+        its block, or never will; None where nothing was asked.
+        """
+        if not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
+            return None
+        block_bytes = self._store.block_bytes
+        index, offset = divmod(first, block_bytes)
+        place = (origin.id, bucket, key, index)
+        if place in self._openings:
+            return None
+        begin, end = index * block_bytes + fill_start(offset), (index + 1) * block_bytes
+        if last is not None and last + 1 - first <= SMALL_READ_BYTES and block_bytes > FAR_BYTES + SMALL_READ_BYTES:
+            end = min(end, last + 1)
+        opening = self._openings[place] = Opening(origin, bucket, key, ByteRange(begin, end))
+
+        def forget() -> None:
+            if self._openings.get(place) is opening:
+                del self._openings[place]
+                opening.drop()
+
+        return forget
+
+    async def obtain(
+        self, origin: Origin, record: ObjectRecord, index: int, offset: int, end: int | None = None
+    ) -> Supplied:
+        """The block, with this reader's interest taken: in its bytes [offset, end) if it is a small read's block.
+
+        `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached.
+        """
         version = record.version
         for _ in range(TRIES):
             block = self._store.peek_block(version, index)
@@ -73,10 +129,11 @@ class Supply:
                         return Supplied(block, None)
                     await self._check(version, block)
                     continue
-                arrival = self._begin(origin, version, block, offset)
+                arrival = self._begin(origin, record, block, offset, end)
             if arrival is not None:
                 assert isinstance(arrival, BlockArrival)
                 arrival.interest += 1
+                arrival.whole = arrival.whole or end is None
                 return Supplied(arrival.block, arrival)
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
 
@@ -107,30 +164,60 @@ class Supply:
             index += 1
         return present, len(blocks)
 
-    def _begin(self, origin: Origin, version: ObjectVersion, block: Block, offset: int) -> BlockArrival | None:
+    def _begin(
+        self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None
+    ) -> BlockArrival | None:
         """A flight of our own, or another worker's followed; None: look again."""
-        del offset  # a fill starts at its block's beginning
+        version = record.version
         arrival = BlockArrival(block)
-        claim = _Claim(self, origin, version, arrival)
+        claim = _Claim(self, origin, record, arrival)
         if block.state().kind is BlockKind.FILLING:
             writer = block.reserve(0)
             if writer is None:
                 return claim.follow()
             claim.writer = writer
             arrival.move(writer.start, writer.progress)
+        else:
+            claim.start = fill_start(offset)
+            if end is not None and block.length - (end - claim.start) > FAR_BYTES:
+                claim.first_bytes = end - claim.start
+            arrival.move(claim.start, 0)
+        place = (version.origin, version.bucket, version.key, block.index)
+        opening = self._openings.pop(place, None)
+        if opening is not None:
+            claim.source = OpenedFirst(opening, origin)
         self.launch(claim)
         return arrival
 
     def launch(self, claim: _Claim) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
-        self._flights.launch(claim.origin, version, index, span, claim, claim.arrival)
+        self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
 
     def follow(self, claim: _Claim) -> None:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)
 
+    def put_off(self, claim: _Claim) -> None:
+        """The rest of a block can wait."""
+        record, index = claim.record, claim.arrival.block.index
+
+        async def finish() -> None:
+            supplied = await self.obtain(claim.origin, record, index, 0)
+            try:
+                if supplied.arrival is not None:
+                    await supplied.arrival.wait_end()
+            finally:
+                self.release(record.version, supplied)
+
+        self._remainders.add(record.version.digest, index, finish)
+
     async def read_back(self, writer: BlockWriter) -> None:
         await self._threads.run(writer.read_back)
+
+    async def aclose(self) -> None:
+        await self._remainders.aclose()
+        for opening in self._openings.values():
+            opening.drop()
 
     def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
         block = self._store.open_block(version, index, create=True, sums=sums)
@@ -151,28 +238,42 @@ class Supply:
 
 
 class _Claim:
-    """One block's way to a writer: `proxy.fetch.flight.Claim`."""
+    """One block's way to a writer: `proxy.fetch.flight.Claim`. `source` is the origin, or what stands before it."""
 
-    def __init__(self, supply: Supply, origin: Origin, version: ObjectVersion, arrival: BlockArrival) -> None:
+    def __init__(self, supply: Supply, origin: Origin, record: ObjectRecord, arrival: BlockArrival) -> None:
         self._supply = supply
         self.origin = origin
-        self.version = version
+        self.source: Origin | OpenedFirst = origin
+        self.record = record
+        self.version = record.version
         self.arrival = arrival
         self.writer: BlockWriter | None = None
+        self.start = 0
+        self.first_bytes: int | None = None
 
     @property
     def held(self) -> bool:
         return self.writer is not None
 
     def take(self) -> BlockWriter | None:
-        return self.writer or self.arrival.block.reserve(0)
+        return self.writer or self.arrival.block.reserve(self.start)
 
     async def prepare(self, writer: BlockWriter) -> None:
         await self._supply.read_back(writer)
 
+    def put_off(self) -> None:
+        self._supply.put_off(self)
+
     def pass_on(self) -> None:
         """The block is another worker's by now: follow that one, with the readers that wait already."""
+        self.end()
         self._supply.follow(self)
+
+    def end(self) -> None:
+        """The flight is over, whatever became of it."""
+        if isinstance(self.source, OpenedFirst):
+            self.source.drop()
+            self.source = self.origin
 
     def follow(self) -> BlockArrival | None:
         """The followed arrival; None where there is nothing to follow: the block is there, or its segment is not."""
@@ -185,7 +286,13 @@ class _Claim:
     def take_over(self, writer: BlockWriter) -> None:
         """The filler that was followed is gone: a flight of our own goes on, on the same arrival."""
         self.writer = writer
+        self.first_bytes = None
         self._supply.launch(self)
+
+
+def fill_start(offset: int) -> int:
+    """Where a fill for a reader at this offset of its block begins."""
+    return 0 if offset < STEP_BYTES else offset // START_STEP_BYTES * START_STEP_BYTES
 
 
 def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:

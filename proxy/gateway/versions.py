@@ -101,15 +101,26 @@ class Versions:
             return None
         return known.record
 
-    async def resolve(self, route: BucketRoute, name: ObjectName, *, revalidate: bool = False) -> Resolved:
-        """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+    async def resolve(
+        self,
+        route: BucketRoute,
+        name: ObjectName,
+        *,
+        revalidate: bool = False,
+        on_unknown: Callable[[], None] | None = None,
+    ) -> Resolved:
+        """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable.
+
+        `on_unknown` is called where the origin is about to be asked of a key of which nothing is known here.
+        """
         key = route.object_key(name)
         if not revalidate:
             record = self.peek(route, key)
             if record is not None:
                 return Resolved(record)
             self._check_negative(route, key)
-        return await self._look_up(route, key, after_arrival=revalidate or route.consistency is Consistency.STRONG)
+        after_arrival = revalidate or route.consistency is Consistency.STRONG
+        return await self._look_up(route, key, after_arrival, on_unknown)
 
     async def outdated(self, key: ObjectKey) -> None:
         """The origin has another version than the record says: forget the record, on disk and in every process."""
@@ -127,22 +138,26 @@ class Versions:
         if known is not None and known.record is None and self._clock() - known.checked_at_s < route.negative_ttl_s:
             raise NotFound("key", key.key)
 
-    async def _look_up(self, route: BucketRoute, key: ObjectKey, *, after_arrival: bool) -> Resolved:
+    async def _look_up(
+        self, route: BucketRoute, key: ObjectKey, after_arrival: bool, on_unknown: Callable[[], None] | None
+    ) -> Resolved:
         self._arrivals += 1
         arrived = self._arrivals
         while True:
             current = self._look_ups.get(key.digest)
             if current is None:
-                current = self._start(route, key, skip_fresh=after_arrival)
+                current = self._start(route, key, after_arrival, on_unknown)
             elif current.token != self._tokens.peek(key) or (after_arrival and current.began < arrived):
                 await asyncio.wait({current.task})
                 continue
             return await asyncio.shield(current.task)
 
-    def _start(self, route: BucketRoute, key: ObjectKey, *, skip_fresh: bool) -> _LookUp:
+    def _start(
+        self, route: BucketRoute, key: ObjectKey, skip_fresh: bool, on_unknown: Callable[[], None] | None
+    ) -> _LookUp:
         token = self._tokens.peek(key)
         self._arrivals += 1
-        task = asyncio.get_running_loop().create_task(self._find(route, key, token, skip_fresh))
+        task = asyncio.get_running_loop().create_task(self._find(route, key, token, skip_fresh, on_unknown))
         look_up = _LookUp(token, self._arrivals, task)
         self._look_ups[key.digest] = look_up
         task.add_done_callback(lambda done: self._ended(key, look_up))
@@ -154,7 +169,9 @@ class Versions:
         if not look_up.task.cancelled():
             look_up.task.exception()  # seen, also where every waiter has gone
 
-    async def _find(self, route: BucketRoute, key: ObjectKey, token: int, skip_fresh: bool) -> Resolved:
+    async def _find(
+        self, route: BucketRoute, key: ObjectKey, token: int, skip_fresh: bool, on_unknown: Callable[[], None] | None
+    ) -> Resolved:
         known = self._valid(key)
         record = await self._newest(key, known)
         if record is not None:
@@ -167,6 +184,8 @@ class Versions:
                 return self._stale(record)
         else:
             usable = False
+            if on_unknown is not None:
+                on_unknown()
         try:
             return await self._ask(route, key, token, self._policy if not usable else _ONCE)
         except OriginUnavailable:

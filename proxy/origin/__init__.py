@@ -11,6 +11,8 @@ The Origin contract (one suite in `tests/contract` runs over every kind):
   raises. It makes ONE attempt: retries and resuming are the fill's, which knows how far the sink got. Before the
   first byte is delivered, the answer's range, size and validator have been compared with the version:
   another version is VersionChanged, a nonsensical answer OriginUnavailable.
+- `open_range` (`OpensRanges`: where a round trip costs) asks for bytes of whatever version is current; they are judged
+  when the version is known.
 - `forward` (not of a directory) sends any other operation on in the origin's own dialect, with our credentials,
   streaming both ways.
 - `list_objects` and `list_buckets` (not of S3, whose listings are forwarded) answer in neutral values.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from proxy.blocks import ByteSink
 from proxy.objects import ObjectRecord, ObjectVersion
@@ -84,6 +86,25 @@ class PartSpan:
     number: int
     count: int
     span: ByteRange = field(default_factory=lambda: ByteRange(0, 0))
+
+
+Attach = Callable[[ObjectVersion, ByteRange, ByteSink], ByteSink]
+"""Judges an answer's head as that of this version and span, and gives what takes its body. Raises as `read_range`."""
+
+
+class Opened(Protocol):
+    """Who takes what `open_range` brings: `begin` when a success has come, then it is written to."""
+
+    def begin(self, attach: Attach) -> ByteSink: ...
+
+
+@runtime_checkable
+class OpensRanges(Protocol):
+    """An origin that can send a key's bytes before it has said which version is current."""
+
+    async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
+        """One GET without a condition; `span` may lie beyond the object's end. Raises as `read_range`."""
+        ...
 
 
 class Origin(Protocol):

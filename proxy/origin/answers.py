@@ -60,7 +60,7 @@ class ExactSink:
     def __init__(self, sink: ByteSink, version: ObjectVersion, span: ByteRange) -> None:
         self._sink = sink
         self._version = version
-        self._left_bytes = span.length
+        self._left_bytes = self.length = span.length
 
     @property
     def left_bytes(self) -> int:

@@ -101,9 +101,10 @@ class MemoryWriter:
 class MemoryClaim:
     """Gives a writer at once, or (`writer` None) finds the block in another process's hands."""
 
-    def __init__(self, writer: MemoryWriter | None) -> None:
+    def __init__(self, writer: MemoryWriter | None, first_bytes: int | None = None) -> None:
         self._writer = writer
-        self.passed_on = False
+        self.first_bytes = first_bytes
+        self.passed_on = self.was_put_off = self.ended = False
 
     @property
     def held(self) -> bool:
@@ -117,6 +118,12 @@ class MemoryClaim:
 
     def pass_on(self) -> None:
         self.passed_on = True
+
+    def put_off(self) -> None:
+        self.was_put_off = True
+
+    def end(self) -> None:
+        self.ended = True
 
 
 def launch(

@@ -117,13 +117,14 @@ class Rig:
         size_bytes: int = 1 << 30,
         window_blocks_max: int = 8,
         fills_max: int = 32,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self.origin = origin or ObjectOrigin()
         self.tables = tables or SharedTables.create()
         self.now_s = 5000.0
         self.store = Store(
             [DiskSettings(path, size_bytes)],
-            block_bytes=BLOCK_BYTES,
+            block_bytes=block_bytes,
             run_id=run_id,
             writer_id=writer_id,
             tables=self.tables,
@@ -135,7 +136,7 @@ class Rig:
         self.versions = Versions(self.store.keys, self.tables.tokens, POLICY, threads=threads, clock=lambda: self.now_s)
         self.soundness = Soundness(self.store, threads)
         supply = Supply(self.store, self.flights, self.followers, threads)
-        parts = BodyParts(supply, self.soundness, POLICY, BLOCK_BYTES, window_blocks_max)
+        parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max)
         self.bucket = BucketRoute("b", self.origin, "b", writes_through=True)
         self.routes = Routes({"b": self.bucket})
         self.gateway = Gateway(self.routes, self.versions, self.store, self.flights, parts)

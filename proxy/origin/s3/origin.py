@@ -16,7 +16,7 @@ from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged, WarmstartError
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
-from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
+from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
 from proxy.origin.answers import ExactSink
 from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.headers import Headers, first_value, parse_content_range, read_length
@@ -180,10 +180,38 @@ class S3Origin:
         if exact.left_bytes > 0:
             raise short_body(self.id, span.length - exact.left_bytes, span.length)
 
+    async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
+        """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what `opened` does."""
+        taken: ExactSink | None = None
+
+        def accept(head: ResponseHead) -> ByteSink | None:
+            def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
+                nonlocal taken
+                is_success(head, version, wanted)
+                taken = ExactSink(sink, version, wanted)
+                return taken
+
+            return opened.begin(attach) if head.status in (200, 206) else None
+
+        try:
+            answer = await self._ask_range(bucket, key, (), span, (), accept)
+        finally:
+            if taken is not None:
+                ORIGIN_BYTES.labels(self.id).inc(taken.length - taken.left_bytes)
+        if answer.status not in (200, 206):
+            raise self._refusal(answer.status, answer.head.headers, answer.body, bucket, key)
+        if taken is not None and taken.left_bytes > 0:
+            raise short_body(self.id, taken.length - taken.left_bytes, taken.length)
+
     async def _follow(self, version: ObjectVersion, span: ByteRange, accept: Accept) -> Response:
         query, conditions = _pinned(version)
+        return await self._ask_range(version.bucket, version.key, query, span, conditions, accept)
+
+    async def _ask_range(
+        self, bucket: str, key: str, query: Query, span: ByteRange, conditions: Headers, accept: Accept
+    ) -> Response:
         sent = (("accept-encoding", "identity"), ("range", f"bytes={span.start}-{span.end - 1}"), *conditions)
-        course = Course(self._site, self._regions, version.bucket, version.key, query)
+        course = Course(self._site, self._regions, bucket, key, query)
         while True:
             ORIGIN_REQUESTS.labels(self.id, "read").inc()
             signed = await self._sign(course, "GET", sent)

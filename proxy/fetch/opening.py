@@ -1,0 +1,106 @@
+"""A range asked for before its object is known: the first bytes of a first read, in one round trip with the HEAD.
+
+How it works. A key that nobody knows costs a HEAD, and then the block's GET: two round trips to the first byte. So
+both leave at once. A HEAD is needed all the same: no answer to a range tells the whole object's checksum, and a range
+may lie beyond the object's end. The GET goes without a condition, for a version that is not known yet, so:
+1. When its head has come, `begin` keeps what can judge it, and the first bytes wait, one buffer of them.
+2. The block's fill takes it like an origin (`read_range`), with the version that the HEAD told: only now it is judged,
+   by the rules of every range. Another version, or nonsense, and the fill asks the origin as usual.
+3. Nobody takes it (the key is missing, a condition failed, the block was there): `drop` closes its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from proxy.blocks import ByteSink, Origin
+from proxy.errors import OriginUnavailable, WarmstartError
+from proxy.objects import ObjectVersion
+from proxy.origin import Attach, OpensRanges
+from proxy.ranges import ByteRange
+
+
+class Opening:
+    """`span` may lie beyond the object's end, wholly or in part. One taker; make it with the event loop running."""
+
+    def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange) -> None:
+        self.span = span
+        loop = asyncio.get_running_loop()
+        self._head: asyncio.Future[Attach] = loop.create_future()
+        self._taken: asyncio.Future[None] = loop.create_future()
+        self._sink: ByteSink | None = None
+        self._task = loop.create_task(origin.open_range(bucket, key, span, self), name=f"open {key!r}")
+        self._task.add_done_callback(self._ended)
+
+    def begin(self, attach: Attach) -> ByteSink:
+        """The origin's: the head has come and is a success."""
+        if not self._head.done():
+            self._head.set_result(attach)
+        return self
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        return self._hold(data) if self._sink is None else self._sink.write(data)
+
+    async def _hold(self, data: memoryview) -> None:
+        await asyncio.shield(self._taken)
+        assert self._sink is not None
+        pending = self._sink.write(data)
+        if pending is not None:
+            await pending
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        """As an origin's; `span` begins where this one does. Raises what an origin's does."""
+        assert span.start == self.span.start
+        assert self._sink is None, "taken once"
+        try:
+            attach = await asyncio.shield(self._head)
+            self._sink = attach(version, span, sink)
+            self._taken.set_result(None)
+            await asyncio.shield(self._task)
+        except BaseException:
+            await self._cancel()
+            raise
+
+    def drop(self) -> None:
+        """Nobody will take it."""
+        self._task.cancel()
+
+    async def _cancel(self) -> None:
+        """Returns when the sink is not called any more."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if not self._head.done():
+            known = isinstance(error, WarmstartError)
+            self._head.set_exception(error if error is not None and known else OriginUnavailable("no answer"))
+            self._head.exception()  # seen, also where nobody takes it
+        if not self._taken.done():
+            self._taken.cancel()
+
+
+class OpenedFirst:
+    """An origin whose first read is the opening's, as far as that goes; all others are its own."""
+
+    def __init__(self, opening: Opening, origin: Origin) -> None:
+        self._opening: Opening | None = opening
+        self._origin = origin
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            if opening.span.start == span.start:
+                end = min(span.end, opening.span.end)
+                await opening.read_range(version, ByteRange(span.start, end), sink)
+                span = ByteRange(end, span.end)
+            else:
+                opening.drop()
+        if span.length:
+            await self._origin.read_range(version, span, sink)
+
+    def drop(self) -> None:
+        """The fill will not read any more."""
+        if self._opening is not None:
+            self._opening.drop()

@@ -1,0 +1,127 @@
+"""A range asked for before its version is known: held back, judged, handed over, dropped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.blocks import ByteSink
+from proxy.errors import NotFound, OriginUnavailable, VersionChanged
+from proxy.fetch.opening import OpenedFirst, Opening
+from proxy.objects import ObjectVersion
+from proxy.origin import Opened
+from proxy.ranges import ByteRange
+from tests.fetch.memory import MemoryOrigin, pump, version_of
+
+CONTENT = bytes(range(100))
+
+
+class OpeningOrigin(MemoryOrigin):
+    """Opens ranges of its content; `refusal` is raised instead, `judge` by whoever takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(CONTENT)
+        self.refusal: Exception | None = None
+        self.judge: Exception | None = None
+        self.head = asyncio.Event()
+        self.head.set()
+        self.ended = asyncio.Event()
+
+    async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
+        try:
+            await self.head.wait()
+            if self.refusal is not None:
+                raise self.refusal
+
+            def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
+                if self.judge is not None:
+                    raise self.judge
+                return sink
+
+            sink = opened.begin(attach)
+            for start in range(span.start, min(span.end, len(CONTENT)), 10):
+                await pump(sink, CONTENT[start : min(start + 10, span.end)])
+        finally:
+            self.ended.set()
+
+
+class Taken:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+
+
+@pytest.fixture
+def origin() -> OpeningOrigin:
+    return OpeningOrigin()
+
+
+VERSION = version_of(CONTENT)
+
+
+async def test_its_bytes_wait_for_whoever_takes_them(origin: OpeningOrigin) -> None:
+    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    taken = Taken()
+    await opening.read_range(VERSION, ByteRange(20, 60), taken)
+    assert bytes(taken.data) == CONTENT[20:60]
+    assert origin.asked == []
+
+
+async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:
+    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(20, 60)), origin), Taken()
+    await source.read_range(VERSION, ByteRange(20, 100), taken)
+    assert bytes(taken.data) == CONTENT[20:]
+    assert origin.asked == [ByteRange(60, 100)]
+    await source.read_range(VERSION, ByteRange(0, 20), taken)
+    assert origin.asked == [ByteRange(60, 100), ByteRange(0, 20)]
+
+
+async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: OpeningOrigin) -> None:
+    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(80, 500)), origin), Taken()
+    await source.read_range(VERSION, ByteRange(80, 100), taken)
+    assert bytes(taken.data) == CONTENT[80:]
+
+
+async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigin) -> None:
+    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(20, 60)), origin), Taken()
+    await asyncio.sleep(0)
+    await source.read_range(VERSION, ByteRange(0, 10), taken)
+    assert bytes(taken.data) == CONTENT[:10]
+    await asyncio.wait_for(origin.ended.wait(), 10)
+
+
+@pytest.mark.parametrize("error", [VersionChanged("other"), OriginUnavailable("nonsense")])
+async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: OpeningOrigin, error: Exception) -> None:
+    origin.judge = error
+    opening, taken = Opening(origin, "b", "k", ByteRange(20, 60)), Taken()
+    with pytest.raises(type(error)):
+        await opening.read_range(VERSION, ByteRange(20, 60), taken)
+    assert not taken.data
+    assert origin.ended.is_set()
+
+
+async def test_a_refusal_is_heard_by_who_takes_it(origin: OpeningOrigin) -> None:
+    origin.refusal = NotFound("key", "k")
+    with pytest.raises(NotFound):
+        await Opening(origin, "b", "k", ByteRange(20, 60)).read_range(VERSION, ByteRange(20, 60), Taken())
+
+
+async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: OpeningOrigin) -> None:
+    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    await asyncio.sleep(0)
+    opening.drop()
+    await asyncio.wait_for(origin.ended.wait(), 10)
+
+
+async def test_a_cancelled_taker_ends_the_request_first(origin: OpeningOrigin) -> None:
+    origin.head.clear()
+    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    taking = asyncio.ensure_future(opening.read_range(VERSION, ByteRange(20, 60), Taken()))
+    await asyncio.sleep(0.001)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert origin.ended.is_set()

@@ -1,0 +1,181 @@
+"""Small cold reads at any offset: their bytes come first, the rest of their blocks when there is nothing else to do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.cache.shared import SharedTables
+from proxy.errors import OriginUnavailable
+from proxy.gateway.answers import CacheStatus
+from proxy.gateway.supply import FAR_BYTES, SMALL_READ_BYTES, STEP_BYTES, fill_start
+from proxy.metrics import ASIDE_READS
+from tests.gateway.rig import ObjectOrigin, Rig, body_bytes
+
+MIB = 1 << 20
+BLOCK_BYTES = 4 * MIB
+CONTENT = random.Random(3).randbytes(2 * BLOCK_BYTES + 12345)
+OFFSET = 2 * MIB + 100
+SMALL = 64 << 10
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES)
+    rig.origin.put("k", CONTENT)
+    yield rig
+    await rig.aclose()
+
+
+class Gate:
+    """Holds the origin's answers back, all but the first so many requests."""
+
+    def __init__(self, origin: ObjectOrigin, open_requests: int = 0) -> None:
+        self.opened = asyncio.Event()
+        self.open_requests = open_requests
+        origin.script = self.script
+
+    async def script(self, number: int, sent: int) -> None:
+        del sent
+        if number > self.open_requests:
+            await self.opened.wait()
+
+
+async def whole(rig: Rig, blocks: int) -> None:
+    """Waits until so many blocks are present."""
+    version = rig.origin.objects["k"][0].version
+    async with asyncio.timeout(20):
+        while rig.flights.count() or not all(
+            (block := rig.store.peek_block(version, index)) is not None and block.state().verified
+            for index in range(blocks)
+        ):
+            await asyncio.sleep(0.001)
+
+
+async def test_a_small_read_asks_for_its_own_bytes_first(rig: Rig) -> None:
+    gate = Gate(rig.origin, open_requests=1)
+    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    first = rig.origin.reads[0]
+    assert first.start == fill_start(OFFSET)
+    assert first.end == OFFSET + SMALL
+    gate.opened.set()
+
+
+async def test_the_rest_of_its_block_is_fetched_later_and_no_byte_twice(rig: Rig) -> None:
+    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    await whole(rig, 1)
+    assert sum(span.length for span in rig.origin.reads) == BLOCK_BYTES
+    again = await rig.read("k", 0, BLOCK_BYTES - 1)
+    assert again.cache is CacheStatus.HIT
+    assert await body_bytes(again) == CONTENT[:BLOCK_BYTES]
+
+
+async def test_the_rest_waits_while_other_fills_are_waiting(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES, fills_max=1)
+    rig.origin.put("k", CONTENT)
+    rig.origin.put("busy", CONTENT)
+    gate = Gate(rig.origin, open_requests=1)
+    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    busy = asyncio.ensure_future(rig.get("busy"))
+    async with asyncio.timeout(20):
+        while len(rig.origin.reads) < 2:
+            await asyncio.sleep(0.001)
+    gate.opened.set()
+    assert await busy == CONTENT
+    await whole(rig, 1)
+    k_end = fill_start(OFFSET) + SMALL
+    assert [span.start for span in rig.origin.reads].index(0) < len(rig.origin.reads) - 1, k_end
+    await rig.aclose()
+
+
+async def test_a_whole_reader_that_joins_keeps_the_fill_going(rig: Rig) -> None:
+    gate = Gate(rig.origin)
+    small = asyncio.ensure_future(rig.get("k", OFFSET, OFFSET + SMALL - 1))
+    async with asyncio.timeout(20):
+        while not rig.origin.reads:
+            await asyncio.sleep(0.001)
+    large = asyncio.ensure_future(rig.get("k"))
+    gate.opened.set()
+    assert await small == CONTENT[OFFSET : OFFSET + SMALL]
+    assert await large == CONTENT
+    assert sum(span.length for span in rig.origin.reads) == len(CONTENT)
+
+
+async def test_a_second_offset_far_from_the_fill_is_fetched_aside_and_counted(rig: Rig) -> None:
+    before = ASIDE_READS._value.get()
+    gate = Gate(rig.origin, open_requests=0)
+    filling = asyncio.ensure_future(rig.get("k"))
+    async with asyncio.timeout(20):
+        while not rig.origin.reads:
+            await asyncio.sleep(0.001)
+    gate.open_requests = 10**6  # the next ones; the first stays held by its own wait
+    far = 3 * MIB
+    assert await rig.get("k", far, far + SMALL - 1) == CONTENT[far : far + SMALL]
+    assert ASIDE_READS._value.get() == before + 1
+    assert any(span.start == far and span.length == SMALL for span in rig.origin.reads)
+    gate.opened.set()
+    assert await filling == CONTENT
+
+
+async def test_an_offset_that_the_fill_reaches_soon_waits_for_it(rig: Rig) -> None:
+    gate = Gate(rig.origin)
+    filling = asyncio.ensure_future(rig.get("k"))
+    async with asyncio.timeout(20):
+        while not rig.origin.reads:
+            await asyncio.sleep(0.001)
+    near = asyncio.ensure_future(rig.get("k", FAR_BYTES // 2, FAR_BYTES // 2 + SMALL - 1))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    assert await near == CONTENT[FAR_BYTES // 2 : FAR_BYTES // 2 + SMALL]
+    assert await filling == CONTENT
+    assert sum(span.length for span in rig.origin.reads) == len(CONTENT)
+
+
+async def test_many_small_reads_at_random_get_right_bytes_and_leave_the_object_whole(rig: Rig) -> None:
+    chance = random.Random(5)
+    places = [chance.randrange(len(CONTENT) - SMALL) for _ in range(40)]
+    found = await asyncio.gather(*(rig.get("k", place, place + SMALL - 1) for place in places))
+    for place, got in zip(places, found, strict=True):
+        assert got == CONTENT[place : place + SMALL]
+    await whole(rig, 2)
+    assert await rig.get("k") == CONTENT
+
+
+async def test_two_workers_with_small_reads_of_one_block_agree(tmp_path: Path) -> None:
+    tables, origin = SharedTables.create(), ObjectOrigin()
+    origin.put("k", CONTENT)
+    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1"))
+    chance = random.Random(6)
+    places = [chance.randrange(len(CONTENT) - SMALL) for _ in range(30)]
+    rigs = [one, two] * 15
+    found = await asyncio.gather(
+        *(rig.get("k", place, place + SMALL - 1) for rig, place in zip(rigs, places, strict=True))
+    )
+    for place, got in zip(places, found, strict=True):
+        assert got == CONTENT[place : place + SMALL]
+    assert await one.get("k") == CONTENT
+    assert await two.get("k") == CONTENT
+    for rig in (one, two):
+        await rig.aclose()
+
+
+async def test_a_failing_rest_troubles_nobody(rig: Rig) -> None:
+    async def script(number: int, sent: int) -> None:
+        if number > 1:
+            raise OriginUnavailable("down")
+
+    rig.origin.script = script
+    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    rig.origin.script = None
+    assert await rig.get("k") == CONTENT
+
+
+def test_a_fill_begins_at_its_reader_unless_that_is_near_the_blocks_beginning() -> None:
+    assert fill_start(0) == fill_start(STEP_BYTES - 1) == 0
+    assert fill_start(STEP_BYTES) == STEP_BYTES
+    assert OFFSET - fill_start(OFFSET) < 64 << 10
+    assert SMALL_READ_BYTES >= SMALL
