@@ -20,14 +20,44 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationConditions:
+    """GCS's own conditions: numbers that must, or must not, be the object's; None where the client sent none.
+
+    `pin` names the one generation that is asked for at all. `etag_match` and `etag_none_match` are lists of the JSON
+    API's entity tags, as in If-Match. Source: Cloud Storage documentation, "Request preconditions".
+    """
+
+    pin: int | None = None
+    match: int | None = None
+    not_match: int | None = None
+    meta_match: int | None = None
+    meta_not_match: int | None = None
+    etag_match: str | None = None
+    etag_none_match: str | None = None
+
+    def evaluate(self, generation: int, metageneration: int, etag: str, json_etag: str) -> Verdict:
+        """`etag` is the object's in headers, `json_etag` that in its JSON resource; a list may name either."""
+        if self.match not in (None, generation) or self.meta_match not in (None, metageneration):
+            return Verdict.FAILED
+        if self.etag_match is not None and not _lists_either(self.etag_match, etag, json_etag):
+            return Verdict.FAILED
+        if self.not_match == generation or self.meta_not_match == metageneration:
+            return Verdict.NOT_MODIFIED
+        if self.etag_none_match is not None and _lists_either(self.etag_none_match, etag, json_etag):
+            return Verdict.NOT_MODIFIED
+        return Verdict.HOLDS
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
-    """The raw values of the conditional headers; None where the client sent none."""
+    """The raw values of the conditional headers; None where the client sent none. `generations` are GCS's own."""
 
     if_match: str | None = None
     if_none_match: str | None = None
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
     if_range: str | None = None
+    generations: GenerationConditions | None = None
 
     def evaluate(self, etag: str, last_modified_s: float | None) -> Verdict:
         if self.if_match is not None:
@@ -44,7 +74,9 @@ class Conditions:
 
     def failed_name(self) -> str:
         """The header that `FAILED` speaks of."""
-        return "If-Match" if self.if_match is not None else "If-Unmodified-Since"
+        if self.if_match is not None:
+            return "If-Match"
+        return "If-Unmodified-Since" if self.if_unmodified_since is not None else "generation"
 
     def range_applies(self, etag: str, last_modified_s: float | None) -> bool:
         """Whether If-Range lets the Range count (RFC 9110 section 13.1.5: strong comparison or exact date)."""
@@ -73,6 +105,10 @@ def _newer(last_modified_s: float | None, header: str, *, default: bool = False)
     if seconds is None or last_modified_s is None:
         return default
     return int(last_modified_s) > seconds
+
+
+def _lists_either(header: str, etag: str, json_etag: str) -> bool:
+    return _lists(header, etag, weak=True) or _lists(header, json_etag, weak=True)
 
 
 def _lists(header: str, etag: str, *, weak: bool) -> bool:

@@ -40,6 +40,10 @@ class PreconditionFailed(WarmstartError):
         self.condition = condition
 
 
+class OtherGeneration(PreconditionFailed):
+    """The object has another generation than the one that was asked for."""
+
+
 class InvalidRequest(WarmstartError):
     """The request makes no sense; `code` is a neutral word that the surface's table translates."""
 

@@ -26,6 +26,14 @@ def generation_of(record: ObjectRecord) -> int:
     return derive_generation(record.version, record.last_modified_s)
 
 
+def metageneration_of(record: ObjectRecord) -> int:
+    """How often the object's metadata has changed, where its origin counts that."""
+    for name, value in record.headers:
+        if name == "x-goog-metageneration" and value.isascii() and value.isdigit():
+            return int(value)
+    return METAGENERATION
+
+
 def derive_generation(version: ObjectVersion, last_modified_s: float | None) -> int:
     """A positive number below 2^63. `last_modified_s` is Unix time; without it only the hash counts."""
     named = f"{version.validator}\n{version.size_bytes}".encode("utf-8", "surrogatepass")

@@ -12,12 +12,11 @@ uploads".
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import replace
 
 from proxy.errors import InvalidRequest, NotSupported
-from proxy.objects import ObjectRecord, SumKind
+from proxy.families import AMZ_METADATA, GOOG_METADATA, amz_headers, renamed_to_amz
 from s3api.requests import Pass
 from s3api.sums import SUMS
 
@@ -52,7 +51,6 @@ _PARAMETERS = frozenset(
         "uploads",
     }
 )
-_USER_METADATA = "x-amz-meta-"
 _RENAMED = {
     "x-amz-acl": "x-goog-acl",
     "x-amz-copy-source-if-match": "x-goog-copy-source-if-match",
@@ -80,32 +78,14 @@ _OF_THE_TRANSFER = frozenset(
         "x-amz-user-agent",
     }
 )
+object_headers = amz_headers
 _GENERATION = re.compile(r"[0-9]{1,19}")
-_KEPT = frozenset(  # of a GCS record's headers, those that S3 has under the same name
-    {
-        "cache-control",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "content-type",
-        "etag",
-        "expires",
-        "last-modified",
-    }
-)
-
-
-def object_headers(record: ObjectRecord) -> Headers:
-    """A record's headers in S3's words; those of an origin that speaks S3 are that already."""
-    if record.generation is None:
-        return record.headers
-    return (*_renamed_back(record.headers), *_sums(record))
 
 
 def answer_headers(headers: Headers) -> Headers:
     """The headers of GCS's answer to a write in S3's words."""
     return tuple(pair for pair in headers if not pair[0].startswith(("x-goog-", "x-guploader-"))) + tuple(
-        pair for pair in _renamed_back(headers) if pair[0].startswith("x-amz-")
+        pair for pair in renamed_to_amz(headers) if pair[0].startswith("x-amz-")
     )
 
 
@@ -142,8 +122,8 @@ def _rename_parameter(name: str, value: str) -> Headers:
 
 
 def _rename_header(name: str, value: str) -> Headers:
-    if name.startswith(_USER_METADATA):
-        return (("x-goog-meta-" + name.removeprefix(_USER_METADATA), value),)
+    if name.startswith(AMZ_METADATA):
+        return ((GOOG_METADATA + name.removeprefix(AMZ_METADATA), value),)
     if name in _OF_THE_TRANSFER or _IDLE.get(name) == value:
         return ()
     if name == "x-amz-copy-source":
@@ -176,28 +156,3 @@ def _generation(version_id: str) -> str:
 
 def _unknown(what: str) -> NotSupported:
     return NotSupported(f"{what} means nothing to Google Cloud Storage, where this bucket lives.")
-
-
-def _renamed_back(headers: Headers) -> Headers:
-    return tuple(pair for name, value in headers for pair in _rename_back(name, value))
-
-
-def _rename_back(name: str, value: str) -> Headers:
-    if name in _KEPT:
-        return ((name, value),)
-    if name.startswith("x-goog-meta-"):
-        return ((_USER_METADATA + name.removeprefix("x-goog-meta-"), value),)
-    if name == "x-goog-generation":
-        return (("x-amz-version-id", value),)
-    if name == "x-goog-storage-class" and value != "STANDARD":  # S3 leaves the usual class out too
-        return (("x-amz-storage-class", value),)
-    return ()
-
-
-def _sums(record: ObjectRecord) -> Headers:
-    """The CRC32C of the whole, as S3 says it; whether a client gets to see it is decided with each answer."""
-    found = dict(record.sums).get(SumKind.CRC32C)
-    if found is None:
-        return ()
-    value = base64.b64encode(found.to_bytes(4, "big")).decode("ascii")
-    return (("x-amz-checksum-crc32c", value), ("x-amz-checksum-type", "FULL_OBJECT"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from proxy.conditions import Conditions, Verdict
-from proxy.errors import PreconditionFailed
+from proxy.conditions import Conditions, GenerationConditions, Verdict
+from proxy.errors import OtherGeneration, PreconditionFailed
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
+from proxy.generations import generation_of, metageneration_of, render_etag
 from proxy.objects import ObjectRecord
+
+_GRAVITY = (Verdict.HOLDS, Verdict.NOT_MODIFIED, Verdict.FAILED)
 
 
 def decide(request: ReadObject, record: ObjectRecord) -> ReadAnswer:
@@ -29,6 +32,15 @@ def decide(request: ReadObject, record: ObjectRecord) -> ReadAnswer:
 def judge(conditions: Conditions, record: ObjectRecord) -> bool:
     """False: not modified. Raises PreconditionFailed."""
     verdict = conditions.evaluate(record.etag, record.last_modified_s)
+    if conditions.generations is not None and verdict is not Verdict.FAILED:
+        verdict = max(verdict, _judge_generations(conditions.generations, record), key=_GRAVITY.index)
     if verdict is Verdict.FAILED:
         raise PreconditionFailed(conditions.failed_name())
     return verdict is Verdict.HOLDS
+
+
+def _judge_generations(asked: GenerationConditions, record: ObjectRecord) -> Verdict:
+    generation, metageneration = generation_of(record), metageneration_of(record)
+    if asked.pin not in (None, generation):
+        raise OtherGeneration(f"generation {asked.pin}")
+    return asked.evaluate(generation, metageneration, record.etag, render_etag(generation, metageneration))
