@@ -7,13 +7,15 @@ A body may still be shorter or longer than announced: `ExactSink` lets no byte b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from proxy.blocks import ByteSink
 from proxy.errors import VersionChanged
+from proxy.metrics import ORIGIN_BYTES
 from proxy.objects import ObjectVersion
+from proxy.origin import Opened
 from proxy.origin.headers import first_value, parse_content_range
-from proxy.origin.trouble import changed, mismatch
+from proxy.origin.trouble import changed, mismatch, short_body
 from proxy.ranges import ByteRange
 from proxy.wire.head import ResponseHead
 
@@ -72,3 +74,35 @@ class ExactSink:
             raise mismatch(self._version.origin, f"more than the {self._left_bytes} bytes that were left")
         self._left_bytes -= len(data)
         return self._sink.write(data)
+
+
+class Claim:
+    """What `open_range` was answered, until somebody takes it; `is_success` is the origin's own judge of a head."""
+
+    def __init__(
+        self, opened: Opened, origin: str, is_success: Callable[[ResponseHead, ObjectVersion, ByteRange], bool]
+    ) -> None:
+        self._opened = opened
+        self._origin = origin
+        self._is_success = is_success
+        self._taken: ExactSink | None = None
+
+    def begin(self, head: ResponseHead) -> ByteSink:
+        """The head has come and is a success."""
+
+        def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
+            self._is_success(head, version, wanted)
+            self._taken = ExactSink(sink, version, wanted)
+            return self._taken
+
+        return self._opened.begin(attach)
+
+    def count(self) -> None:
+        """Counts what has come of what was taken."""
+        if self._taken is not None:
+            ORIGIN_BYTES.labels(self._origin).inc(self._taken.length - self._taken.left_bytes)
+
+    def check_whole(self) -> None:
+        """Raises OriginUnavailable where the body ended before what was taken of it."""
+        if self._taken is not None and self._taken.left_bytes > 0:
+            raise short_body(self._origin, self._taken.length - self._taken.left_bytes, self._taken.length)

@@ -94,6 +94,7 @@ class Buckets:
             await exchange.respond(200, json.dumps(stored.resource(key)).encode())
         else:
             first, last = (int(place) for place in (exchange.request.get("range") or "bytes=0-0")[6:].split("-"))
+            last = min(last, len(stored.content) - 1)
             label = ("content-range", f"bytes {first}-{last}/{len(stored.content)}")
             headers = [label, ("x-goog-generation", str(stored.generation))]
             content = bytearray(stored.content[first : last + 1])

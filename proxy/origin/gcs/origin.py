@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from proxy.blocks import ByteSink
-from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged, WarmstartError
+from proxy.errors import InvalidRequest, NotFound, NotSupported, OriginUnavailable, VersionChanged, WarmstartError
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
-from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
-from proxy.origin.answers import ExactSink
+from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
+from proxy.origin.answers import Claim, ExactSink
 from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
@@ -152,9 +152,8 @@ class GcsOrigin:
 
         generation = version.validator.removeprefix("generation ")
         target = self._site.media(version.bucket, version.key, (("generation", generation),))
-        headers = (_AS_STORED, ("range", f"bytes={span.start}-{span.end - 1}"))
         try:
-            answer = await self._get("read", target, headers, accept)
+            answer = await self._get("read", target, _ranged(span), accept)
             if unlabelled:
                 await self._give_checked(version, unlabelled[0], exact)
         finally:
@@ -163,6 +162,23 @@ class GcsOrigin:
             raise self._read_refusal(answer, version)
         if exact.left_bytes > 0:
             raise short_body(self.id, span.length - exact.left_bytes, span.length)
+
+    async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
+        """Raises OriginUnavailable (of a server that names no generation, too), what `head` does, and `opened`."""
+        claim = Claim(opened, self.id, is_success)
+
+        def accept(head: ResponseHead) -> ByteSink | None:
+            return claim.begin(head) if head.status in (200, 206) and is_labelled(head) else None
+
+        try:
+            answer = await self._get("read", self._site.media(bucket, key), _ranged(span), accept)
+        finally:
+            claim.count()
+        if answer.status not in (200, 206):
+            raise self._refusal(answer, bucket, key)
+        if not is_labelled(answer.head):
+            raise OriginUnavailable("the origin does not say which generation it sends")
+        claim.check_whole()
 
     async def _give_checked(self, version: ObjectVersion, collected: Collected, sink: ByteSink) -> None:
         """Bytes of a server that names no generation, once it is known to have been the right one to their end."""
@@ -264,6 +280,10 @@ class GcsOrigin:
 
     def _refusal(self, answer: Response, bucket: str, key: str) -> WarmstartError:
         return read_error(self.id, answer.status, answer.head.headers, answer.body, bucket, key, now_s=self._clock())
+
+
+def _ranged(span: ByteRange) -> Headers:
+    return (_AS_STORED, ("range", f"bytes={span.start}-{span.end - 1}"))
 
 
 def _gone(error: NotFound) -> WarmstartError:

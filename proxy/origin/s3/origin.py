@@ -17,7 +17,7 @@ from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged,
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
-from proxy.origin.answers import ExactSink
+from proxy.origin.answers import Claim, ExactSink
 from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.headers import Headers, first_value, parse_content_range, read_length
 from proxy.origin.s3.answers import check_version, is_success
@@ -182,26 +182,18 @@ class S3Origin:
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what `opened` does."""
-        taken: ExactSink | None = None
+        claim = Claim(opened, self.id, is_success)
 
         def accept(head: ResponseHead) -> ByteSink | None:
-            def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
-                nonlocal taken
-                is_success(head, version, wanted)
-                taken = ExactSink(sink, version, wanted)
-                return taken
-
-            return opened.begin(attach) if head.status in (200, 206) else None
+            return claim.begin(head) if head.status in (200, 206) else None
 
         try:
             answer = await self._ask_range(bucket, key, (), span, (), accept)
         finally:
-            if taken is not None:
-                ORIGIN_BYTES.labels(self.id).inc(taken.length - taken.left_bytes)
+            claim.count()
         if answer.status not in (200, 206):
             raise self._refusal(answer.status, answer.head.headers, answer.body, bucket, key)
-        if taken is not None and taken.left_bytes > 0:
-            raise short_body(self.id, taken.length - taken.left_bytes, taken.length)
+        claim.check_whole()
 
     async def _follow(self, version: ObjectVersion, span: ByteRange, accept: Accept) -> Response:
         query, conditions = _pinned(version)
