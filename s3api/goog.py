@@ -136,7 +136,7 @@ def _rename_header(name: str, value: str) -> Headers:
         return ()
     if name == "if-none-match" and value.strip() == "*":
         return (("x-goog-if-generation-match", "0"),)
-    if name.startswith(("x-amz-", "if-")):
+    if name.startswith(("x-amz-", "if-")) or name == "expires":
         raise _unknown(f"the header {name}")
     return ((name, value),)
 

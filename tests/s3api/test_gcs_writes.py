@@ -179,6 +179,7 @@ def test_many_objects_are_deleted_by_one_request(s3: Any) -> None:
         ({"StorageClass": "GLACIER"}, "x-amz-storage-class"),
         ({"ObjectLockLegalHoldStatus": "ON"}, "x-amz-object-lock-legal-hold"),
         ({"IfMatch": '"x"'}, "if-match"),
+        ({"Expires": "Fri, 07 Jan 2033 04:16:39 GMT"}, "expires"),
     ],
 )
 def test_what_gcs_has_no_word_for_is_refused_by_name(
