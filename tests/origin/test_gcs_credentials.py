@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +17,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from google.auth.compute_engine import _metadata
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
 from proxy.errors import AccessDenied, OriginUnavailable
@@ -60,13 +61,28 @@ async def test_workload_identity_federation_is_a_default(tmp_path: Path, monkeyp
     assert exchanged["subject_token"] == ["issued-elsewhere"]
 
 
-async def test_a_machines_metadata_server_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+# google-auth reads where its metadata server is when it is imported, so a process of its own finds this one.
+_FROM_METADATA = """
+import asyncio, sys
+import proxy.serve
+assert "google.auth" not in sys.modules, "imported without need"
+from proxy.origin.gcs import GoogleTokens, load_credentials
+print(asyncio.run(GoogleTokens(load_credentials).get()))
+"""
+
+
+async def test_a_machines_metadata_server_is_the_default() -> None:
     async with ScriptedServer(identity()) as server:
-        monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", server.endpoint.authority)
-        monkeypatch.setenv("GCE_METADATA_IP", server.endpoint.authority)
-        tokens = GoogleTokens(load_credentials)
-        assert await tokens.get() == "token-1"
-        assert await tokens.renew("token-1") == "token-1"  # asked just now
+        place = server.endpoint.authority
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _FROM_METADATA,
+            env={**os.environ, "GCE_METADATA_HOST": place, "GCE_METADATA_IP": place},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        printed, _ = await process.communicate()
+        assert printed == b"token-1\n"
         assert all(request.get("metadata-flavor") == "Google" for request in server.requests)
 
 
