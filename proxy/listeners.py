@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from proxy.config.quantities import Address
 from proxy.errors import ConfigInvalid
 
+LOOPBACK_CONGESTION = b"reno"  # no system forbids it, tcp(7); one that paces, as BBR, costs a timer every few packets
 BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn
 
 
@@ -43,6 +46,9 @@ def _open_listener(address: Address) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 may be listened on beside [::]
         listener.bind(place)
+        if ipaddress.ip_address(place[0]).is_loopback:  # no path to share: what it accepts inherits this
+            with suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:

@@ -54,3 +54,22 @@ def test_a_port_in_use_is_refused_and_the_others_are_given_back() -> None:
 def test_a_name_that_leads_nowhere_is_refused() -> None:
     with pytest.raises(ConfigInvalid, match="names no address of this machine"):
         open_listeners([Address("nowhere.invalid", 1)])
+
+
+def test_connections_of_this_machine_are_not_paced() -> None:
+    [listener] = open_listeners([Address("127.0.0.1", 0)])
+    with socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+    name = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert name.rstrip(b"\0") == b"reno"
+    accepted.close()
+    listener.close()
+
+
+def test_connections_from_elsewhere_keep_the_system_s_congestion_control() -> None:
+    [listener] = open_listeners([Address("0.0.0.0", 0)])
+    with socket.socket() as plain:
+        of_the_system = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == of_the_system
+    listener.close()
