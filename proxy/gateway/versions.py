@@ -4,7 +4,8 @@ How it works.
 1. A record in memory holds the key's token of the moment before it was looked up. Whoever invalidates the key, in any
    process, stores another token; so one compare of integers tells that the record is out.
 2. A look-up is a task of its own, one for each key; it reads the token, then the disk's record, then (when that is
-   due) asks the origin with one HEAD. What it finds is installed only if the token is still the one read first.
+   due) asks the origin with one HEAD. What it finds is installed only if the token is still the one read first. Who
+   waits is told as soon as the origin has answered; the look-up can be joined until the record is installed.
 3. A request joins a look-up only if no invalidation lies between them. Where the answer must be of after the
    request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began after it.
 4. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
@@ -66,8 +67,11 @@ class _Known:
 
 @dataclass(slots=True)
 class _LookUp:
+    """`found` is done as soon as the answer is known; `task` ends when the record is kept, too."""
+
     token: int
     began: int
+    found: asyncio.Future[Resolved]
     task: asyncio.Task[Resolved]
 
 
@@ -150,15 +154,17 @@ class Versions:
             elif current.token != self._tokens.peek(key) or (after_arrival and current.began < arrived):
                 await asyncio.wait({current.task})
                 continue
-            return await asyncio.shield(current.task)
+            return await asyncio.shield(current.found)
 
     def _start(
         self, route: BucketRoute, key: ObjectKey, skip_fresh: bool, on_unknown: Callable[[], None] | None
     ) -> _LookUp:
         token = self._tokens.peek(key)
         self._arrivals += 1
-        task = asyncio.get_running_loop().create_task(self._find(route, key, token, skip_fresh, on_unknown))
-        look_up = _LookUp(token, self._arrivals, task)
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[Resolved] = loop.create_future()
+        task = loop.create_task(self._find(route, key, token, skip_fresh, on_unknown, found))
+        look_up = _LookUp(token, self._arrivals, found, task)
         self._look_ups[key.digest] = look_up
         task.add_done_callback(lambda done: self._ended(key, look_up))
         return look_up
@@ -166,11 +172,26 @@ class Versions:
     def _ended(self, key: ObjectKey, look_up: _LookUp) -> None:
         if self._look_ups.get(key.digest) is look_up:
             del self._look_ups[key.digest]
-        if not look_up.task.cancelled():
-            look_up.task.exception()  # seen, also where every waiter has gone
+        task, found = look_up.task, look_up.found
+        error = None if task.cancelled() else task.exception()
+        if found.done():
+            return
+        if task.cancelled():
+            found.cancel()
+        elif error is not None:
+            found.set_exception(error)
+            found.exception()  # seen, also where every waiter has gone
+        else:
+            found.set_result(task.result())
 
     async def _find(
-        self, route: BucketRoute, key: ObjectKey, token: int, skip_fresh: bool, on_unknown: Callable[[], None] | None
+        self,
+        route: BucketRoute,
+        key: ObjectKey,
+        token: int,
+        skip_fresh: bool,
+        on_unknown: Callable[[], None] | None,
+        found: asyncio.Future[Resolved],
     ) -> Resolved:
         known = self._valid(key)
         record = await self._newest(key, known)
@@ -187,7 +208,7 @@ class Versions:
             if on_unknown is not None:
                 on_unknown()
         try:
-            return await self._ask(route, key, token, self._policy if not usable else _ONCE)
+            return await self._ask(route, key, token, self._policy if not usable else _ONCE, found)
         except OriginUnavailable:
             if record is None or not usable:
                 raise
@@ -232,7 +253,14 @@ class Versions:
         STALE_SERVED.inc()
         return Resolved(record, stale=True)
 
-    async def _ask(self, route: BucketRoute, key: ObjectKey, token: int, policy: RetryPolicy) -> Resolved:
+    async def _ask(
+        self,
+        route: BucketRoute,
+        key: ObjectKey,
+        token: int,
+        policy: RetryPolicy,
+        found: asyncio.Future[Resolved] | None = None,
+    ) -> Resolved:
         asked_at_s = self._clock()
 
         async def ask() -> ObjectRecord:
@@ -240,6 +268,8 @@ class Versions:
 
         record = await with_attempts(policy, route.origin.id, ask)
         record = replace(record, checked_at_s=asked_at_s)
+        if found is not None and not found.done():
+            found.set_result(Resolved(record, asked=True))
         if record.cacheable and await self._threads.run(self._keep, key, record, token):
             self._known[key.digest] = _Known(token, record, asked_at_s)
         return Resolved(record, asked=True)
