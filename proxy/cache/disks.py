@@ -37,8 +37,10 @@ BROKEN = {
     *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM),
 }
-SLOW_WRITE_S = 0.002  # an event loop can't be away for longer
-THREADS_FOR_S = 3.0  # after a slow write; then one inline write tries again
+SLOW_WRITE_S = 0.002  # an event loop can't be away for longer, again and again
+STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before threads make them
+STALL_S = 0.025  # and what they may take at once
+THREADS_FOR_S = 3.0  # after writes that were too slow; then one inline write tries again
 
 log = logging.getLogger(__name__)
 
@@ -94,16 +96,20 @@ def _waits() -> int:
 
 
 class WritePace:
-    """Whether writes to one disk are quick enough for the event loop, judged by the last one made there.
+    """Whether writes to one disk are quick enough for the event loop, judged by those made there.
 
     Slow is a write that slept and took long. One that took long without sleeping was computing, or had to give way
-    to another process: threads would help neither.
+    to another process: threads would help neither. Every file system makes a write wait now and then, for its journal,
+    with none to follow; a disk that can't keep up makes them all wait. So stalls add up, and are forgotten as time
+    passes: a single short one moves nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, waits: Callable[[], int] = _waits) -> None:
         self._clock = clock
         self._waits = waits
         self._threads_until_s = -math.inf
+        self._stalled_s = 0.0  # at `_stalled_at_s`, less what was forgotten
+        self._stalled_at_s = -math.inf
 
     def inline(self) -> bool:
         return self._clock() >= self._threads_until_s
@@ -114,7 +120,15 @@ class WritePace:
         write()
         ended_s = self._clock()
         if ended_s - began_s >= SLOW_WRITE_S and self._waits() != waits:
-            self.slow(ended_s)
+            self._stalled(ended_s - began_s, ended_s)
+
+    def _stalled(self, took_s: float, now_s: float) -> None:
+        forgotten_s = (now_s - self._stalled_at_s) * STALL_SHARE
+        self._stalled_s = max(0.0, self._stalled_s - forgotten_s) + took_s
+        self._stalled_at_s = now_s
+        if self._stalled_s > STALL_S:
+            self._stalled_s = 0.0
+            self.slow(now_s)
 
     def slow(self, now_s: float) -> None:
         self._threads_until_s = now_s + THREADS_FOR_S

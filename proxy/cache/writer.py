@@ -6,33 +6,33 @@ end), then into the map's word, and only then into `progress`: whatever a respon
 successor after kill -9 never writes it again.
 
 A write is made at once, on the event loop, while the disk is quick: a thread's round trip costs more than the copy
-into the page cache. One that slept and took 2 ms or more moves the disk's writes to the writer threads for 3
+into the page cache. Writes that sleep for long move the disk's writes to the writer threads for 3
 seconds (disks.WritePace), one at a time for each file (`writequeue`); then `write` returns what to await. That waits
 for the thread even when it is cancelled: the caller's memory, and the lock, are free only after the write has returned.
 
-Write-back is started when a block is committed, in a writer thread, so that dirty pages don't pile up until the
-kernel makes some writer wait for all of them.
+Two hints are given by the writer threads (`advice`): as a fill begins, the disk allocates its block; when the block is
+committed, write-back starts, so that dirty pages don't pile up until the kernel makes some writer wait for all of
+them. What was allocated for a fill that is given up stays allocated without being accounted for until the next scan:
+as a rule the next reader's fill takes it up at once, and accounts for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Awaitable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
-from proxy.blocks import DataFile
+from proxy.cache.advice import allocate, start_write_back
 from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
 from proxy.cache.disks import on_disk
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
 
-_SYNC_FILE_RANGE_WRITE = 2  # start write-out of dirty pages, wait for nothing; sync_file_range(2)
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+ALLOCATE_BYTES_MIN = 2 << 20  # a thread's round trip costs as much as is saved on one megabyte
 
 
 class SegmentWriter:
@@ -50,6 +50,8 @@ class SegmentWriter:
         self._under_way: Future[None] | None = None
         self._open = True
         self.needs_read_back = progress > 0
+        if progress == 0 and self.length >= ALLOCATE_BYTES_MIN:
+            self._allocate()
 
     def __repr__(self) -> str:
         return f"<SegmentWriter {self._local} of {self._segment!r}: {self.progress} of {self.length} from {self.start}>"
@@ -105,9 +107,19 @@ class SegmentWriter:
         segment.store_second_sum(self._local, sums.second)  # before the word that makes it valid
         segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))
         segment.release(self._local)
-        if segment.disk.writer_threads is not None:
+        self._start_write_back()
+
+    def _allocate(self) -> None:
+        threads = self._segment.disk.writer_threads
+        if threads is not None:
+            with suppress(RuntimeError):  # they have ended: the process is closing
+                self._segment.writes.submit(threads, partial(allocate, self._segment.data, self._base, self.length))
+
+    def _start_write_back(self) -> None:
+        threads = self._segment.disk.writer_threads
+        if threads is not None:
             with suppress(RuntimeError):
-                segment.disk.writer_threads.submit(start_write_back, segment.data, self._base, self.length)
+                threads.submit(start_write_back, self._segment.data, self._base, self.length)
 
     def abandon(self) -> None:
         """Give the right up; the block is absent again. Harmless on a writer that is done."""
@@ -184,9 +196,3 @@ class PendingWrite:
             future.exception()  # looked at: the awaiter wants to hear only of its end
             raise cancelled
         future.result()
-
-
-def start_write_back(data: DataFile, offset: int, length: int) -> None:
-    """Ask the kernel to begin writing these bytes to the disk. May wait for the disk's queue; its answer is a hint."""
-    if _sync_file_range is not None:
-        _sync_file_range(data.fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.blocks import update_sum
-from proxy.cache import disks, writer
+from proxy.cache import advice, disks, writer
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Store
@@ -240,7 +240,7 @@ def test_a_quick_disk_is_written_inline(node: Node, threads: ThreadPoolExecutor)
     writer.commit()
 
 
-async def test_after_a_slow_write_the_next_ones_go_to_threads_for_a_while(
+async def test_after_a_very_slow_write_the_next_ones_go_to_threads_for_a_while(
     node: Node, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = node.store(writer_threads=threads)
@@ -253,7 +253,7 @@ async def test_after_a_slow_write_the_next_ones_go_to_threads_for_a_while(
     def pwrite(fd: int, data: memoryview, offset: int) -> int:
         by.append(threading.current_thread() is threading.main_thread())
         if len(by) == 1:
-            now[0] += 0.003
+            now[0] += 0.03
             waits[0] += 1
         return real(fd, data, offset)
 
@@ -270,6 +270,21 @@ async def test_after_a_slow_write_the_next_ones_go_to_threads_for_a_while(
     assert read_block(store, opened(store)) == DATA
 
 
+@pytest.mark.parametrize(("every_s", "quick_enough"), [(0.05, False), (0.5, True)])
+def test_writes_that_wait_for_a_journal_now_and_then_stay_inline(every_s: float, quick_enough: bool) -> None:
+    now, waits = [100.0], [0]
+    pace = disks.WritePace(lambda: now[0], lambda: waits[0])
+
+    def wait() -> None:
+        now[0] += 0.018
+        waits[0] += 1
+
+    for _ in range(20):
+        pace.run(wait)
+        now[0] += every_s
+    assert pace.inline() is quick_enough
+
+
 def test_a_write_that_only_computed_for_long_is_not_the_disks_fault(node: Node, threads: ThreadPoolExecutor) -> None:
     now = itertools.count(100.0)
     store = node.store(writer_threads=threads)
@@ -278,6 +293,23 @@ def test_a_write_that_only_computed_for_long_is_not_the_disks_fault(node: Node, 
     for _ in range(2):
         assert writer.write(memoryview(DATA[writer.progress : writer.progress + 1000])) is None
     writer.abandon()
+
+
+def test_a_block_has_its_place_on_the_disk_before_it_is_written_and_the_file_is_no_longer(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ALLOCATE_BYTES_MIN", BLOCK_BYTES)
+    pool = ThreadPoolExecutor(2)
+    store = node.store(writer_threads=pool)
+    filling = reserved(opened(store))
+    pool.shutdown()  # waits for the hint
+    [path] = files(node, ".data")
+    assert path.stat().st_size == 0
+    assert path.stat().st_blocks * 512 in (0, BLOCK_BYTES), "0: the file system can't"
+    filling.write(memoryview(DATA))
+    filling.commit()
+    assert path.stat().st_size == len(DATA)
+    assert read_block(store, opened(store)) == DATA
 
 
 async def test_threads_write_to_one_file_one_at_a_time_and_in_order(
@@ -379,7 +411,7 @@ async def test_write_back_is_started_when_a_block_is_committed(
 
 def test_the_kernel_takes_the_call_for_early_write_back(node: Node) -> None:
     block = fill(node.store(), VERSION, 0)
-    writer.start_write_back(block.piece(0, 1).file, 0, BLOCK_BYTES)
+    advice.start_write_back(block.piece(0, 1).file, 0, BLOCK_BYTES)
 
 
 async def test_writer_threads_that_have_ended_are_done_without(node: Node, threads: ThreadPoolExecutor) -> None:
