@@ -15,6 +15,7 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -24,20 +25,19 @@ from bench import Row
 from bench.processes import Missing
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, side by side.")
     parser.add_argument("name", nargs="?", help="the question; without it they are listed")
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    arguments = parser.parse_args()
-    questions = _questions()
+    arguments = parser.parse_args(words)
+    questions = find_questions()
     if arguments.name is None:
         for name, question in questions.items():
             print(f"{name:12} {question}")
         return 0
     if arguments.name not in questions:
         parser.error(f"no such question: {arguments.name}; there are {', '.join(questions)}")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         _answer(arguments.name, questions[arguments.name], arguments.quick, arguments.json)
     except Missing as error:
@@ -56,7 +56,7 @@ def _answer(name: str, question: str, quick: bool, json_file: Path | None) -> No
         "machine": _machine(),
         "took": f"{time.monotonic() - began_s:.0f} s" + (", quick" if quick else ""),
     }
-    print(f"{question}\n\n{_render(rows)}\n\n{'; '.join(said.values())}")
+    print(f"{question}\n\n{render(rows)}\n\n{'; '.join(said.values())}")
     if json_file is not None:
         json_file.write_text(json.dumps({"bench": name, **said, "rows": rows}, indent=1) + "\n")
 
@@ -70,7 +70,7 @@ def _machine() -> str:
     return f"{platform.machine()}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
-def _questions() -> dict[str, str]:
+def find_questions() -> dict[str, str]:
     """Name and sentence of every module here that asks something."""
     found = {}
     for module in pkgutil.iter_modules(bench.__path__):
@@ -81,7 +81,7 @@ def _questions() -> dict[str, str]:
     return found
 
 
-def _render(rows: list[Row]) -> str:
+def render(rows: list[Row]) -> str:
     """A table in Markdown."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns)]
@@ -94,4 +94,5 @@ def _cell(value: str | int | float) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())
