@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from awscrt import checksums
 
@@ -76,8 +75,7 @@ class DataFile:
             self.fd = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """`length` bytes at `offset` of a file: what a response sends."""
 
     file: DataFile

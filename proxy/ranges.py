@@ -68,6 +68,26 @@ def parse_range(header: str | None) -> RangeRequest | None:
     return RangeRequest(first, last)
 
 
+def parse_span(header: bytes, size_bytes: int) -> tuple[int, int] | None:
+    """Start and end of the plain form, `bytes=1-2` or `bytes=1-`, of an object of that size.
+
+    None: any other form, and what can't be satisfied; `parse_range` tells. Saves a microsecond on each hot read.
+    """
+    if header[:6] != b"bytes=":
+        return None
+    first, _, last = header[6:].partition(b"-")
+    if not first.isdigit() or len(header) > 64:
+        return None
+    start, end = int(first), size_bytes
+    if last:
+        if not last.isdigit():
+            return None
+        end = int(last) + 1
+        if end > size_bytes:
+            end = size_bytes
+    return (start, end) if start < end else None
+
+
 def render_content_range(span: ByteRange, size_bytes: int) -> str:
     """`Content-Range` of a 206 (RFC 9110 section 14.4)."""
     return f"bytes {span.start}-{span.end - 1}/{size_bytes}"

@@ -15,15 +15,23 @@ from collections.abc import Callable, Sequence
 from random import getrandbits
 
 from proxy.errors import WarmstartError
-from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
-from proxy.gateway.hot import HotRead
+from proxy.gateway.answers import CacheStatus, ReadObject
+from proxy.gateway.hot import HotRead, Peeked
 from proxy.lanes.hot import Fields, HotAnswer, render_lines
 from proxy.metrics import Tally, tally
 from proxy.objects import ObjectRecord
-from proxy.ranges import parse_range
 from s3api.requests import PASS_HEADERS, Read, parse_request
 from s3api.responses import complete, describe, measure_lines, read_status
 
+_CONDITIONS = (
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    b"cache-control",
+)
+_THOUGHT = PASS_HEADERS | {*_CONDITIONS}
 KEPT_MAX = 8192  # a few KiB each
 
 _Key = tuple[bytes | None, ...]
@@ -54,16 +62,14 @@ class _Kept:
         self.lines: dict[int, bytes] = {}
         self.tallies: dict[int, Tally] = {}
 
-    def describe(self, answer: ReadAnswer, status: int) -> bytes | None:
+    def describe(self, peeked: Peeked, status: int) -> bytes | None:
         """None: a header that can't be sent."""
-        if answer.record is not self.record:
-            self.record, self.lines = answer.record, {}
-        lines = self.lines.get(status)
-        if lines is None:
-            lines = render_lines(describe(self.read, answer, status))
-            if lines is not None:
-                self.lines[status] = lines
-                self.tallies[status] = tally(self.read.operation, status, "express", CacheStatus.HIT.value)
+        answer = peeked.answer()
+        assert status == read_status(answer)
+        lines = render_lines(describe(self.read, answer, status))
+        if lines is not None:
+            self.lines[status] = lines
+            self.tallies[status] = tally(self.read.operation, status, "express", CacheStatus.HIT.value)
         return lines
 
 
@@ -77,41 +83,37 @@ class HotReads:
 
     def answer(self, method: bytes, target: bytes, fields: Fields) -> HotAnswer | None:
         """`fields` have lower-case names, none of them twice. Never waits."""
-        if (method != b"GET" and method != b"HEAD") or not PASS_HEADERS.isdisjoint(fields):
-            return None
         get = fields.get
-        key = (
-            method,
-            target,
-            get(b"host") if self._host_suffixes else None,
-            get(b"if-match"),
-            get(b"if-none-match"),
-            get(b"if-modified-since"),
-            get(b"if-unmodified-since"),
-            get(b"if-range"),
-            get(b"cache-control"),
-            get(b"x-amz-checksum-mode"),
-        )
+        host = get(b"host") if self._host_suffixes else None
+        key: _Key = (method, target, host, get(b"x-amz-checksum-mode"))
+        if not _THOUGHT.isdisjoint(fields):
+            if not PASS_HEADERS.isdisjoint(fields):
+                return None
+            key += tuple([get(name) for name in _CONDITIONS])
         kept = self._kept.get(key) or self._keep(key, fields)
         if kept is None:
             return None
-        value = get(b"range")
-        answer = kept.hot.peek(None if value is None else parse_range(value.decode("latin-1")))
-        if answer is None:
+        peeked = kept.hot.peek(get(b"range"))
+        if peeked is None:
             return None
-        assert answer.cache is CacheStatus.HIT
-        status = read_status(answer)
-        described = kept.describe(answer, status)
-        if described is None:
-            return None
+        record, start, end, partial, not_modified, pieces = peeked
+        status = 304 if not_modified else 206 if partial else 200
+        if record is not kept.record:
+            kept.record, kept.lines = record, {}
+        lines = kept.lines.get(status)
+        if lines is None:
+            lines = kept.describe(peeked, status)
+            if lines is None:
+                return None
         request_id = b"%016X" % getrandbits(64)
-        measured = measure_lines(answer, status)
-        head = b"".join((described, measured, _BEFORE_ID, request_id, _BETWEEN_IDS, request_id, _AFTER_ID))
-        length = 0 if kept.head_only or status == 304 else answer.length
-        return HotAnswer(status, head, answer.pieces, length, kept.tallies[status])
+        measured = measure_lines(status, start, end, record.version.size_bytes)
+        head = b"".join((lines, measured, _BEFORE_ID, request_id, _BETWEEN_IDS, request_id, _AFTER_ID))
+        return HotAnswer(status, head, pieces, end - start if pieces else 0, kept.tallies[status])
 
     def _keep(self, key: _Key, fields: Fields) -> _Kept | None:
         method, target = key[:2]
+        if method not in (b"GET", b"HEAD"):
+            return None
         assert method is not None
         assert target is not None
         headers = [(name, value) for name, value in fields.items() if name != b"range"]

@@ -108,7 +108,12 @@ def is_present(word: int) -> bool:
 
 def is_verified(word: int, tag: int) -> bool:
     """Present and stamped by that run: one comparison, for the paths that look at many words."""
-    return word >> 32 == _PRESENT << 28 | tag
+    return word >> 32 == verified_half(tag)
+
+
+def verified_half(tag: int) -> int:
+    """The upper half of every word that `is_verified` by that run's tag."""
+    return _PRESENT << 28 | tag
 
 
 def word_crc32c(word: int) -> int:

@@ -30,8 +30,8 @@ from proxy.cache.blockmap import (
     VISITED_WORD,
     MapHeader,
     is_present,
-    is_verified,
     parse_header,
+    verified_half,
 )
 from proxy.cache.disks import Disk
 from proxy.cache.writequeue import WriteQueue
@@ -54,10 +54,13 @@ class Segment:
         self.data = data
         self.writes = WriteQueue()
         self.closed = False
+        self.touched = False  # looked at since the store last asked; see `Store._keep`
         self.words = memoryview(mapped).cast("Q")
         self.first_word = header.words_index
         self._mapped = mapped
         self._lock_fd = lock_fd
+        self._block_bytes = header.block_bytes
+        self._verified = verified_half(tag)
         self._created_s = header.created_ns / 1e9
         self._longest = self._data_end()
         self._guard = threading.RLock()  # a collected writer may give its lock back while this thread takes one
@@ -125,18 +128,34 @@ class Segment:
 
         Costs one load per block and one lseek.
         """
-        block_bytes = self.header.block_bytes
-        first, last = self.first_word + start // block_bytes, self.first_word + (end - 1) // block_bytes
-        words, tag = self.words, self.tag
-        for word in range(first, last + 1):
-            if not is_verified(words[word], tag):
-                return None
-        if self.retired:
+        words, verified, block_bytes = self.words, self._verified, self._block_bytes
+        word = self.first_word + start // block_bytes
+        last = self.first_word + (end - 1) // block_bytes
+        if words[word] >> 32 != verified or words[RETIRED_WORD]:
             return None
-        if self._sound_end() < end:
+        while word < last:
+            word += 1
+            if words[word] >> 32 != verified:
+                return None
+        length = os.lseek(self.data.fd, 0, os.SEEK_END)
+        if length != self._longest:
+            if length < self._longest:
+                self.condemn()
+                return None
+            self.grown(length)
+        if length < end:
             self.condemn()
             return None
         return Piece(self.data, start, end - start)
+
+    def peek_piece(self, start: int, end: int) -> Piece | None:
+        """`verified_piece` for who has kept the segment itself, past the store: marks it as used."""
+        if self.disk.failed:
+            return None
+        self.touched = True
+        if self.words[VISITED_WORD] == 0:
+            self.mark_visited()
+        return self.verified_piece(start, end)
 
     def mark_visited(self) -> None:
         """For the evictor; stores only where the mark is gone, so that a hot page stays clean.

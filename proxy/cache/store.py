@@ -100,6 +100,10 @@ class Store:
             position = end
         return pieces
 
+    def peek_segment(self, version: ObjectVersion, number: int) -> Segment | None:
+        """A segment that is open here, for who looks at it often: keep a weak reference, and ask it by `peek_piece`."""
+        return self._peek_segment(version, number)
+
     def peek_block(self, version: ObjectVersion, index: int) -> Block | None:
         """The block, if its segment is open in this process."""
         segment = self._peek_segment(version, index // self.segment_blocks)
@@ -188,11 +192,22 @@ class Store:
             self._open[name] = segment
             self._open.move_to_end(name)
             surplus = len(self._open) - self._max_open_segments
-            # A segment with a fill stays: its followers here look for it by name.
-            idle = (name for name, other in self._open.items() if other is not segment and not other.busy)
-            for old in [name for name, _ in zip(idle, range(surplus), strict=False)]:
-                dropped.append(self._open.pop(old))
+            dropped += self._drop_idle(surplus, segment)
         return segment
+
+    def _drop_idle(self, surplus: int, kept: Segment) -> list[Segment]:
+        """Take out so many of the least lately used. Those looked at past `_open` count as used just now."""
+        dropped: list[Segment] = []
+        for _ in range(2 * len(self._open)):  # the first time round may find all of them used
+            if len(dropped) >= surplus:
+                break
+            name, segment = next(iter(self._open.items()))
+            if segment.touched or segment.busy or segment is kept:  # a fill's followers here look for it by name
+                segment.touched = False
+                self._open.move_to_end(name)
+            else:
+                dropped.append(self._open.pop(name))
+        return dropped
 
     # Whole objects.
 

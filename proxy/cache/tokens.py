@@ -9,6 +9,8 @@ is lost (tried: 41 % of them). Keys that share a slot invalidate each other, whi
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from functools import partial
 
 from proxy.objects import ObjectKey
 
@@ -26,6 +28,10 @@ class TokenTable:
     def peek(self, key: ObjectKey) -> int:
         """The key's token now: one load, never waits."""
         return int(self._words[_slot(key)])
+
+    def watch(self, key: ObjectKey) -> Callable[[], int]:
+        """`peek` of this key, for who looks often."""
+        return partial(self._words.__getitem__, _slot(key))
 
     def renew(self, key: ObjectKey) -> int:
         """Make every memory of the key invalid; returns the new token, which is never 0 and never the old one."""

@@ -27,6 +27,7 @@ class Soundness:
         self._threads = threads
         self._sound: LRUCache[bytes, bool] = LRUCache(versions_max)
         self._mismatches: LRUCache[bytes, int] = LRUCache(versions_max)
+        self.troubled = False  # some version has failed
         self._checks: dict[bytes, asyncio.Task[bool | None]] = {}
 
     def checkable(self, record: ObjectRecord) -> bool:
@@ -77,6 +78,7 @@ class Soundness:
             return True
         CHECKSUM_FAILURES.labels("object").inc()
         self._mismatches[version.digest] = self.mismatches(record) + 1
+        self.troubled = True
         if self.hopeless(record):
             log.error("%s %s failed its %s twice; it is served uncached", version.key, version.validator, kind.value)
         else:

@@ -20,10 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cachetools import LRUCache
-
 from proxy.errors import NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy, with_attempts
+from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
@@ -36,6 +35,8 @@ DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record 
 
 class Tokens(Protocol):
     def peek(self, key: ObjectKey) -> int: ...
+
+    def watch(self, key: ObjectKey) -> Callable[[], int]: ...
 
 
 class Records(Protocol):
@@ -55,14 +56,6 @@ class Resolved:
     record: ObjectRecord
     stale: bool = False
     asked: bool = False
-
-
-@dataclass(slots=True)
-class _Known:
-    token: int
-    record: ObjectRecord | None  # None: the origin said "not found"
-    checked_at_s: float
-    down_until_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,11 +85,19 @@ class Versions:
         self._tokens = tokens
         self._policy = policy
         self._threads = threads
-        self._clock = clock
-        self._known: LRUCache[bytes, _Known] = LRUCache(keys_max)
+        self._clock = self.clock = clock
+        self._known = KnownKeys(keys_max)
         self._look_ups: dict[bytes, _LookUp] = {}
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._arrivals = 0
+
+    def watch(self, key: ObjectKey) -> Callable[[], int]:
+        """The key's token at each call: what `recall` gave holds while its own is the same."""
+        return self._tokens.watch(key)
+
+    def recall(self, key: ObjectKey) -> Known | None:
+        """What is remembered of the key and has not been invalidated, however old it is."""
+        return self._valid(key)
 
     def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
         """The record, if it is known in memory and fresh. Costs a dict look-up and one compare."""
@@ -128,10 +129,10 @@ class Versions:
 
     async def outdated(self, key: ObjectKey) -> None:
         """The origin has another version than the record says: forget the record, on disk and in every process."""
-        self._known.pop(key.digest, None)
+        self._known.drop(key.digest)
         await self._threads.run(self._records.remove, key)
 
-    def _valid(self, key: ObjectKey) -> _Known | None:
+    def _valid(self, key: ObjectKey) -> Known | None:
         known = self._known.get(key.digest)
         if known is None or known.token != self._tokens.peek(key):
             return None
@@ -197,7 +198,7 @@ class Versions:
         record = await self._newest(key, known)
         if record is not None:
             if not skip_fresh and route.fresh(record.checked_at_s, self._clock()):
-                self._known[key.digest] = _Known(token, record, record.checked_at_s)
+                self._known.put(key.digest, Known(token, record, record.checked_at_s))
                 return Resolved(record)
             usable = route.usable_on_error(record.checked_at_s, self._clock())
             if usable and known is not None and self._is_down(key, known):
@@ -212,19 +213,19 @@ class Versions:
         except OriginUnavailable:
             if record is None or not usable:
                 raise
-            self._known[key.digest] = _Known(token, record, record.checked_at_s, self._clock() + DOWN_PAUSE_S)
+            self._known.put(key.digest, Known(token, record, record.checked_at_s, self._clock() + DOWN_PAUSE_S))
             return self._stale(record)
         except NotFound:
             renewed = await self._threads.run(self._records.remove, key, token)
             if renewed is not None and route.negative_ttl_s > 0:
-                self._known[key.digest] = _Known(renewed, None, self._clock())
+                self._known.put(key.digest, Known(renewed, None, self._clock()))
             raise
 
-    def _is_down(self, key: ObjectKey, known: _Known) -> bool:
+    def _is_down(self, key: ObjectKey, known: Known) -> bool:
         """Whether the origin's silence is recent news; older news says nothing about now."""
         return key.digest in self._asking_aside or self._clock() < known.down_until_s + DOWN_NEWS_S
 
-    def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: _Known) -> None:
+    def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: Known) -> None:
         """Asks a down origin again, when its pause is over, with nobody waiting for the answer."""
         if self._clock() < known.down_until_s or key.digest in self._asking_aside:
             return
@@ -241,7 +242,7 @@ class Versions:
         self._asking_aside[key.digest] = task
         task.add_done_callback(lambda done: self._asking_aside.pop(key.digest))
 
-    async def _newest(self, key: ObjectKey, known: _Known | None) -> ObjectRecord | None:
+    async def _newest(self, key: ObjectKey, known: Known | None) -> ObjectRecord | None:
         """The disk's record, or memory's where that is newer: another worker may have asked the origin since."""
         record = await self._threads.run(self._records.read, key)
         remembered = known.record if known is not None else None
@@ -271,7 +272,7 @@ class Versions:
         if found is not None and not found.done():
             found.set_result(Resolved(record, asked=True))
         if record.cacheable and await self._threads.run(self._keep, key, record, token):
-            self._known[key.digest] = _Known(token, record, asked_at_s)
+            self._known.put(key.digest, Known(token, record, asked_at_s))
         return Resolved(record, asked=True)
 
     def _keep(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
