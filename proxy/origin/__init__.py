@@ -15,7 +15,7 @@ The Origin contract (one suite in `tests/contract` runs over every kind):
   when the version is known.
 - `forward` (not of a directory) sends any other operation on in the origin's own dialect, with our credentials,
   streaming both ways.
-- `list_objects` and `list_buckets` (not of S3, whose listings are forwarded) answer in neutral values.
+- `list_objects` and `list_buckets` answer in neutral values, for clients of another dialect than the origin's.
 """
 
 from __future__ import annotations
@@ -64,10 +64,14 @@ class ForwardResponse:
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
+    """`generation` and `metageneration` where the origin counts them."""
+
     key: str
     size_bytes: int
     etag: str
     last_modified_s: float
+    generation: int | None = None
+    metageneration: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class Origin(Protocol):
     """See the module's text for what each call promises."""
 
     id: str  # kind and endpoint, the same on every node: s3://host:port, gcs://host, file:///root
-    dialect: str  # "s3": `forward` works; "file": `list_objects` and `list_buckets` do; "gcs": all of them
+    dialect: str  # what `forward` takes: "s3", "gcs", or "file": nothing
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord: ...
 

@@ -62,7 +62,10 @@ def read_page(document: Mapping[str, Any]) -> Found:
     listed: dict[str, ListedObject | None] = {}
     for item in document.get("items") or ():
         modified_s = parse_time(item.get("updated"))
-        listed[item["name"]] = ListedObject(item["name"], int(item["size"]), listed_etag(item), modified_s or 0.0)
+        numbers = (int(item[field]) if field in item else None for field in ("generation", "metageneration"))
+        listed[item["name"]] = ListedObject(
+            item["name"], int(item["size"]), listed_etag(item), modified_s or 0.0, *numbers
+        )
     listed |= {str(name): None for name in document.get("prefixes") or ()}
     token = document.get("nextPageToken")
     return Found(listed, str(token) if token else None)

@@ -1,4 +1,4 @@
-"""The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`.
+"""The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
 
 How it works. Every operation sets out on a `Course`: sign for the bucket's region, send, and if the answer says to
 ask elsewhere, turn and do so again, three times at most. Block bytes come by the range client (`proxy.wire`), or by
@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from proxy.blocks import ByteSink
-from proxy.errors import InvalidRequest, NotFound, NotSupported, VersionChanged, WarmstartError
+from proxy.errors import InvalidRequest, NotFound, VersionChanged, WarmstartError
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
@@ -25,6 +26,7 @@ from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import refusal
 from proxy.origin.s3.forward import Forwarding
 from proxy.origin.s3.headers import parse_validator, read_record
+from proxy.origin.s3.listing import Found, list_page, read_buckets, read_page
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
 from proxy.origin.s3.redirects import Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
@@ -35,6 +37,10 @@ from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead
 from proxy.wire.response import Accept, Response
+
+DOCUMENT_BYTES_MAX = 16 << 20  # a page of a thousand names of a kilobyte each has 4 MiB, percent-encoded
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +246,33 @@ class S3Origin:
         return await self._forwarding.send(request)
 
     async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
-        raise NotSupported("an S3 origin's listings are forwarded")
+        """Raises NotFound("bucket"), AccessDenied, OriginRefused, OriginUnavailable."""
+
+        async def ask(query: Query) -> Found:
+            return await self._read_document(bucket, query, read_page)
+
+        return await list_page(ask, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
 
     async def list_buckets(self) -> tuple[tuple[str, float], ...]:
-        raise NotSupported("an S3 origin's listings are forwarded")
+        """Raises what `list_objects` raises."""
+        return await self._read_document("", (), read_buckets)
+
+    async def _read_document(self, bucket: str, query: Query, read: Callable[[bytes], Result]) -> Result:
+        response = await self.forward(ForwardRequest("GET", bucket, None, query, (("accept-encoding", "identity"),)))
+        try:
+            body = bytearray()
+            async for chunk in response.body:
+                body += chunk
+                if len(body) > DOCUMENT_BYTES_MAX:
+                    raise mismatch(self.id, f"a document of more than {DOCUMENT_BYTES_MAX} bytes")
+        finally:
+            await response.close()
+        if response.status != 200:
+            raise self._refusal(response.status, response.headers, bytes(body), bucket, bucket)
+        try:
+            return read(bytes(body))
+        except (ValueError, KeyError, RecursionError) as error:
+            raise mismatch(self.id, f"a listing that can't be read ({error})") from None
 
     async def aclose(self) -> None:
         await self._wire.aclose()
