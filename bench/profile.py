@@ -3,7 +3,8 @@
 Two runs of the same load: one alone, whose CPU time (`/proc/PID/stat`, the worker's) is the whole that is divided, with
 its user's and kernel's part; one under the sampler (`samples`), which gives the shares. The sampler slows the worker
 down, but every part of it alike. A function's time is its own, without what it calls. Eight connections read hits; a
-cold gigabyte is read as one stream from a loopback origin at full speed, and there, waiting is left out.
+cold gigabyte is read as one stream from a loopback origin at full speed. Samples of the event loop's wait are left out:
+most of them are idle time, of which CPU time has none.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _profile_cold(folder: Path, seconds: int) -> list[Row]:
                     read()
                 said = sampler.communicate()[0]
             places = _places(folder / "stacks", said)
-    return _rows("cold", cost, Counter({place: n for place, n in places.items() if place.where != WAITING}))
+    return _rows("cold", cost, places)
 
 
 def _cost_of_gigabyte(read: Callable[[], None], pids: list[int], reads: int = 2) -> Cost:
@@ -128,6 +129,7 @@ def _places(stacks: Path, said: str) -> Counter[Place]:
         raise RuntimeError(f"py-spy gave no stacks:\n{said}")
     places = read_places(stacks.read_text())
     stacks.unlink()
+    del places[WAITING]
     return places
 
 

@@ -24,7 +24,6 @@ from bench.processes import SERVER_CORES, join_bench, program
 
 INSTALL = "pip install py-spy"
 RATE_HZ = 250
-WAITING = "epoll_pwait in uvloop"
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
 _SYSTEM_CALL = re.compile(
     r"accept4?|cachestat|close|dup[23]?|epoll_\w+|f?a?dvise\w*|fallocate\w*|fcntl\w*|fdatasync|fsync|fstat\w*|ftruncate\w*"
@@ -45,6 +44,9 @@ class Place:
 
     layer: str
     where: str
+
+
+WAITING = Place("kernel", "epoll_pwait in uvloop")
 
 
 @contextmanager
