@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ _RANGE = re.compile(rb"(?i)\r\nrange: bytes=(\d+)-(\d*)\r\n")
 BURST_S = 0.005  # of the rate: what a link that was idle passes at once; also makes good for sleeping too long
 _STEP_BYTES = 128 << 10  # between two looks at the clock
 _COUNTS = b"/-/counts"
+_BYTES_ACKED_AT = 120  # tcpi_bytes_acked in struct tcp_info, <linux/tcp.h>
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,35 @@ class Pace:
             return self._free_at_s
 
 
+class _Client:
+    """One connection: its pace, and how many bytes of heads and bodies were given to the kernel for it."""
+
+    def __init__(self, connection: socket.socket, pace: Pace) -> None:
+        self.socket = connection
+        self.pace = pace
+        self.written = 0
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+        self.written += len(data)
+
+    def send_file(self, file: int, start: int, count: int) -> int:
+        if isinstance(self.socket, ssl.SSLSocket):
+            sent = self.socket.send(os.pread(file, min(256 << 10, count), start))
+        else:
+            sent = os.sendfile(self.socket.fileno(), file, start, count)
+        self.written += sent
+        return sent
+
+    def lost_bytes(self) -> int:
+        """What the kernel still has, or has thrown away, of what it was given. Plain connections only."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            return 0
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        (acknowledged,) = struct.unpack_from("Q", info, _BYTES_ACKED_AT)
+        return max(0, self.written - int(acknowledged))
+
+
 class _Server:
     def __init__(self, path: str, link: Link, context: ssl.SSLContext | None) -> None:
         self._data = os.open(path, os.O_RDONLY)
@@ -133,30 +164,31 @@ class _Server:
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:
-        pace = Pace(self._link.connection_bytes_per_s)
         time.sleep(self._link.connect_s)
         with contextlib.suppress(OSError):
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
-            received = b""
-            while True:
-                while b"\r\n\r\n" not in received:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        break
-                    received += piece
-                else:
-                    head, _, received = received.partition(b"\r\n\r\n")
-                    self._answer(connection, head + b"\r\n", pace)
-                    continue
-                break
-        connection.close()
+            client = _Client(connection, Pace(self._link.connection_bytes_per_s))
+            try:
+                self._answer_all(client)
+            finally:
+                with self._lock:
+                    self._sent_bytes -= client.lost_bytes()
+                client.socket.close()
 
-    def _answer(self, connection: socket.socket, head: bytes, pace: Pace) -> None:
+    def _answer_all(self, client: _Client) -> None:
+        received = b""
+        while piece := client.socket.recv(65536):
+            received += piece
+            while b"\r\n\r\n" in received:
+                head, _, received = received.partition(b"\r\n\r\n")
+                self._answer(client, head + b"\r\n")
+
+    def _answer(self, client: _Client, head: bytes) -> None:
         method, target = head.split(b" ", 2)[:2]
         if target == _COUNTS:
             text = b"%d %d" % (self._requests, self._sent_bytes)
-            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+            client.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
             return
         with self._lock:
             self._requests += 1
@@ -169,10 +201,10 @@ class _Server:
             time.sleep(self._link.latency_s)
         if target.startswith(b"/storage/v1/b/"):
             text = b'{"generation": "1", "size": "%d"}' % size_bytes
-            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+            client.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
             return
         if start >= size_bytes:
-            connection.sendall(
+            client.send(
                 b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-range: bytes */%d\r\ncontent-length: 0\r\n\r\n"
                 % size_bytes
             )
@@ -186,29 +218,24 @@ class _Server:
         ]
         if match:
             lines.append(b"content-range: bytes %d-%d/%d" % (start, end - 1, size_bytes))
-        connection.sendall(b"\r\n".join([*lines, b"", b""]))
+        client.send(b"\r\n".join([*lines, b"", b""]))
         if method != b"HEAD":
-            self._send(connection, start, end, pace)
+            self._send(client, start, end)
 
-    def _send(self, connection: socket.socket, start: int, end: int, pace: Pace) -> None:
+    def _send(self, client: _Client, start: int, end: int) -> None:
         limited = bool(self._link.total_bytes_per_s or self._link.connection_bytes_per_s)
         while start < end:
             count = min(_STEP_BYTES, end - start) if limited else end - start
             if limited:
-                wait_s = max(self._pace.take(count), pace.take(count)) - time.monotonic()
+                wait_s = max(self._pace.take(count), client.pace.take(count)) - time.monotonic()
                 if wait_s > 0.0005:
                     time.sleep(wait_s)
             stop = start + count
             while start < stop:
-                sent = self._send_some(connection, start, stop - start)
+                sent = client.send_file(self._data, start, stop - start)
                 start += sent
                 with self._lock:
                     self._sent_bytes += sent
-
-    def _send_some(self, connection: socket.socket, start: int, count: int) -> int:
-        if isinstance(connection, ssl.SSLSocket):
-            return connection.send(os.pread(self._data, min(256 << 10, count), start))
-        return os.sendfile(connection.fileno(), self._data, start, count)
 
 
 def _serve(path: str, link: Link, tls_files: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,17 @@ def test_requests_and_body_bytes_are_counted_and_the_asking_is_not(data: Path) -
         read = read_ranges(origin.url, "/bucket/key", cut(3 * MIB, MIB), 2)
         assert read.received_bytes == 3 * MIB
         assert read_counts(origin) == (5, 3 * MIB + 10)
+
+
+def test_what_a_client_never_took_does_not_count(tmp_path: Path) -> None:
+    with start_origin(make_data(tmp_path / "data", 32 * MIB)) as origin:
+        with socket.create_connection(("127.0.0.1", origin.port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.sendall(b"GET /bucket/key HTTP/1.1\r\n\r\n")
+            taken = len(connection.recv(65536))
+        while (sent := read_counts(origin)[1]) > 4 * MIB:  # until the origin has seen it close
+            time.sleep(0.001)
+        assert sent >= taken - 1000
 
 
 def test_a_limited_link_loses_no_byte(data: Path) -> None:
