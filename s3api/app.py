@@ -24,25 +24,22 @@ from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.hot import HotRead
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
+from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
 from proxy.objects import ObjectName
 from s3api.bodies import (
     DELETE_BYTES_MAX,
     PARTS_BYTES_MAX,
-    RECEIVE_TIMEOUT_S,
-    ClientGone,
     parse_delete,
     parse_delete_items,
     read_form_key,
-    read_whole,
-    receive_body,
     render_parts,
 )
 from s3api.buckets import answer_bucket, list_buckets
-from s3api.hot import HotReads
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
 from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
+from s3api.hot import HotReads
 from s3api.removal import delete_each, read_deletion
 from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
 from s3api.responses import Headers, Reply, complete, new_request_id, render_passed, render_read
@@ -59,10 +56,10 @@ class Reads(Protocol):
     def routes(self) -> Routes: ...
 
     def route(self, bucket: str) -> BucketRoute: ...
-    def prepare(self, request: ReadObject) -> HotRead | None: ...
-
 
     async def read(self, request: ReadObject) -> ReadAnswer: ...
+
+    def prepare(self, request: ReadObject) -> HotRead | None: ...
 
 
 @dataclass(slots=True)
@@ -107,14 +104,14 @@ class S3App:
     ) -> None:
         self._gateway = gateway
         self._forwarder = forwarder
-        self.answer_hot = HotReads(gateway.prepare, host_suffixes).answer
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
         self._on_read_error = on_read_error
+        self.answer_hot = HotReads(gateway.prepare, host_suffixes).answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
-        exchange = Exchange(scope["method"], _target(scope), scope["headers"])
+        exchange = Exchange(scope["method"], raw_target(scope), scope["headers"])
         try:
             response = await self._answer(exchange, receive)
         except ClientGone:
@@ -226,14 +223,14 @@ class S3App:
         body = self._decode(exchange, operation, receive)
         if operation.body_names == "parts":
             content = render_parts(await read_whole(body, PARTS_BYTES_MAX))
-            return _chain(content), len(content), ()
+            return chain(content), len(content), ()
         if operation.body_names == "delete":
             content = await read_whole(body, DELETE_BYTES_MAX)
-            return _chain(content), len(content), parse_delete(operation.bucket, content)
+            return chain(content), len(content), parse_delete(operation.bucket, content)
         if operation.body_names == "form":
             content_type = next(value for name, value in operation.headers if name == "content-type")
             key, read = await read_form_key(content_type, body)
-            return _noting(exchange, _chain(read, body)), form.length_bytes, written_names(operation.bucket, key)
+            return _noting(exchange, chain(read, body)), form.length_bytes, written_names(operation.bucket, key)
         if form.length_bytes == 0:  # only framing: it must be sound before the origin hears of it
             await read_whole(body, 0)
             return None, 0, ()
@@ -274,14 +271,7 @@ def _reply(exchange: Exchange, reply: Reply, cache: CacheStatus) -> PiecesRespon
     headers = finish(exchange, reply.status, reply.headers, cache)
     if exchange.method == "HEAD":
         return PiecesResponse(reply.status, headers)
-    return PiecesResponse(reply.status, headers, _chain(reply.body), len(reply.body), memory_source="forward")
-
-
-async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
-    yield first
-    if rest is not None:
-        async for data in rest:
-            yield data
+    return PiecesResponse(reply.status, headers, chain(reply.body), len(reply.body), memory_source="forward")
 
 
 async def _noting(exchange: Exchange, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -292,16 +282,6 @@ async def _noting(exchange: Exchange, body: AsyncIterator[bytes]) -> AsyncIterat
     except (ClientGone, WarmstartError) as error:
         exchange.body_failure = error
         raise
-
-
-def _target(scope: Scope) -> bytes:
-    """The target as it was received; another server than ours keeps no more of it than path and query."""
-    raw: bytes | None = (scope.get("extensions") or {}).get("warmstart.target", {}).get("raw")
-    if raw is not None:
-        return raw
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    query: bytes = scope.get("query_string", b"")
-    return b"%s?%s" % (path, query) if query else path
 
 
 def _announced_length(headers: Headers) -> int | None:

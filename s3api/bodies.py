@@ -12,10 +12,6 @@ from collections.abc import AsyncIterator
 from xml.parsers import expat
 
 from proxy.errors import InvalidRequest
-from proxy.lanes.incoming import RECEIVE_TIMEOUT_S as RECEIVE_TIMEOUT_S
-from proxy.lanes.incoming import ClientGone as ClientGone
-from proxy.lanes.incoming import read_whole as read_whole
-from proxy.lanes.incoming import receive_body as receive_body
 from proxy.objects import ObjectName
 from s3api.requests import written_names
 from s3api.xml import document, element

@@ -16,7 +16,7 @@ import re
 from dataclasses import replace
 
 from proxy.errors import InvalidRequest, NotSupported
-from proxy.families import AMZ_METADATA, GOOG_METADATA, amz_headers, renamed_to_amz
+from proxy.families import AMZ_METADATA, GOOG_METADATA, renamed_to_amz
 from s3api.requests import Pass
 from s3api.sums import SUMS
 
@@ -78,7 +78,6 @@ _OF_THE_TRANSFER = frozenset(
         "x-amz-user-agent",
     }
 )
-object_headers = amz_headers
 _GENERATION = re.compile(r"[0-9]{1,19}")
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from proxy.conditions import Conditions
+from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
 from proxy.objects import ObjectName
@@ -76,12 +77,16 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """GetObject or HeadObject, and what of the request only its rendering needs."""
+    """GetObject or HeadObject, and what of the request only its rendering needs.
+
+    `bare`: nothing in the request says which dialect's client asks.
+    """
 
     operation: str
     request: ReadObject
     overrides: Headers = ()  # response header and its value
     wants_checksum: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +129,16 @@ def parse_request(
     method: str, target: bytes, raw_headers: Iterable[tuple[bytes, bytes]], host_suffixes: Sequence[str] = ()
 ) -> Operation:
     """`raw_headers` have lower-case names. Raises InvalidRequest with S3's code."""
-    headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw_headers])
+    raw = tuple(raw_headers)
+    headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
     fields = _join(headers)
     place = parse_target(target, fields.get("host"), host_suffixes)
     query = without_signature(place.query)
     if method in ("GET", "HEAD") and place.key is not None:
-        return _parse_object_read(method, place, query, headers, fields)
+        operation = _parse_object_read(method, place, query, headers, fields)
+        if isinstance(operation, Read) and sniff(dict(raw), target.partition(b"?")[2]) is None:
+            return replace(operation, bare=True)
+        return operation
     return _parse_pass(method, place, query, headers, fields)
 
 
@@ -187,6 +196,7 @@ def _parse_read(
     part_number = _parse_part_number(parameters.get("partNumber"))
     if part_number is not None and "range" in fields:
         raise InvalidRequest("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
+    wants_checksum = checksum_mode is not None and checksum_mode.upper() == "ENABLED"
     request = ReadObject(
         name=ObjectName(place.bucket, place.key, version_id),
         head_only=method == "HEAD",
@@ -200,8 +210,8 @@ def _parse_read(
             if_range=fields.get("if-range"),
         ),
         revalidate=_wants_revalidation(fields.get("cache-control")),
+        wants_sums=wants_checksum,
     )
-    wants_checksum = checksum_mode is not None and checksum_mode.upper() == "ENABLED"
     return Read("HeadObject" if request.head_only else "GetObject", request, _overrides(parameters), wants_checksum)
 
 

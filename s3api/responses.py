@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from random import getrandbits
 
+from proxy.families import amz_headers, goog_headers
 from proxy.gateway.answers import CacheStatus, ReadAnswer
 from proxy.objects import ObjectRecord
 from proxy.ranges import render_content_range
-from s3api.goog import object_headers
 from s3api.requests import Read
 
 Headers = tuple[tuple[str, str], ...]
@@ -78,8 +78,8 @@ def describe(read: Read, answer: ReadAnswer, status: int) -> Headers:
         return tuple(pair for pair in headers if pair[0] in _OF_NOT_MODIFIED)
     headers = _overridden(headers, read.overrides)
     if status == 200 and answer.part is None and read.wants_checksum:
-        headers += tuple(pair for pair in object_headers(answer.record) if pair[0].startswith(_CHECKSUM))
-    return headers
+        headers += tuple(pair for pair in amz_headers(answer.record) if pair[0].startswith(_CHECKSUM))
+    return headers + goog_headers(answer.record) if read.bare else headers
 
 
 def measure(answer: ReadAnswer, status: int) -> Headers:
@@ -137,7 +137,7 @@ def _record_headers(record: ObjectRecord) -> Headers:
     """What the record says of the object, with what S3 always says filled in."""
     kept = [
         (name, value)
-        for name, value in object_headers(record)
+        for name, value in amz_headers(record)
         if name not in _OF_ONE_READ and not name.startswith(_CHECKSUM)
     ]
     names = {name for name, _ in kept}

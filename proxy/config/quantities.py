@@ -9,11 +9,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+
+from proxy.dialects import DialectName
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -99,10 +101,11 @@ def parse_share(value: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. Port 0 takes a free one."""
+    """Where to listen. Port 0 takes a free one. `dialect` is the only one that is spoken there, None: both are."""
 
     host: str
     port: int
+    dialect: DialectName | None = None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -135,6 +138,44 @@ def parse_address(value: object) -> Address:
     if port > 65535:
         raise ValueError("has a port above 65535; choose one from 1 to 65535, or 0 for a free one")
     return Address(host, port)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSuffix:
+    """A host under which buckets are sub-domains; `dialect` is the only one that is spoken there, None: both are."""
+
+    name: str
+    dialect: DialectName | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_host_suffix(value: object) -> HostSuffix:
+    """`s3.cluster.local`, with a leading dot or without; raises ValueError with the fix."""
+    if isinstance(value, HostSuffix):
+        return value
+    name = value.lower().lstrip(".") if isinstance(value, str) else ""
+    if re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name) is None:
+        raise ValueError("is not a host name; write what follows the bucket's name, such as s3.cluster.local")
+    return HostSuffix(name)
+
+
+def by_dialect(parse: Callable[[object], Any]) -> Callable[[object], object]:
+    """Turns `{s3: a, gcs: [b, c]}` into a list of values that know their dialect, and leaves all else as it is."""
+
+    def flatten(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if not value or not value.keys() <= {"s3", "gcs"}:
+            raise ValueError("is not a mapping of dialects; write {s3: …, gcs: …}, or a list for both dialects")
+        return [
+            replace(parse(item), dialect=dialect)
+            for dialect, items in value.items()
+            for item in (items if isinstance(items, list | tuple) else [items])
+        ]
+
+    return flatten
 
 
 def _not_negative(value: int) -> int:
@@ -178,4 +219,5 @@ ListenAddress = Annotated[
     _text(str),
     WithJsonSchema({"type": "string", "pattern": r"^.+:\d{1,5}$", "examples": ["127.0.0.1:9000", "[::1]:9000"]}),
 ]
+Suffix = Annotated[HostSuffix, BeforeValidator(parse_host_suffix), _text(str), WithJsonSchema({"type": "string"})]
 LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]

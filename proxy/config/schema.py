@@ -51,7 +51,7 @@ def _write_defaults(properties: dict[str, Any], section: type[BaseModel]) -> Non
 
 
 def _accept_short_forms(schema: dict[str, Any]) -> None:
-    """One address instead of a list, one disk instead of a list, a word instead of a mapping."""
+    """One address or disk instead of a list, lists by dialect, a word instead of a mapping."""
     for properties, name in (
         (schema["properties"], "listen"),
         (schema["$defs"]["CacheSettings"]["properties"], "disks"),
@@ -60,6 +60,14 @@ def _accept_short_forms(schema: dict[str, Any]) -> None:
         form = {key: listed.pop(key) for key in ("type", "items", "minItems", "minLength") if key in listed}
         form.pop("minLength", None)
         listed["anyOf"] = [form["items"], form | {"minItems": 1}]
+    for name in ("listen", "host_suffixes"):
+        listed = schema["properties"][name]
+        if "anyOf" not in listed:
+            listed["anyOf"] = [{key: listed.pop(key) for key in ("type", "items")}]
+        item = listed["anyOf"][-1]["items"]
+        many = {"anyOf": [item, {"type": "array", "items": item}]}
+        dialects = {"type": "object", "minProperties": 1, "additionalProperties": False}
+        listed["anyOf"].append(dialects | {"properties": {"s3": many, "gcs": many}})
     schema["properties"]["auth"]["anyOf"].insert(0, {"const": "none"})
     schema["$defs"]["GcsOriginSettings"]["properties"]["credentials"]["anyOf"].insert(0, {"const": "default"})
 

@@ -1,0 +1,254 @@
+"""Operations that go on to GCS: requests in real names, inside the fence of what they write; answers in the client's.
+
+How it works.
+1. What the request writes is found out: from its path, its query, or the beginning of its body (`uploads`).
+2. The client's names of buckets become the real ones, in the path, and in a JSON resource that was read anyway.
+3. The rest streams on. The answer streams back; a JSON document is read whole, for the names and links in it (`links`),
+   and so is nothing else.
+A copy reads one bucket and writes another; both must be at one origin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gcsapi.exchange import Exchange
+from gcsapi.links import DOCUMENT_BYTES_MAX, rewrite_document, rewrite_link, rewrite_names
+from gcsapi.operations import written_names
+from gcsapi.requests import Api, Pass
+from gcsapi.resources import encode
+from gcsapi.responses import Headers, Reply, render_passed
+from gcsapi.targets import JsonTarget, XmlTarget
+from gcsapi.uploads import (
+    RESOURCE_BYTES_MAX,
+    Session,
+    object_name,
+    parse_resource,
+    parse_session,
+    read_first_part,
+    session_location,
+)
+from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable
+from proxy.gateway.answers import CacheStatus
+from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
+from proxy.gateway.routes import BucketRoute, Routes
+from proxy.lanes.asgi import PiecesResponse
+from proxy.lanes.incoming import chain, read_whole
+
+_INSERT = "storage.objects.insert"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What the body, or an earlier request, says of an upload."""
+
+    name: str
+    session: Session | None = None
+    begins_session: bool = False
+
+
+class Passing:
+    """Sends operations to GCS origins."""
+
+    def __init__(self, routes: Routes, forwarder: Forwarder) -> None:
+        self._routes = routes
+        self._forwarder = forwarder
+
+    async def answer(self, exchange: Exchange, route: BucketRoute, operation: Pass) -> PiecesResponse:
+        """`route` is that of the bucket that is written, or read. Raises what the origin raises, AccessDenied."""
+        if operation.mutates:
+            self._forwarder.check_writable(route)  # before the client is told to send its body
+        names = self._names(route, operation)
+        body, body_bytes, upload = await self._open_body(exchange, route, operation, names)
+        written = operation.written
+        if upload is not None and not upload.begins_session:
+            written = written_names(operation.target.bucket, upload.name)
+        request = self._request(route, operation, names, upload.session if upload is not None else None)
+        request = replace(request, body=body, body_bytes=body_bytes)
+        try:
+            response = await self._forwarder.forward(route, request, written, mutates=operation.mutates)
+        except Exception:
+            if exchange.body_failure is not None:  # what the origin's client made of it says less
+                raise exchange.body_failure from None
+            raise
+        return await self._answered(exchange, route, operation, response, names, upload)
+
+    # The request
+
+    def _names(self, route: BucketRoute, operation: Pass) -> dict[str, str]:
+        """The buckets that the request names, and their real names. Raises NotSupported, NotFound."""
+        named = {route.name: route.real_bucket}
+        source = operation.target.bucket
+        copied = operation.header("x-goog-copy-source")
+        if copied is not None and operation.api is Api.XML:
+            source = copied.removeprefix("/").partition("/")[0]
+        if source and source not in named:
+            other = self._routes.route(source)
+            if other.origin.id != route.origin.id:
+                raise NotSupported(f"The buckets {source!r} and {route.name!r} are at two origins.")
+            named[source] = other.real_bucket
+        return named
+
+    def _request(
+        self, route: BucketRoute, operation: Pass, names: Mapping[str, str], session: Session | None
+    ) -> ForwardRequest:
+        target = operation.target
+        headers = tuple(pair for pair in operation.headers if pair[0] != "accept-encoding" or _is_media(operation))
+        if not _is_media(operation):
+            headers = (*headers, ("accept-encoding", "identity"))  # its documents are looked into
+        if session is not None:
+            return ForwardRequest(operation.method, route.real_bucket, None, session.query, headers, path=session.path)
+        if isinstance(target, XmlTarget):
+            headers = _with_real_source(headers, names)
+            return ForwardRequest(operation.method, route.real_bucket, target.name, target.query, headers)
+        path = json_path(target, names)
+        return ForwardRequest(operation.method, route.real_bucket, None, target.query, headers, path=path)
+
+    async def _open_body(
+        self, exchange: Exchange, route: BucketRoute, operation: Pass, names: Mapping[str, str]
+    ) -> tuple[AsyncIterator[bytes] | None, int | None, Upload | None]:
+        """The body to send on, its length, and what it tells of an upload."""
+        form = operation.body
+        body = exchange.body() if form.present else None
+        if not isinstance(operation.target, JsonTarget):
+            return body, form.length_bytes, None
+        if operation.operation == _INSERT:
+            return await self._open_upload(route, operation, names, body)
+        if body is None or "application/json" not in (operation.header("content-type") or ""):
+            return body, form.length_bytes, None
+        content = await read_whole(body, RESOURCE_BYTES_MAX)
+        return *_sent(_renamed(content, operation, names)), None
+
+    async def _open_upload(
+        self, route: BucketRoute, operation: Pass, names: Mapping[str, str], body: AsyncIterator[bytes] | None
+    ) -> tuple[AsyncIterator[bytes] | None, int | None, Upload | None]:
+        form, parameters = operation.body, operation.parameters
+        kind = upload_kind(operation)
+        if kind == "session":
+            session = parse_session(parameters["upload_id"], route.real_bucket)
+            return body, form.length_bytes, Upload(object_name(parameters, {}), session)
+        if kind == "media":
+            return body, form.length_bytes, Upload(object_name(parameters, {}))
+        if kind == "multipart" and body is not None:
+            resource, read = await read_first_part(operation.header("content-type") or "", body)
+            return chain(read, body), form.length_bytes, Upload(object_name(parameters, resource))
+        content = await read_whole(body, RESOURCE_BYTES_MAX) if body is not None else b""
+        name = object_name(parameters, parse_resource(content))
+        return *_sent(_renamed(content, operation, names)), Upload(name, begins_session=kind == "resumable")
+
+    # The answer
+
+    async def _answered(
+        self,
+        exchange: Exchange,
+        route: BucketRoute,
+        operation: Pass,
+        response: ForwardResponse,
+        names: Mapping[str, str],
+        upload: Upload | None,
+    ) -> PiecesResponse:
+        headers = render_passed(response.status, response.headers)
+        clients = {real: name for name, real in names.items()}
+        headers = tuple(
+            (name, self._location(exchange, route, operation, value, clients, upload) if name == "location" else value)
+            for name, value in headers
+        )
+        if _is_document(operation, headers):
+            content = rewrite_document(await _read_document(route, response), clients, exchange.host)
+            kept = tuple(pair for pair in headers if pair[0] != "content-length")
+            return exchange.reply(Reply(response.status, kept, content))
+        length = next((int(value) for name, value in headers if name == "content-length" and value.isdigit()), None)
+        final = exchange.finish(response.status, headers, CacheStatus.BYPASS)
+        return PiecesResponse(response.status, final, response.body, length, memory_source="forward")
+
+    def _location(
+        self,
+        exchange: Exchange,
+        route: BucketRoute,
+        operation: Pass,
+        location: str,
+        clients: Mapping[str, str],
+        upload: Upload | None,
+    ) -> str:
+        """Where the client goes on: never past this gateway."""
+        if upload is not None and upload.begins_session:
+            return session_location(location, exchange.host, route.name, upload.name)
+        if isinstance(operation.target, XmlTarget) and operation.target.name is not None:
+            query = location.partition("?")[2]
+            path = f"{exchange.host}/{encode(route.name)}/{encode(operation.target.name)}"
+            return f"{path}?{query}" if query else path
+        return rewrite_link(location, clients, exchange.host)
+
+
+def upload_kind(operation: Pass) -> str:
+    """session, media, multipart, resumable, or "plain": a resource without content."""
+    parameters = operation.parameters
+    if not isinstance(operation.target, JsonTarget) or operation.target.door != "upload":
+        return "plain"
+    if "upload_id" in parameters:
+        return "session"
+    told = parameters.get("uploadType", "")
+    if not told:
+        told = "multipart" if "multipart/" in (operation.header("content-type") or "") else "media"
+    if told not in ("media", "multipart", "resumable"):
+        raise InvalidRequest("invalid", f"Invalid value for uploadType: '{told[:100]}'")
+    return told
+
+
+def json_path(target: JsonTarget, names: Mapping[str, str]) -> str:
+    """The path, percent-encoded, with real buckets' names in it."""
+    door = {"upload": "/upload/storage/v1/", "download": "/download/storage/v1/"}.get(target.door, "/storage/v1/")
+    segments = list(target.segments)
+    for place in (1, 6):  # a copy's second bucket stands behind `rewriteTo/b`
+        if len(segments) > place and segments[place - 1] == "b":
+            segments[place] = names.get(segments[place], segments[place])
+    return door + "/".join(encode(segment) for segment in segments)
+
+
+def _is_media(operation: Pass) -> bool:
+    return operation.instead is not None and operation.instead.media
+
+
+def _is_document(operation: Pass, headers: Headers) -> bool:
+    """Whether an answer is a JSON document that can be read."""
+    fields = dict(headers)
+    readable = fields.get("content-type", "").startswith("application/json") and "content-encoding" not in fields
+    return operation.api is Api.JSON and not _is_media(operation) and readable and operation.method != "HEAD"
+
+
+async def _read_document(route: BucketRoute, response: ForwardResponse) -> bytes:
+    """The whole body; the response is closed then, and its fences lifted. Raises OriginUnavailable."""
+    content = bytearray()
+    try:
+        async for data in response.body:
+            content += data
+            if len(content) > DOCUMENT_BYTES_MAX:
+                raise OriginUnavailable(f"{route.origin.id} sent a document of more than {DOCUMENT_BYTES_MAX} bytes")
+    finally:
+        await response.close()
+    return bytes(content)
+
+
+def _renamed(content: bytes, operation: Pass, names: Mapping[str, str]) -> bytes:
+    """A JSON resource with the real names in it; as it came where there is nothing to rename."""
+    if not content.strip():
+        return content
+    resource: dict[str, Any] = parse_resource(content)
+    return json.dumps(resource).encode() if rewrite_names(resource, names) else content
+
+
+def _with_real_source(headers: Headers, names: Mapping[str, str]) -> Headers:
+    """The headers with a copy's source as the origin names it."""
+
+    def rename(source: str) -> str:
+        bucket, slash, rest = source.removeprefix("/").partition("/")
+        return f"{names.get(bucket, bucket)}{slash}{rest}"
+
+    return tuple((name, rename(value) if name == "x-goog-copy-source" else value) for name, value in headers)
+
+
+def _sent(content: bytes) -> tuple[AsyncIterator[bytes] | None, int]:
+    return (chain(content) if content else None), len(content)

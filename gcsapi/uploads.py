@@ -1,0 +1,136 @@
+"""Uploads: which object a request writes, where only its body or an earlier request says so.
+
+How it works. The JSON API's uploads name their object in the query, or in a JSON resource: the whole body of a
+resumable upload's first request, or the first part of a multipart one. Only these are read ahead, and then they go on
+with the rest.
+The later requests of a resumable upload say nothing but a session. So the `Location` that the client gets is one of
+this gateway: it carries the object's name, and where the session is at the origin. Any node can go on with it, and
+nothing is remembered. A session is taken for one only if it leads to an upload of the very bucket that it names.
+Source: Cloud Storage documentation, "Uploads and downloads", "Resumable uploads", "Performing resumable uploads".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from gcsapi.resources import encode
+from proxy.errors import InvalidRequest, NotFound
+from proxy.targets import Query, decode_name
+
+RESOURCE_BYTES_MAX = 1 << 20
+_SALT = b"warmstart upload session 1"
+_BOUNDARY = re.compile(
+    r'multipart/\w+\s*;(?:.*;)?\s*boundary=(?:"([^"]{1,70})"|\'?([^\s;"\']{1,70})\'?)', re.IGNORECASE
+)
+_JSON_SESSION = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o")
+_EMULATOR_SESSION = re.compile(r"/upload/resumable/[A-Za-z0-9._~%-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where an upload goes on at the origin: a path, percent-encoded, and its query."""
+
+    path: str
+    query: Query
+
+
+def parse_resource(content: bytes) -> dict[str, Any]:
+    """A JSON object; nothing is an empty one. Raises InvalidRequest("parseError")."""
+    try:
+        resource = json.loads(content) if content.strip() else {}
+    except (ValueError, RecursionError):
+        resource = None
+    if not isinstance(resource, dict):
+        raise InvalidRequest("parseError", "The request's body is no JSON object.")
+    return resource
+
+
+def object_name(parameters: Mapping[str, str], resource: Mapping[str, Any]) -> str:
+    """The name that an upload writes: the query's, which outranks the resource's. Raises InvalidRequest."""
+    name = parameters.get("name") or resource.get("name")
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest("required", "Required parameter: name")
+    return name
+
+
+async def read_first_part(content_type: str, body: AsyncIterator[bytes]) -> tuple[dict[str, Any], bytes]:
+    """The resource in a multipart upload's first part, and the bytes that were read to find it.
+
+    Raises InvalidRequest: the body is malformed, or the part too long.
+    """
+    delimiter = boundary_of(content_type)
+    read = bytearray()
+    async for data in body:
+        read += data
+        part = first_part(bytes(read), delimiter)
+        if part is not None:
+            return parse_resource(part), bytes(read)
+        if len(read) > RESOURCE_BYTES_MAX:
+            break
+    raise InvalidRequest("parseError", "The multipart body has no first part, or one that is too long.")
+
+
+def boundary_of(content_type: str) -> bytes:
+    """The line that delimits the parts. Raises InvalidRequest."""
+    match = _BOUNDARY.search(content_type)
+    if match is None:
+        raise InvalidRequest("invalid", "A multipart upload needs a Content-Type of multipart/related with a boundary.")
+    return b"--" + (match[1] or match[2]).encode("latin-1")
+
+
+def first_part(read: bytes, delimiter: bytes) -> bytes | None:
+    """The content of the first part, once the second has begun; None: more is needed."""
+    begin = read.find(delimiter)
+    head_end = read.find(b"\r\n\r\n", begin)
+    if begin < 0 or head_end < 0:
+        return None
+    end = read.find(b"\r\n" + delimiter, head_end + 2)
+    return read[head_end + 4 : end] if end >= 0 else None
+
+
+def second_part(content: bytes, delimiter: bytes) -> tuple[dict[str, str], bytes]:
+    """Headers and content of the second part of a whole body. Raises InvalidRequest."""
+    parts = content.split(b"\r\n" + delimiter)  # the first delimiter may begin the body
+    head, separator, data = parts[1].partition(b"\r\n\r\n") if len(parts) == 3 else (b"", b"", b"")
+    if not separator or not parts[2].startswith(b"--"):
+        raise InvalidRequest("parseError", "The multipart body has not two parts.")
+    lines = (line.partition(b":") for line in head.split(b"\r\n") if b":" in line)
+    return {name.strip().lower().decode("latin-1"): value.strip().decode("latin-1") for name, _, value in lines}, data
+
+
+def session_location(location: str, host: str, bucket: str, name: str) -> str:
+    """The Location by which the client goes on: at this gateway, where it names bucket and object."""
+    parts = urlsplit(location)
+    place = f"{parts.path}?{parts.query}".encode()
+    token = base64.urlsafe_b64encode(_sum(place) + place).decode("ascii").rstrip("=")
+    query = urlencode({"uploadType": "resumable", "name": name, "upload_id": token})
+    return f"{host}/upload/storage/v1/b/{encode(bucket)}/o?{query}"
+
+
+def parse_session(token: str, real_bucket: str) -> Session:
+    """Raises NotFound for a session that no gateway has begun for this bucket: clients begin anew then."""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raw = b""
+    place = raw[8:].decode("utf-8", "replace")
+    path, _, query = place.partition("?")
+    inside = _JSON_SESSION.fullmatch(path)
+    ours = raw[:8] == _sum(raw[8:]) and (
+        _EMULATOR_SESSION.fullmatch(path) is not None
+        or (inside is not None and decode_name(inside[1].encode()) == real_bucket)
+    )
+    if not ours:
+        raise NotFound("session", token)
+    return Session(path, tuple(parse_qsl(query, keep_blank_values=True)))
+
+
+def _sum(place: bytes) -> bytes:
+    return hashlib.sha256(_SALT + place).digest()[:8]

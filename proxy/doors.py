@@ -1,0 +1,127 @@
+"""Which application a request is for: the gateway's own pages, the S3 surface or the GCS surface. For both lanes.
+
+How it works. `/-/` on a path-style host is the gateway's own: no bucket can be called `-`, so nothing is taken from
+anybody (where the host names the bucket, `/-/x` is a key). All else is a client's; which dialect it speaks is decided
+as `proxy.dialects` says. Only where neither listener, host, signature nor path tells (an anonymous GET of
+`/bucket/key`) is the bucket looked up, for its origin's dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gcsapi.targets import json_door
+from proxy.dialects import Dialect, sniff
+from proxy.errors import WarmstartError
+from proxy.gateway.routes import Routes
+from proxy.lanes.hot import Fields, HotAnswer
+from proxy.lanes.incoming import raw_target
+from proxy.logs import App, Message, Receive, Send
+from proxy.targets import bucket_of_host, decode_name, host_name, split_target
+
+GUESSES_MAX = 8192
+Place = tuple[str, int]  # a local address and port
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What of the configuration tells dialects apart: listeners and host suffixes, by the one dialect they speak.
+
+    `listeners` are addresses as the kernel tells them for a connection, "" for every address. A suffix of both dialects
+    has None.
+    """
+
+    listeners: Mapping[Place, Dialect] = field(default_factory=dict)
+    suffixes: Mapping[str, Dialect | None] = field(default_factory=dict)
+
+    def of_listener(self, server: Sequence[object] | None) -> Dialect | None:
+        if not self.listeners or server is None or len(server) < 2:
+            return None
+        address, port = str(server[0]), int(str(server[1]))
+        return self.listeners.get((address, port)) or self.listeners.get(("", port))
+
+    def of_host(self, host: str | None) -> Dialect | None:
+        """By the longest suffix that the host has, or is."""
+        name = host_name(host)
+        fitting = [suffix for suffix in self.suffixes if name == suffix or name.endswith("." + suffix)]
+        return self.suffixes[max(fitting, key=len)] if fitting else None
+
+
+class AnswersHot(Protocol):
+    """What `lanes.hot` asks of a surface; `bare`: nothing in the request says which dialect's client asks."""
+
+    def __call__(self, method: bytes, target: bytes, fields: Fields, *, bare: bool) -> HotAnswer | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A dialect's application, and what it answers at once."""
+
+    app: App
+    answer_hot: AnswersHot
+
+
+class Doors:
+    """One application of three. `admin` answers `/-/`."""
+
+    def __init__(self, admin: App, surfaces: Mapping[Dialect, Surface], routes: Routes, signs: Signs) -> None:
+        self._admin = admin
+        self._surfaces = surfaces
+        self._routes = routes
+        self._signs = signs
+        self._suffixes = tuple(signs.suffixes)
+        self._guessed: dict[tuple[bytes, bytes | None], Dialect] = {}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        fields = dict(scope["headers"])
+        host = _host(scope, fields)
+        if scope["raw_path"].startswith(b"/-/") and bucket_of_host(host, self._suffixes) is None:
+            await self._admin(scope, receive, send)
+            return
+        asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
+        dialect = asked or sniff(fields, scope["query_string"]) or self.guess(raw_target(scope), host)
+        await self._surfaces[dialect].app(scope, receive, send)
+
+    def answer_hot(self, method: bytes, target: bytes, fields: Fields) -> HotAnswer | None:
+        """What the surface answers at once that would get the request. Where listeners have dialects: nothing."""
+        if self._signs.listeners:
+            return None
+        said = sniff(fields, target.partition(b"?")[2])
+        dialect = said or self._remember(target, fields)
+        if self._suffixes and (host := fields.get(b"host")) is not None:
+            dialect = self._signs.of_host(host.decode("latin-1")) or dialect
+        return self._surfaces[dialect].answer_hot(method, target, fields, bare=said is None)
+
+    def _remember(self, target: bytes, fields: Fields) -> Dialect:
+        """What `guess` says. The gateway's own pages are nobody's objects, so they need no look here."""
+        host = fields.get(b"host") if self._suffixes else None
+        found = self._guessed.get((target, host))
+        if found is None:
+            if len(self._guessed) >= GUESSES_MAX:
+                self._guessed.clear()
+            found = self.guess(target, host.decode("latin-1") if host is not None else None)
+            self._guessed[target, host] = found
+        return found
+
+    def guess(self, target: bytes, host: str | None) -> Dialect:
+        """The dialect of a request that says nothing itself: its path's, or that of the bucket's origin."""
+        try:
+            host, path, _ = split_target(target, host)
+            bucket = bucket_of_host(host, self._suffixes) if self._suffixes else None
+            if bucket is None:
+                if json_door(path) is not None:
+                    return Dialect.GCS
+                bucket = decode_name(path[1:].partition(b"/")[0])
+            route = self._routes.route(bucket) if bucket else self._routes.wildcard
+        except WarmstartError:
+            return Dialect.S3
+        return Dialect.GCS if route is not None and route.origin.dialect == "gcs" else Dialect.S3
+
+
+def _host(scope: Message, fields: Mapping[bytes, bytes]) -> str | None:
+    """An absolute-form target's authority outranks the Host header (RFC 9112, section 3.2.2)."""
+    target = scope.get("extensions", {}).get("warmstart.target") or {}
+    found = target.get("authority") or fields.get(b"host")
+    return found.decode("latin-1") if found is not None else None
