@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from proxy.families import OWN, goog_sums, storage_class
+from proxy.families import RESOURCE, goog_sums, storage_class
 from proxy.gateway.answers import ListedObject
 from proxy.generations import METAGENERATION, generation_of, metageneration_of, render_etag
 from proxy.objects import ObjectName, ObjectRecord
 
-RESOURCE = OWN + "resource"  # a record's header that holds its JSON resource
 RESOURCE_HEADERS = {  # a header, and the resource's field
     "content-type": "contentType",
     "content-encoding": "contentEncoding",
@@ -34,7 +33,9 @@ Resource = dict[str, Any]
 def object_resource(name: ObjectName, record: ObjectRecord, host: str) -> Resource:
     """`host` is scheme and authority that the client used; `name` the object as the client names it."""
     kept = next((value for header, value in record.headers if header == RESOURCE), None)
-    resource = json.loads(kept) if kept is not None else _made_resource(name.key, record)
+    resource = json.loads(kept) if kept is not None else _made_resource(record)
+    resource |= {"kind": "storage#object", "name": name.key}
+    resource["etag"] = render_etag(generation_of(record), metageneration_of(record))  # emulators have their own
     return placed(resource, name.bucket, host)
 
 
@@ -99,17 +100,13 @@ def encode(name: str) -> str:
     return quote(name.encode("utf-8", "surrogateescape"), safe="~")
 
 
-def _made_resource(key: str, record: ObjectRecord) -> Resource:
-    generation, metageneration = generation_of(record), metageneration_of(record)
+def _made_resource(record: ObjectRecord) -> Resource:
     resource: Resource = {
-        "kind": "storage#object",
-        "name": key,
-        "generation": str(generation),
-        "metageneration": str(metageneration),
+        "generation": str(generation_of(record)),
+        "metageneration": str(metageneration_of(record)),
         "contentType": "application/octet-stream",
         "storageClass": storage_class(record),
         "size": str(record.size_bytes),
-        "etag": render_etag(generation, metageneration),
     }
     resource |= {RESOURCE_HEADERS[name]: _text(value) for name, value in record.headers if name in RESOURCE_HEADERS}
     resource |= {("md5Hash" if kind == "md5" else kind): value for kind, value in goog_sums(record)}

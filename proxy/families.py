@@ -17,7 +17,7 @@ Headers = tuple[tuple[str, str], ...]
 
 AMZ_METADATA = "x-amz-meta-"
 GOOG_METADATA = "x-goog-meta-"
-OWN = "x-warmstart-"  # what a record's headers keep for the gateway itself: never sent
+RESOURCE = "x-warmstart-resource"  # where a record's headers keep its JSON resource, as ASCII: never sent
 SHARED = frozenset(  # called the same by both
     {
         "cache-control",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -83,7 +84,10 @@ def test_a_resource_becomes_a_record_with_a_downloads_headers() -> None:
     assert record.md5 == hashlib.md5(b"hello world").hexdigest()
     assert record.sums == ((SumKind.CRC32C, 0xC99465AA),)
     assert record.last_modified_s == pytest.approx(1641528999.53)
-    assert record.headers == HEADERS
+    assert record.headers[:-1] == HEADERS
+    name, resource = record.headers[-1]
+    assert name == "x-warmstart-resource"
+    assert json.loads(resource) == {field: RESOURCE[field] for field in RESOURCE_FIELDS.split(",") if field in RESOURCE}
     assert ("Colour", "blue") in record.user_metadata
     assert ("lines", "a\r\nb: c") in record.user_metadata
     assert record.cacheable

@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
 
+from proxy.families import RESOURCE
 from proxy.generations import METAGENERATION, render_etag
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin.headers import Headers
 
 DEFAULT_TYPE = "application/octet-stream"  # what GCS gives an object that was stored without a type
 USER_METADATA = "x-goog-meta-"
-RESOURCE_FIELDS = (  # of a resource, all that is read here: links and access rules are not worth their bytes
-    "name,size,generation,metageneration,md5Hash,crc32c,contentType,contentEncoding,contentLanguage,contentDisposition,"
-    "cacheControl,storageClass,updated,metadata,componentCount,customTime,kmsKeyName,customerEncryption"
+RESOURCE_FIELDS = (  # of a resource: links and access rules are not worth their bytes
+    "kind,name,size,generation,metageneration,md5Hash,crc32c,etag,contentType,contentEncoding,contentLanguage,"
+    "contentDisposition,cacheControl,storageClass,timeCreated,updated,timeStorageClassUpdated,metadata,componentCount,"
+    "customTime,kmsKeyName,customerEncryption,temporaryHold,eventBasedHold,retentionExpirationTime"
 )
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -54,6 +57,8 @@ def read_resource(
         for name, value in user_metadata
         if _TOKEN.fullmatch(name) is not None
     ]
+    kept = {field: resource[field] for field in RESOURCE_FIELDS.split(",") if field in resource}
+    headers.append((RESOURCE, json.dumps(kept)))
     return ObjectRecord(
         version=ObjectVersion(origin, bucket, key, f"generation {generation}", size_bytes),
         etag=etag,
