@@ -11,7 +11,7 @@ import pytest
 
 from proxy.errors import AccessDenied, InvalidRequest, NotFound, OriginUnavailable, WarmstartError
 from proxy.objects import ObjectRecord, SumKind
-from proxy.origin.gcs.record import parse_time, read_resource
+from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Handler, ScriptedServer, answer, in_turn
 from tests.origin.asking import NOW_S, Tokens, counted, gcs_origin
