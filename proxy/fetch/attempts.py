@@ -9,23 +9,35 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from proxy.errors import OriginUnavailable
+from proxy.fetch.gate import Gate, Gates
+from proxy.fetch.ledger import Ledger, private_numbers
 from proxy.metrics import ORIGIN_RETRIES
 
 Result = TypeVar("Result")
 
 
+def _private_ledger(origin_id: str) -> Ledger:
+    del origin_id
+    return Ledger(private_numbers(), 0, concurrency_max=256)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`deadline_s`: how long without progress until the last error stands. Pauses double from first to longest."""
+    """How origins are asked. `deadline_s`: how long without progress until the last error stands.
+
+    Pauses double from first to longest. `gates` are what every request passes.
+    """
 
     deadline_s: float = 30.0
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
+    gates: Gates = field(default_factory=lambda: Gates(_private_ledger), compare=False)
 
 
 class Attempts:
@@ -36,6 +48,10 @@ class Attempts:
         self._origin = origin
         self._clock = clock
         self.progressed()
+
+    def waited(self, seconds: float) -> None:
+        """Time before a request could leave says nothing of the origin's health."""
+        self._give_up_at += seconds
 
     def progressed(self) -> None:
         self._pause_s = self._policy.first_pause_s
@@ -52,11 +68,22 @@ class Attempts:
         await asyncio.sleep(pause_s)
 
 
+@asynccontextmanager
+async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: bool) -> AsyncIterator[Gate]:
+    """One attempt's place at the origin, and its gate."""
+    gate = policy.gates.of(origin)
+    began_s = time.monotonic()
+    async with gate.turn(urgent=urgent):
+        attempts.waited(time.monotonic() - began_s)
+        yield gate
+
+
 async def with_attempts(policy: RetryPolicy, origin: str, call: Callable[[], Awaitable[Result]]) -> Result:
     """The call's result, tried again while the origin is unavailable and the deadline allows."""
     attempts = Attempts(policy, origin)
     while True:
         try:
-            return await call()
+            async with turn(policy, origin, attempts, urgent=True):
+                return await call()
         except OriginUnavailable as error:
             await attempts.failed(error)

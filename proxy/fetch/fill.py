@@ -11,44 +11,62 @@ from collections.abc import Awaitable, Callable
 
 from proxy.blocks import BlockWriter, ByteSink, Origin
 from proxy.errors import OriginUnavailable
-from proxy.fetch.attempts import Attempts, RetryPolicy
+from proxy.fetch.attempts import Attempts, RetryPolicy, turn
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
+PAUSE_MIN_S = 0.001  # below, a sleep costs more than it holds back
+
 
 class _Counted:
-    """Passes bytes on and counts those that the sink has taken."""
+    """Passes bytes on, counts those that the sink has taken, and pays for them: the bandwidth's pace is kept here."""
 
-    def __init__(self, sink: ByteSink, attempts: Attempts) -> None:
+    def __init__(self, sink: ByteSink, attempts: Attempts, pay: Callable[[int], float]) -> None:
         self._sink = sink
         self._attempts = attempts
+        self._pay = pay
         self.taken_bytes = 0
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         length = len(data)
         pending = self._sink.write(data)
-        if pending is not None:
-            return self._finish(pending, length)
+        wait_s = self._pay(length)
+        if pending is not None or wait_s > PAUSE_MIN_S:
+            return self._finish(pending, length, wait_s)
         self.taken_bytes += length
         self._attempts.progressed()
         return None
 
-    async def _finish(self, pending: Awaitable[None], length: int) -> None:
-        await pending
+    async def _finish(self, pending: Awaitable[None] | None, length: int, wait_s: float) -> None:
+        if pending is not None:
+            await pending
         self.taken_bytes += length
         self._attempts.progressed()
+        if wait_s > PAUSE_MIN_S:
+            await asyncio.sleep(wait_s)
 
 
 async def deliver(
-    origin: Origin, origin_id: str, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy
+    origin: Origin,
+    origin_id: str,
+    version: ObjectVersion,
+    span: ByteRange,
+    sink: ByteSink,
+    policy: RetryPolicy,
+    *,
+    urgent: bool = False,
 ) -> None:
-    """Brings the span to the sink, in order, each byte once. Raises what a retry cannot mend."""
+    """Brings the span to the sink, in order, each byte once. Raises what a retry cannot mend.
+
+    `urgent`: ahead of bulk where requests wait for the origin.
+    """
     attempts = Attempts(policy, origin_id)
-    counted = _Counted(sink, attempts)
+    counted = _Counted(sink, attempts, policy.gates.of(origin_id).pay)
     while counted.taken_bytes < span.length:
         rest = ByteRange(span.start + counted.taken_bytes, span.end)
         try:
-            await origin.read_range(version, rest, counted)
+            async with turn(policy, origin_id, attempts, urgent=urgent):
+                await origin.read_range(version, rest, counted)
         except OriginUnavailable as error:
             await attempts.failed(error)
         else:
@@ -107,4 +125,4 @@ async def fill_block(
         else:
             span = ByteRange(block.start + position - writer.length, block.start + writer.start)
         span = ByteRange(span.start, min(span.end, span.start + until - writer.progress))
-        await deliver(origin, origin_id, version, span, sink, policy)
+        await deliver(origin, origin_id, version, span, sink, policy, urgent=until < writer.length)

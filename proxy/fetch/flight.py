@@ -87,6 +87,10 @@ class Flights:
         """How many blocks are on their way, here or followed."""
         return len(self._arrivals)
 
+    def under_way(self, version: ObjectVersion) -> bool:
+        """Whether some flight of the version has not ended: `settled` is still to be called."""
+        return self._per_version[version.digest] > 0
+
     def finishing(self, version: ObjectVersion) -> list[Arrival]:
         """Arrivals of a version whose bytes are all there and which are about to be published."""
         arrivals = [arrival for key, arrival in self._arrivals.items() if key[0] == version.digest]
@@ -135,7 +139,7 @@ class Flights:
             if arrival.interest == 0 and writer is None:
                 raise asyncio.CancelledError
             async with AsyncExitStack() as room:
-                await self._enter(room, key, arrival, droppable=writer is None)
+                await self._enter(room, key, arrival, droppable=writer is None, urgent=claim.first_bytes is not None)
                 writer = writer or claim.take()
                 if writer is None:
                     self._leave(key)
@@ -173,13 +177,15 @@ class Flights:
                 del self._per_version[version.digest]
                 self.settled(version)
 
-    async def _enter(self, room: AsyncExitStack, key: FlightKey, arrival: Arrival, *, droppable: bool) -> None:
+    async def _enter(
+        self, room: AsyncExitStack, key: FlightKey, arrival: Arrival, *, droppable: bool, urgent: bool
+    ) -> None:
         """Waits for room, and again where a reader joined after the drop and before it took effect."""
         if droppable:
             self._waiting.add(key)
         while True:
             try:
-                await room.enter_async_context(self._limiter.room(key[0], arrival.length))
+                await room.enter_async_context(self._limiter.room(key[0], arrival.length, urgent=urgent))
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 assert task is not None

@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+URGENT_FILLS = 16  # small reads beside a full house: they bring kilobytes
+
 
 class FillLimiter:
     def __init__(self, *, bytes_in_flight_max: int, fills_max: int) -> None:
@@ -19,13 +21,24 @@ class FillLimiter:
         self._bytes_max = bytes_in_flight_max
         self._fills_free = fills_max
         self._fills_max = fills_max
+        self._urgent_free = URGENT_FILLS
         self._idle: list[asyncio.Future[None]] = []
         self._queues: OrderedDict[bytes, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
 
     @asynccontextmanager
-    async def room(self, stream: bytes, length_bytes: int) -> AsyncIterator[None]:
-        """Holds room for `length_bytes` while the body runs. `stream` names the queue."""
+    async def room(self, stream: bytes, length_bytes: int, *, urgent: bool = False) -> AsyncIterator[None]:
+        """Holds room for `length_bytes` while the body runs. `stream` names the queue.
+
+        `urgent`: a small read, which takes one of URGENT_FILLS places of its own while they last.
+        """
         length_bytes = min(length_bytes, self._bytes_max)
+        if urgent and self._urgent_free:
+            self._urgent_free -= 1
+            try:
+                yield
+            finally:
+                self._urgent_free += 1
+            return
         await self._take(stream, length_bytes)
         try:
             yield

@@ -17,6 +17,7 @@ from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
 BUFFER_BYTES = 1 << 20
+URGENT_BYTES = 256 << 10  # a small read goes ahead of bulk
 
 
 class _Buffer:
@@ -54,7 +55,9 @@ async def stream_span(
 ) -> AsyncGenerator[bytes, None]:
     """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it."""
     buffer = _Buffer()
-    delivery = asyncio.get_running_loop().create_task(deliver(origin, version.origin, version, span, buffer, policy))
+    delivery = asyncio.get_running_loop().create_task(
+        deliver(origin, version.origin, version, span, buffer, policy, urgent=span.length <= URGENT_BYTES)
+    )
     delivery.add_done_callback(lambda done: buffer.wake())
     try:
         while True:

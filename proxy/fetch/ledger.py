@@ -1,0 +1,194 @@
+"""One origin's ledger: what all processes of the node know of how much it takes, in shared memory. No I/O, no waiting.
+
+How it works. Every request enters and leaves; how it went moves the limits.
+- Concurrency: all processes together have so many requests under way. It grows by one for as many successes, and is
+  halved when the origin refuses (429, 503): additive increase, multiplicative decrease.
+- Rate: it begins at START_RATE and doubles each second until it is no limit any more, or a request is refused. Then
+  the origin gets a little less than it was seen to take, in even steps, not bursts. While nothing is refused the rate
+  grows: quickly up to nearly the rate that was refused last, then slowly, and after each slow growth that was refused,
+  twice as late. A rate that is refused again at once is halved.
+- Pause: after a refusal nobody asks before `Retry-After`, or a moment, is over.
+- One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
+- Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
+
+Each process counts its requests in a slot of its own. A slot's next holder begins at nothing, so what a killed process
+had under way comes back with its successor. Changes are made under a lock of microseconds. A process that was stopped
+while holding it must not stop the others: whoever does not get it in a few tries changes the numbers all the same,
+at worst losing a count. Times are CLOCK_MONOTONIC, the same for all processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeAlias
+
+SLOT_COUNT = 256
+_PAUSE_END, _RATE, _NEXT_AT, _CUTS, _COUNT, _SINCE, _GROWN_AT, _GROW_AT, _HOLD, _CEILING, _CONCURRENCY, _PAID = range(
+    12
+)
+_STATE_NUMBERS = 16
+LEDGER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
+
+PAUSE_S = 0.1  # after a refusal without Retry-After
+RETRY_AFTER_MAX_S = 60.0
+RATE_MIN = 1.0  # requests per second
+START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
+FREE_RATE = 5000.0  # more than that a node does not ask: no limit
+BELOW_SEEN = 0.95  # of the rate that the origin was seen to take
+SEEN_OVER_S = 1.0  # a rate seen for less long says little: it may be a burst that was allowed once
+BURST_S = 0.05  # of unused time that may be caught up
+FIRST_GROWTH, FAST_GROWTH, SLOW_GROWTH = 1.0, 0.25, 0.01  # of the rate, per second
+NEAR_CEILING = 0.9
+HOLD_S, HOLD_MAX_S = 2.0, 60.0  # before growth after a cut
+FORGET_S = 120.0  # without a refusal, the limits of long ago are forgotten
+CONCURRENCY_MIN = 4
+LATER_S = 0.005  # when to look again where only other processes' ends are waited for
+
+
+Numbers: TypeAlias = "memoryview[float]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A request that has entered. `cuts`: how often the limits had been cut by then."""
+
+    cuts: float
+
+
+class Ledger:
+    """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads."""
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        slot: int,
+        *,
+        concurrency_max: int,
+        bytes_per_s: float | None = None,
+        lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert numbers.format == "d"
+        assert len(numbers) == LEDGER_NUMBERS
+        assert 0 <= slot < SLOT_COUNT
+        self._numbers = numbers
+        self._own = _STATE_NUMBERS + slot
+        self._concurrency_max = concurrency_max
+        self._bytes_per_s = bytes_per_s
+        self._lock = lock
+        self._clock = clock
+        numbers[self._own] = 0.0
+
+    @property
+    def under_way(self) -> int:
+        """Requests of all processes."""
+        return int(sum(self._numbers[_STATE_NUMBERS:]))
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that the origin gets at most; infinite: no limit is known."""
+        return self._numbers[_RATE] or START_RATE
+
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at most, in all processes."""
+        return int(self._numbers[_CONCURRENCY]) or self._concurrency_max
+
+    def enter(self) -> Ticket | float:
+        """A ticket: the request may go. Else the seconds after which to ask again."""
+        now_s, numbers = self._clock(), self._numbers
+        with self._lock():
+            self._grow(now_s)
+            if now_s < numbers[_PAUSE_END]:
+                return numbers[_PAUSE_END] - now_s
+            if self.under_way >= self.concurrency:
+                return LATER_S
+            rate = numbers[_RATE]
+            if rate < FREE_RATE:
+                next_s = max(numbers[_NEXT_AT], now_s - BURST_S)
+                if next_s > now_s:
+                    return next_s - now_s
+                numbers[_NEXT_AT] = next_s + 1 / rate
+            numbers[self._own] += 1
+            return Ticket(numbers[_CUTS])
+
+    def leave(self, *, success: bool) -> None:
+        """The request of a ticket has ended, not refused. `success`: the origin has served it."""
+        numbers = self._numbers
+        with self._lock():
+            numbers[self._own] -= 1
+            if success:
+                if not numbers[_SINCE]:
+                    numbers[_SINCE] = self._clock()
+                numbers[_COUNT] += 1
+                if numbers[_CONCURRENCY]:
+                    grown = numbers[_CONCURRENCY] + 1 / numbers[_CONCURRENCY]
+                    numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
+
+    def refuse(self, ticket: Ticket, retry_after_s: float | None) -> None:
+        """The origin has refused the request: too many."""
+        now_s, numbers = self._clock(), self._numbers
+        with self._lock():
+            under_way = self.under_way
+            numbers[self._own] -= 1
+            wait_s = PAUSE_S if retry_after_s is None else min(retry_after_s, RETRY_AFTER_MAX_S)
+            if ticket.cuts == numbers[_CUTS]:
+                self._cut(now_s, under_way)
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
+            elif retry_after_s is not None:
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
+            numbers[_NEXT_AT] = max(numbers[_NEXT_AT], numbers[_PAUSE_END])
+            numbers[_SINCE] = numbers[_COUNT] = 0.0  # what is seen next begins after the pause
+
+    def pay(self, nbytes: int) -> float:
+        """So many bytes have arrived; the seconds to wait before taking more."""
+        if self._bytes_per_s is None:
+            return 0.0
+        now_s, numbers = self._clock(), self._numbers
+        with self._lock():
+            numbers[_PAID] = max(numbers[_PAID], now_s - BURST_S) + nbytes / self._bytes_per_s
+            return max(0.0, numbers[_PAID] - now_s)
+
+    def _cut(self, now_s: float, under_way: int) -> None:
+        numbers = self._numbers
+        numbers[_CUTS] += 1
+        rate = numbers[_RATE]
+        seen_s = now_s - numbers[_SINCE] if numbers[_SINCE] else 0.0
+        if seen_s >= SEEN_OVER_S:
+            cut = min(numbers[_COUNT] / seen_s, rate) * BELOW_SEEN
+        else:
+            cut = min(rate, START_RATE * 2) / 2
+        near = self._is_near()
+        numbers[_CEILING] = min(rate, FREE_RATE)
+        numbers[_HOLD] = min(numbers[_HOLD] * 2, HOLD_MAX_S) if near else HOLD_S
+        numbers[_RATE] = max(cut, RATE_MIN)
+        numbers[_CONCURRENCY] = max(CONCURRENCY_MIN, under_way / 2)
+        numbers[_GROWN_AT] = numbers[_GROW_AT] = now_s + (numbers[_HOLD] if near else PAUSE_S)
+
+    def _is_near(self) -> bool:
+        """Whether the rate is nearly the one that was refused last."""
+        return self._numbers[_RATE] >= NEAR_CEILING * self._numbers[_CEILING] > 0
+
+    def _grow(self, now_s: float) -> None:
+        numbers = self._numbers
+        if not numbers[_RATE]:
+            numbers[_RATE], numbers[_GROWN_AT] = START_RATE, now_s
+        if numbers[_RATE] >= FREE_RATE or now_s <= numbers[_GROWN_AT]:
+            return
+        if not numbers[_CEILING]:
+            growth = FIRST_GROWTH
+        elif now_s - numbers[_GROW_AT] > FORGET_S:
+            numbers[_CEILING] = numbers[_HOLD] = 0.0
+            growth = FIRST_GROWTH
+        else:
+            growth = SLOW_GROWTH if self._is_near() else FAST_GROWTH
+        numbers[_RATE] *= 1 + growth * min(now_s - numbers[_GROWN_AT], 1.0)
+        numbers[_GROWN_AT] = now_s
+
+
+def private_numbers() -> Numbers:
+    """A ledger's memory for a process that shares it with nobody."""
+    return memoryview(bytearray(8 * LEDGER_NUMBERS)).cast("d")
