@@ -27,7 +27,7 @@ PATH = f"/{BUCKET}/object"
 SIZES = (4 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20, OBJECT_BYTES)
 QUICK_SIZES = (4 << 10, 64 << 10, 1 << 20, 8 << 20, OBJECT_BYTES)
 CONNECTIONS = (1, 8, 64)
-SLOW_BYTES_PER_S = 1.5e9  # what one core does at least with whole objects
+SLOW_BYTES_PER_S = 1e9  # what one core does at least with whole objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Case:
     @property
     def seconds(self) -> float:
         """Long enough for an answer or more on every connection, however large they are."""
-        return max(1.0, 1.2 * self.size_bytes * self.connections / SLOW_BYTES_PER_S)
+        return max(1.0, self.size_bytes * self.connections / SLOW_BYTES_PER_S)
 
     @property
     def label(self) -> Row:

@@ -35,6 +35,12 @@ def test_a_run_with_failed_requests_or_none_is_no_measurement(printed: str) -> N
         parse_wrk(printed)
 
 
+def test_of_answers_that_none_ended_the_latency_is_at_least_the_run() -> None:
+    load = parse_wrk("RESULT 0 1255586639 2124722 0 0 0")
+    assert (load.requests, load.received_bytes) == (0, 1255586639)
+    assert load.p50_ms == load.p99_ms == 2124.722
+
+
 def test_small_bodies_count_without_their_heads_and_large_ones_as_far_as_they_came() -> None:
     small = Measured(Load(1000, 1000 * (4096 + 500), 2.0, 0.1, 0.2), 4096, server_cpu_s=0.5)
     assert small.body_bytes == 1000 * 4096
