@@ -1,0 +1,1 @@
+"""The GCS surface: its pure parts, and a running gateway asked byte for byte."""
