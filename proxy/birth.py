@@ -18,7 +18,7 @@ def run_child(role: str, text: str) -> int:
     die_with_parent(paper.parent_pid)
     close_on_exec(paper.inherited())
     raise_open_files_limit()
-    settings = read_settings(paper.settings_fd).settings
+    settings = read_settings(paper.settings_fd)
     start_logging(paper.name, level=settings.log.level, form=settings.log.format)
     try:
         if role == WORKER:

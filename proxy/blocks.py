@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
-from typing import NamedTuple, Protocol
-
-from awscrt import checksums
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
@@ -123,8 +122,16 @@ class Origin(Protocol):
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None: ...
 
 
+@cache
+def _checksums() -> Any:
+    from awscrt import checksums  # loaded by who sums: the supervisor, which starts first and alone, does not
+
+    return checksums
+
+
 def update_sum(kind: SumKind, data: memoryview, previous: int = 0) -> int:
     """The checksum of `previous`'s bytes followed by `data`."""
+    checksums = _checksums()
     match kind:
         case SumKind.CRC32C:
             return int(checksums.crc32c(data, previous))
@@ -136,6 +143,7 @@ def update_sum(kind: SumKind, data: memoryview, previous: int = 0) -> int:
 
 def combine_sums(kind: SumKind, first: int, second: int, second_length: int) -> int:
     """The checksum of two runs of bytes from theirs; `second_length` is the second run's, in bytes."""
+    checksums = _checksums()
     match kind:
         case SumKind.CRC32C:
             return int(checksums.combine_crc32c(first, second, second_length))

@@ -21,9 +21,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from proxy.config.sources import Configuration, Layer, check_layers
+from proxy.config.handover import parse_settings, render_settings
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
 
 WORKER = "worker"
 HOUSEKEEPER = "housekeep"
@@ -113,18 +116,17 @@ class Child:
         return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
-def share_settings(configuration: Configuration) -> int:
-    """An anonymous file with the configuration's layers, for children to read."""
-    text = json.dumps([asdict(layer) for layer in configuration.layers], default=str).encode()
+def share_settings(settings: Settings) -> int:
+    """An anonymous file with the checked settings, for children to read."""
     fd = os.memfd_create("warmstart-settings", os.MFD_CLOEXEC)
-    os.write(fd, text)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(render_settings(settings))
     return fd
 
 
-def read_settings(fd: int) -> Configuration:
+def read_settings(fd: int) -> Settings:
     """What `share_settings` wrote."""
-    text = os.pread(fd, os.fstat(fd).st_size, 0)
-    return check_layers([Layer(**layer) for layer in json.loads(text)])
+    return parse_settings(os.pread(fd, os.fstat(fd).st_size, 0))
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -6,12 +6,15 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from proxy.cache.housekeeper import Housekeeper, HouseRules
 from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
-from proxy.config.settings import Settings
 from proxy.storage import build_store
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
 
 
 def keep_house(paper: ChildPaper, settings: Settings) -> None:

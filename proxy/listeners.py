@@ -6,9 +6,12 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from proxy.config.quantities import Address
 from proxy.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from proxy.config.quantities import Address
 
 LOOPBACK_CONGESTION = b"reno"  # no system forbids it, tcp(7); one that paces, as BBR, costs a timer every few packets
 BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn

@@ -13,9 +13,10 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from proxy.lanes.hot import HotLine
+if TYPE_CHECKING:
+    from proxy.lanes.hot import HotLine
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -6,20 +6,19 @@ built here.
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
-from proxy.config.buckets import WILDCARD, BucketSettings
-from proxy.config.limits import LimitSettings
-from proxy.config.origins import FileOriginSettings, GcsOriginSettings, OriginSettings, S3OriginSettings
-from proxy.config.settings import Settings
+from proxy.config.handover import WILDCARD
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
@@ -34,15 +33,18 @@ from proxy.gateway.versions import Versions
 from proxy.lanes.hot import AnswerHot
 from proxy.logs import AccessLog, App, Message, Receive, Send
 from proxy.origin import Origin
-from proxy.origin.directory import DirectoryOrigin
-from proxy.origin.exchange import ExchangeLimits
-from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
-from proxy.origin.s3 import ChainCredentials, Credentials, FixedCredentials, S3Origin, S3Settings
-from proxy.origin.s3.credentials import CredentialSource
 from proxy.storage import build_store
 from proxy.threads import Threads
 from s3api.app import S3App
 from s3api.targets import bucket_of_host
+
+if TYPE_CHECKING:
+    from proxy.config.buckets import BucketSettings
+    from proxy.config.limits import LimitSettings
+    from proxy.config.origins import GcsOriginSettings, OriginSettings, S3OriginSettings
+    from proxy.config.settings import Settings
+    from proxy.origin.exchange import ExchangeLimits
+    from proxy.origin.s3.credentials import CredentialSource
 
 
 @dataclass(slots=True)
@@ -104,9 +106,13 @@ def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id
 
 
 def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
-    """Contacts nobody: an origin that is down does not stop the start."""
-    if isinstance(settings, FileOriginSettings):
+    """Contacts nobody: an origin that is down does not stop the start. Loads what that kind of origin needs alone."""
+    if settings.type == "file":
+        from proxy.origin.directory import DirectoryOrigin
+
         return DirectoryOrigin(settings.root)
+    from proxy.origin.exchange import ExchangeLimits
+
     exchange_limits = ExchangeLimits(
         connect_timeout_s=limits.connect_timeout,
         read_timeout_s=limits.read_timeout,
@@ -114,8 +120,10 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
         idle_connections_max=limits.idle_connections,
         idle_timeout_s=limits.idle_timeout,
     )
-    if isinstance(settings, GcsOriginSettings):
+    if settings.type == "gcs":
         return build_gcs_origin(settings, exchange_limits)
+    from proxy.origin.s3 import S3Origin, S3Settings
+
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(
         S3Settings(
@@ -130,8 +138,19 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
     )
 
 
+def load_later(origins: Iterable[OriginSettings]) -> None:
+    """Blocking: loads the libraries that a first request to these origins needs, and that hits do without."""
+    for origin in origins:
+        if origin.type != "file":
+            importlib.import_module("proxy.origin.transport")
+        if origin.type == "s3" and not origin.anonymous and origin.access_key_id is None:
+            importlib.import_module("botocore.session")
+
+
 def build_gcs_origin(settings: GcsOriginSettings, limits: ExchangeLimits) -> Origin:
     """`limits` are those of its connections."""
+    from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
+
     found = GcsSettings(
         endpoint=settings.endpoint,
         project=settings.project,
@@ -148,6 +167,8 @@ def build_gcs_origin(settings: GcsOriginSettings, limits: ExchangeLimits) -> Ori
 
 
 def build_credentials(settings: S3OriginSettings) -> CredentialSource:
+    from proxy.origin.s3 import ChainCredentials, Credentials, FixedCredentials
+
     if settings.anonymous:
         return FixedCredentials(None)
     if settings.access_key_id is None or settings.secret_access_key is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import resource
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 from proxy.cache.disks import DiskSettings
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
-from proxy.config.settings import Settings
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
 
 OPEN_SEGMENTS_MAX = 16_384  # each is a memory map, and the kernel allows a process 65,530 of them
 

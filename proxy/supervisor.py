@@ -3,8 +3,9 @@
 How it works.
 1. The disks' locks are taken, the listeners bound, the shared tables made: whatever is wrong shows here, before
    anything serves.
-2. Workers and the housekeeper are started and watched by their status pipes. One that dies is counted and started
-   again, after a pause that doubles while it dies young. Connections wait in the listeners' queue meanwhile.
+2. Workers are started, and the housekeeper when they serve: nobody waits for it. All are watched by their status
+   pipes. One that dies is counted and started again, after a pause that doubles while it dies young. Connections wait
+   in the listeners' queue meanwhile.
 3. A child that says its configuration can't be used won't ever work: while nothing serves yet, that ends the start.
 4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over.
    A second signal kills at once. A kill -9 of this process takes the children along (`proxy.children`).
@@ -20,18 +21,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.children import HOUSEKEEPER, WORKER, Child, ChildPaper, share_settings
-from proxy.config.sources import Configuration
 from proxy.disklock import DiskLock
 from proxy.errors import ConfigInvalid
 from proxy.listeners import listener_url, open_listeners
-from proxy.metrics import WORKER_RESTARTS
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
 
 PAUSE_FIRST_S = 0.1
 PAUSE_LONGEST_S = 10.0
+HOUSEKEEPER_AFTER_S = 10.0  # at the latest: with a worker that can't start, the others' disks need it all the same
 YOUNG_S = 30.0  # a child that lived longer starts again at the first pause
 KILL_AFTER_S = 5.0  # beyond the drain time-out, for what a worker does at its end
 
@@ -41,8 +45,7 @@ log = logging.getLogger("warmstart.supervisor")
 class Supervisor:
     """Runs until a signal ends it. `url_file` gets the listeners' URLs, one a line, when the gateway is ready."""
 
-    def __init__(self, configuration: Configuration, run_id: str, *, url_file: Path | None = None) -> None:
-        settings = configuration.settings
+    def __init__(self, settings: Settings, run_id: str, *, url_file: Path | None = None) -> None:
         disks = settings.cache.disks
         self._settings = settings
         self._url_file = url_file
@@ -50,7 +53,7 @@ class Supervisor:
         open_layouts([(disk.path, disk.size) for disk in disks], settings.cache.block_size, settings.cache.segment_size)
         self._listeners = open_listeners(settings.listen)
         self._tables = SharedTables.create()
-        self._settings_fd = share_settings(configuration)
+        self._settings_fd = share_settings(settings)
         self._run_id = run_id
 
         self._children: dict[int, Child] = {}  # by status descriptor
@@ -60,8 +63,6 @@ class Supervisor:
         self._signals: list[int] = []
         self._announced = False
         self._complaint: str | None = None
-        for role in (WORKER, HOUSEKEEPER):
-            WORKER_RESTARTS.labels(role)  # shown as 0 from the start
 
     def run(self) -> int:
         """Returns the exit status after a signal. Raises ConfigInvalid when the children could not start."""
@@ -73,7 +74,9 @@ class Supervisor:
         try:
             for number in range(self._settings.workers):
                 self._start(self._paper(WORKER, number))
-            self._start(self._paper(HOUSEKEEPER, 0))
+            self._due.append((time.monotonic() + HOUSEKEEPER_AFTER_S, self._paper(HOUSEKEEPER, 0)))
+            _count_restarts(WORKER, 0)  # shown as 0 from the start
+            _count_restarts(HOUSEKEEPER, 0)
             while not self._signals and self._complaint is None:
                 self._step(wake, self._next_due_s())
             self._drain(wake)
@@ -133,7 +136,7 @@ class Supervisor:
         if child.complaint is not None and not self._announced:
             self._complaint = child.complaint
             return
-        WORKER_RESTARTS.labels(child.paper.role).inc()
+        _count_restarts(child.paper.role, 1)
         lived_s = time.monotonic() - child.started_s
         pause_s = self._pauses.get(child.name, PAUSE_FIRST_S) if lived_s < YOUNG_S else PAUSE_FIRST_S
         self._pauses[child.name] = min(2 * pause_s, PAUSE_LONGEST_S)
@@ -147,6 +150,9 @@ class Supervisor:
         if self._announced or serving < self._settings.workers:
             return
         self._announced = True
+        for due in [due for due in self._due if due[1].role == HOUSEKEEPER]:
+            self._due.remove(due)
+            self._start(due[1])
         urls = [listener_url(listener, tls=self._settings.tls is not None) for listener in self._listeners]
         fields = {"pid": os.getpid(), "run": self._run_id, "workers": self._settings.workers}
         fields |= {"writes": "through" if self._settings.writes_through() else "deny"}
@@ -192,6 +198,12 @@ class Supervisor:
         if self._url_file is not None:
             self._url_file.unlink(missing_ok=True)
         log.info("stopped")
+
+
+def _count_restarts(role: str, number: int) -> None:
+    from proxy.metrics import WORKER_RESTARTS  # prometheus-client: not before the children are on their way
+
+    WORKER_RESTARTS.labels(role).inc(number)
 
 
 def _lock_disks(paths: Sequence[Path]) -> list[DiskLock]:

@@ -16,6 +16,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -23,13 +24,15 @@ import uvloop
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.children import ChildPaper, say_ready
-from proxy.config.settings import Settings
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.listeners import BACKLOG
 from proxy.logs import log_hot_answer
-from proxy.serve import Parts, build_parts
+from proxy.serve import Parts, build_parts, load_later
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
 
 TICK_S = 1.0
 
@@ -72,7 +75,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             log=log_hot_answer if settings.log.access else None,
         )
         try:
-            server = Server(server_config(settings, parts, lane), lambda: say_ready(paper.status_fd))
+            server = Server(server_config(settings, parts, lane), lambda: _started(paper, settings))
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
             async with _ticking(parts.store):
                 await server.serve([socket.socket(fileno=fd) for fd in paper.listen_fds])
@@ -81,6 +84,18 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             await parts.aclose()
     finally:
         tables.close()
+
+
+def _started(paper: ChildPaper, settings: Settings) -> None:
+    """Serving: hits at once, and what misses need is loaded meanwhile, in a thread."""
+    say_ready(paper.status_fd)
+    loading = asyncio.get_running_loop().run_in_executor(None, load_later, settings.origins.values())
+    loading.add_done_callback(_loaded)
+
+
+def _loaded(loading: asyncio.Future[None]) -> None:
+    if not loading.cancelled() and loading.exception() is not None:
+        log.error("a library can't be loaded: %s", loading.exception())
 
 
 def server_config(settings: Settings, parts: Parts, lane: HotLane) -> uvicorn.Config:

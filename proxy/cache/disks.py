@@ -6,10 +6,10 @@ So segments spread by size, and a disk that comes, goes or grows moves only what
 the disks in that order, as a segment may have been made when the order was another; a new segment goes to the first
 disk in service.
 
-A disk is full for a write when its share would be exceeded, as far as a scan has found out what it holds, and always
-when its file system would have less than a reserve left: others may live there too, and until the first scan has
-ended nothing else guards it. A disk that returns an I/O error leaves service, for every process, until the next
-start: its objects are fetched again, onto the others.
+A disk is full for a write when its share would be exceeded, by what a scan has found there or, until the first one has
+ended, by what this run alone has added; and always when its file system would have less than a reserve left: others
+may live there too. A disk that returns an I/O error leaves service, for every process, until the next start: its
+objects are fetched again, onto the others.
 """
 
 from __future__ import annotations
@@ -54,13 +54,18 @@ class DiskSettings:
 
 
 class Usage(Protocol):
-    """The run's accounts of its disks, shared by its processes; `used` is None until a scan has ended."""
+    """The run's accounts of its disks, shared by its processes; `used` is None until a scan has ended.
+
+    `net` is what the run has allocated there, less what it has freed.
+    """
 
     def allocated(self, disk_index: int, nbytes: int) -> None: ...
 
     def freed(self, disk_index: int, nbytes: int) -> None: ...
 
     def used(self, disk_index: int) -> int | None: ...
+
+    def net(self, disk_index: int) -> int: ...
 
     def fail_disk(self, disk_index: int) -> None: ...
 
@@ -180,7 +185,9 @@ class Disk:
         if self.failed:
             raise StoreUnavailable(f"the disk {self.path} is out of service")
         used = self.used_bytes
-        if used is not None and used + nbytes > self.size_bytes:
+        if used is None:
+            used = self._usage.net(self.index)  # what this run has added, at least
+        if used + nbytes > self.size_bytes:
             raise StoreUnavailable(f"the cache on {self.path} is full: {used} of {self.size_bytes} bytes")
         try:
             space = self.space(self.path)

@@ -11,7 +11,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 
 from proxy.errors import ConfigInvalid
 
@@ -48,17 +47,27 @@ def run_command(argv: Sequence[str]) -> int:
 
 def installed_version() -> str:
     """Of the installed package, or what a bare source tree can say."""
+    from importlib import metadata
+
     try:
         return metadata.version("warmstart")
     except metadata.PackageNotFoundError:
         return "(not installed)"
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: reading a package's metadata takes a start's time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        print(f"warmstart {installed_version()}")
+        parser.exit()
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="warmstart", description="A cache on this machine's disks between S3 clients and a store far away."
     )
-    parser.add_argument("--version", action="version", version=f"warmstart {installed_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((word for word in argv if not word.startswith("-")), None)
     for command in COMMANDS:

@@ -51,8 +51,7 @@ def read_arguments(arguments: argparse.Namespace) -> Configuration:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    configuration = read_arguments(arguments)
-    settings = configuration.settings
+    settings = read_arguments(arguments).settings
     start_logging("supervisor", level=settings.log.level, form=settings.log.format)
     run_id = os.urandom(8).hex()
     try:
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         os.environ[METRICS_VARIABLE] = str(folder.metrics)
         from proxy.supervisor import Supervisor
 
-        return Supervisor(configuration, run_id, url_file=arguments.url_file).run()
+        return Supervisor(settings, run_id, url_file=arguments.url_file).run()
     finally:
         folder.close()
         sys.stderr.flush()

@@ -11,7 +11,6 @@ from proxy.config.origins import Text
 from proxy.config.quantities import Duration, parse_duration, render_duration
 from proxy.config.section import Section
 
-WILDCARD = "*"
 WriteRule = Literal["deny", "through"]
 
 

@@ -2,7 +2,8 @@
 
 How it works. Four places are laid over each other, the earlier one winning: command-line flags, their twins in the
 environment (`WARMSTART_ORIGIN`), variables named after keys (`WARMSTART_CACHE__BLOCK_SIZE`), the YAML file.
-`proxy.config.sources` reads them into nested mappings ("layers"), pydantic-settings merges and checks those.
+`proxy.config.sources` reads them into nested mappings ("layers"); they are merged here, mapping by mapping, and
+checked.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from proxy.config.buckets import WILDCARD, BucketSettings, WriteRule
+from proxy.config.buckets import BucketSettings, WriteRule
 from proxy.config.cache import CacheSettings, one_or_more
+from proxy.config.handover import WILDCARD
 from proxy.config.limits import LimitSettings
 from proxy.config.origins import OriginSettings
 from proxy.config.quantities import Address, ListenAddress, LocalPath
@@ -50,6 +51,15 @@ class LogSettings(Section):
     """A line for each request; off, because at thousands of reads a second it costs more than the reads."""
 
 
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`: mappings that both have are merged, whatever else `above` has wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
 def _host_suffix(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value.lower().lstrip(".")):
         raise ValueError("is not a host name; write what follows the bucket's name, such as s3.cluster.local")
@@ -60,12 +70,8 @@ def _auth(value: Any) -> Any:
     return {"mode": value} if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """The whole configuration; docs/configuration.md lists every key."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=False
-    )
 
     listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(one_or_more), Field(min_length=1)] = (
         Address("127.0.0.1", 9000),
@@ -83,9 +89,11 @@ class Settings(BaseSettings):
     """Certificate and key for HTTPS; without it plain HTTP."""
     log: LogSettings = LogSettings()
     cache: CacheSettings = Field(default_factory=CacheSettings)
-    origins: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], OriginSettings] = {}
+    origins: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], OriginSettings] = Field(
+        default_factory=dict
+    )
     """Where objects live, by a name of your choice."""
-    buckets: dict[str, BucketSettings] = {}
+    buckets: dict[str, BucketSettings] = Field(default_factory=dict)
     """What clients' buckets stand for; `*` for all others. With one origin and no buckets: all of that origin's."""
     limits: LimitSettings = LimitSettings()
     event_loop: Literal["auto", "uvloop", "asyncio"] = "auto"
@@ -94,21 +102,10 @@ class Settings(BaseSettings):
     @classmethod
     def from_layers(cls, layers: Sequence[Mapping[str, Any]]) -> Self:
         """Merge layers, the first one winning, and check the result; raises pydantic's ValidationError."""
-        values: dict[str, Any] = {"layers": [dict(layer) for layer in layers]}
-        return cls(**values)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        assert isinstance(init_settings, InitSettingsSource)
-        layers = init_settings.init_kwargs.pop("layers", [])
-        return (init_settings, *(InitSettingsSource(settings_cls, layer) for layer in layers))
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged = merge(layer, merged)
+        return cls.model_validate(merged)
 
     @property
     def loopback_only(self) -> bool:

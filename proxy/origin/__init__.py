@@ -2,7 +2,8 @@
 
 Knows how to ask an origin and how to read its answers into neutral values; knows nothing of clients, caches or
 flights. Whatever goes wrong leaves here as one of `proxy.errors`. What the kinds share lies beside them: `exchange`
-sends by httpx, `headers` and `answers` judge what comes back, `trouble` names what failed, `passing` is for `forward`.
+sends by httpx (`transport`), `headers` and `answers` judge what comes back, `trouble` names what failed, `passing` is
+for `forward`.
 
 The Origin contract (one suite in `tests/contract` runs over every kind):
 

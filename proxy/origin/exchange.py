@@ -1,28 +1,32 @@
 """One HTTP exchange with an origin by httpx: heads, control, uploads, and bytes where a proxy must carry them.
 
-How it works. httpx's transport is used without its client: no cookies, redirects, decompression or default headers.
-The request target is given as an extension, so it leaves byte for byte as it was signed. A request without a body
-whose kept connection turns out to have been closed by the peer is sent once more, on another one.
+How it works. httpx takes a tenth of a second to load, and what is in the cache is served without it. So the transport
+(`proxy.origin.transport`) is made by the first exchange, in a thread; only one that goes through a proxy is made at
+once, because a proxy that can't be used must stop the start.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
-from proxy.errors import ConfigInvalid, InvalidRequest
+from proxy.errors import ConfigInvalid
 from proxy.origin.headers import Headers, read_length
-from proxy.origin.trouble import from_httpx
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.head import ResponseHead
 from proxy.wire.response import MAX_COLLECTED_BYTES, Accept, Response
 from proxy.wire.tls import make_tls_context
+
+if TYPE_CHECKING:
+    import httpx
+
+    from proxy.origin.transport import Transport
 
 
 class Target(Protocol):
@@ -48,24 +52,11 @@ class ExchangeLimits:
 
 
 class Exchange:
-    """A pool of connections to one service. `proxy` is a proxy's URL, or None."""
+    """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
     def __init__(self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
-        self._origin = origin
-        self._limits = limits
-        self._proxied = proxy is not None
-        try:
-            self._transport = httpx.AsyncHTTPTransport(
-                verify=context,
-                proxy=proxy,
-                limits=httpx.Limits(
-                    max_connections=limits.connections_max,
-                    max_keepalive_connections=limits.idle_connections_max,
-                    keepalive_expiry=limits.idle_timeout_s,
-                ),
-            )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            raise ConfigInvalid(f"the proxy {proxy!r} in the environment can't be used: {error}") from None
+        self._open: Callable[[], Transport] = partial(_open_transport, origin, context, proxy, limits)
+        self._transport = self._open() if proxy is not None else None
 
     async def send(
         self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, slow: bool
@@ -75,17 +66,7 @@ class Exchange:
         Raises OriginUnavailable; InvalidRequest for headers that can't be sent, or a body of another length than
         announced.
         """
-        try:
-            try:
-                return await self._transport.handle_async_request(self._request(method, target, headers, body, slow))
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if body is not None or method not in ("HEAD", "GET"):
-                    raise
-                return await self._transport.handle_async_request(self._request(method, target, headers, None, slow))
-        except httpx.LocalProtocolError as error:
-            raise InvalidRequest("InvalidArgument", f"the request can't be sent: {error}") from None
-        except httpx.HTTPError as error:
-            raise from_httpx(self._origin, error) from error
+        return await (await self._opened()).send(method, target, headers, body, slow=slow)
 
     async def head(self, target: Target, headers: Headers, *, slow: bool = False) -> tuple[int, Headers]:
         """Status and headers of a HEAD, its connection free again. Raises what `send` does."""
@@ -96,25 +77,6 @@ class Exchange:
         finally:
             await response.aclose()
         return response.status_code, header_pairs(response)
-
-    def _request(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, slow: bool
-    ) -> httpx.Request:
-        limits = self._limits
-        wait_s = limits.forward_timeout_s if slow else limits.read_timeout_s
-        whole = target.request_target
-        if self._proxied and not target.endpoint.tls:
-            whole = f"http://{target.endpoint.authority}".encode("ascii") + whole  # RFC 9112 section 3.2.2
-        return httpx.Request(
-            method,
-            str(target.endpoint),
-            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
-            stream=_Body(body, read_length(headers)),
-            extensions={
-                "target": whole,
-                "timeout": {"connect": limits.connect_timeout_s, "read": wait_s, "write": wait_s, "pool": wait_s},
-            },
-        )
 
     async def get(self, target: Target, headers: Headers, accept: Accept) -> Response:
         """What `WireClient.get` does, where a proxy stands in between. Raises OriginUnavailable."""
@@ -137,36 +99,27 @@ class Exchange:
         finally:
             await response.aclose()
 
-    async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
-        try:
-            async for chunk in response.aiter_raw():
-                yield chunk
-        except httpx.HTTPError as error:
-            raise from_httpx(self._origin, error) from error
+        assert self._transport is not None, "whose response is it?"
+        return self._transport.chunks(response)
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    async def _opened(self) -> Transport:
+        if self._transport is None:
+            opened = await asyncio.to_thread(self._open)
+            if self._transport is None:  # another exchange may have been faster; the surplus one holds nothing
+                self._transport = opened
+        return self._transport
 
 
-class _Body(httpx.AsyncByteStream):
-    """The request's body, or none. A body of another length than announced stops the request."""
+def _open_transport(origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> Transport:
+    from proxy.origin.transport import Transport
 
-    def __init__(self, chunks: AsyncIterator[bytes] | None, length: int | None) -> None:
-        self._chunks = chunks
-        self._length = length
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._chunks is None:
-            return
-        sent_bytes = 0
-        async for chunk in self._chunks:
-            sent_bytes += len(chunk)
-            if self._length is not None and sent_bytes > self._length:
-                break
-            yield chunk
-        if self._length is not None and sent_bytes != self._length:
-            raise InvalidRequest("IncompleteBody", f"the body has not the {self._length} bytes that were announced")
+    return Transport(origin, context, proxy, limits)
 
 
 def header_pairs(response: httpx.Response) -> Headers:
@@ -192,5 +145,7 @@ def tls_context(ca_file: Path | None = None, *, verify: bool = True) -> ssl.SSLC
     except (OSError, ssl.SSLError) as error:
         raise ConfigInvalid(f"ca_file {str(ca_file)!r} can't be read as PEM certificates: {error}") from None
     if ca_file is None and verify and not context.cert_store_stats()["x509_ca"]:
+        import httpx
+
         return httpx.create_ssl_context()
     return context

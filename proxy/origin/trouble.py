@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
-
 from proxy.errors import OriginUnavailable, VersionChanged
 from proxy.metrics import ORIGIN_ERRORS
 from proxy.wire.errors import ConnectFailed, ConnectionBroken, MalformedResponse, TimedOut, WireError
@@ -25,17 +23,9 @@ def short_body(origin: str, received_bytes: int, expected_bytes: int) -> OriginU
     return OriginUnavailable(f"the origin sent {received_bytes} of {expected_bytes} bytes")
 
 
-def from_httpx(origin: str, error: httpx.HTTPError) -> OriginUnavailable:
-    """What httpx raised, as ours."""
-    match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
-            reason = "connect"
-        case httpx.TimeoutException():
-            reason = "timeout"
-        case _:
-            reason = "reset"
+def unreachable(origin: str, reason: str, words: str) -> OriginUnavailable:
+    """An exchange that failed; `reason` is the counter's word for it."""
     ORIGIN_ERRORS.labels(origin, reason).inc()
-    words = str(error) or type(error).__name__
     return OriginUnavailable(f"{reason}: {words}")
 
 
@@ -52,5 +42,4 @@ def from_wire(origin: str, error: WireError) -> OriginUnavailable:
             reason = "short"
         case _:
             reason = "reset"
-    ORIGIN_ERRORS.labels(origin, reason).inc()
-    return OriginUnavailable(f"{reason}: {error}")
+    return unreachable(origin, reason, str(error))

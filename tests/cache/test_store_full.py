@@ -67,6 +67,20 @@ def test_a_full_share_refuses_new_segments_and_fills_but_not_what_is_there(node:
     assert block.reserve() is not None
 
 
+def test_before_any_scan_a_run_adds_no_more_than_the_share(node: Node) -> None:
+    store = node.store(size_bytes=3 * BLOCK_BYTES)
+    fill(store, VERSION, 0)
+    fill(store, VERSION, 1)
+    assert store.disks[0].used_bytes is None
+    block = store.open_block(VERSION, 2, create=True)
+    assert block is not None
+    with pytest.raises(StoreUnavailable, match="is full"):
+        block.reserve()
+    present = store.open_block(VERSION, 1, create=True)
+    assert present is not None
+    assert read_block(store, present) == block_content(VERSION, 1)
+
+
 def test_fills_that_are_under_way_count_with_all_they_will_write(node: Node) -> None:
     store = node.store(size_bytes=2 * BLOCK_BYTES + 64 * 1024)
     node.tables.usage.publish_scan(0, 0)

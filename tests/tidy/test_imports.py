@@ -44,7 +44,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("proxy.metrics", "proxy.admin", "proxy.lanes.asgi"),
     "pydantic": ("proxy.config",),
     "pydantic_core": ("proxy.config",),
-    "pydantic_settings": ("proxy.config",),
     "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),

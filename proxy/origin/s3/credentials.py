@@ -1,9 +1,9 @@
 """Whose rights an origin is asked with: a fixed key, botocore's chain, or none.
 
 How it works. The chain (environment, shared files, SSO, container and instance roles) may block on the network, at
-first use and whenever temporary keys run out; so it runs in a thread, one call at a time for all requests, and what
-it yielded is used until botocore says that a refresh is due. While a refresh fails and the old keys still live, the
-old ones are used and the chain is left alone for a few seconds.
+first use and whenever temporary keys run out, and botocore takes a while to load; so it runs in a thread, one call at
+a time for all requests, and what it yielded is used until botocore says that a refresh is due. While a refresh fails
+and the old keys still live, the old ones are used and the chain is left alone for a few seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
-
-from botocore.exceptions import BotoCoreError
-from botocore.session import Session
 
 from proxy.errors import AccessDenied
 from proxy.origin.s3.signing import Credentials
@@ -90,6 +87,9 @@ class ChainCredentials:
         return self._current
 
     def _read_chain(self) -> Credentials:
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+
         try:
             if self._session is None:
                 self._session = Session(profile=self._profile)

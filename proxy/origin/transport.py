@@ -1,0 +1,125 @@
+"""httpx's transport: requests, bodies and errors as it knows them. Loaded by the first exchange that needs it.
+
+How it works. The transport is used without httpx's client: no cookies, redirects, decompression or default headers.
+The request target is given as an extension, so it leaves byte for byte as it was signed. A request without a body
+whose kept connection turns out to have been closed by the peer is sent once more, on another one.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httpx
+
+from proxy.errors import ConfigInvalid, InvalidRequest
+from proxy.origin.headers import Headers, read_length
+from proxy.origin.trouble import unreachable
+
+if TYPE_CHECKING:
+    from proxy.errors import OriginUnavailable
+    from proxy.origin.exchange import ExchangeLimits, Target
+
+
+class Transport:
+    """A pool of connections to one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
+
+    def __init__(self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
+        self._origin = origin
+        self._limits = limits
+        self._proxied = proxy is not None
+        try:
+            self._transport = httpx.AsyncHTTPTransport(
+                verify=context,
+                proxy=proxy,
+                limits=httpx.Limits(
+                    max_connections=limits.connections_max,
+                    max_keepalive_connections=limits.idle_connections_max,
+                    keepalive_expiry=limits.idle_timeout_s,
+                ),
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise ConfigInvalid(f"the proxy {proxy!r} in the environment can't be used: {error}") from None
+
+    async def send(
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, slow: bool
+    ) -> httpx.Response:
+        """The answer, its body not yet read; the caller must close it. `slow`: give the origin minutes to think.
+
+        Raises OriginUnavailable; InvalidRequest for headers that can't be sent, or a body of another length than
+        announced.
+        """
+        try:
+            try:
+                return await self._transport.handle_async_request(self._request(method, target, headers, body, slow))
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if body is not None or method not in ("HEAD", "GET"):
+                    raise
+                return await self._transport.handle_async_request(self._request(method, target, headers, None, slow))
+        except httpx.LocalProtocolError as error:
+            raise InvalidRequest("InvalidArgument", f"the request can't be sent: {error}") from None
+        except httpx.HTTPError as error:
+            raise _trouble(self._origin, error) from error
+
+    async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
+        try:
+            async for chunk in response.aiter_raw():
+                yield chunk
+        except httpx.HTTPError as error:
+            raise _trouble(self._origin, error) from error
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def _request(
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, slow: bool
+    ) -> httpx.Request:
+        limits = self._limits
+        wait_s = limits.forward_timeout_s if slow else limits.read_timeout_s
+        whole = target.request_target
+        if self._proxied and not target.endpoint.tls:
+            whole = f"http://{target.endpoint.authority}".encode("ascii") + whole  # RFC 9112 section 3.2.2
+        return httpx.Request(
+            method,
+            str(target.endpoint),
+            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
+            stream=_Body(body, read_length(headers)),
+            extensions={
+                "target": whole,
+                "timeout": {"connect": limits.connect_timeout_s, "read": wait_s, "write": wait_s, "pool": wait_s},
+            },
+        )
+
+
+class _Body(httpx.AsyncByteStream):
+    """The request's body, or none. A body of another length than announced stops the request."""
+
+    def __init__(self, chunks: AsyncIterator[bytes] | None, length: int | None) -> None:
+        self._chunks = chunks
+        self._length = length
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._chunks is None:
+            return
+        sent_bytes = 0
+        async for chunk in self._chunks:
+            sent_bytes += len(chunk)
+            if self._length is not None and sent_bytes > self._length:
+                break
+            yield chunk
+        if self._length is not None and sent_bytes != self._length:
+            raise InvalidRequest("IncompleteBody", f"the body has not the {self._length} bytes that were announced")
+
+
+def _trouble(origin: str, error: httpx.HTTPError) -> OriginUnavailable:
+    """What httpx raised, as ours."""
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
+            reason = "connect"
+        case httpx.TimeoutException():
+            reason = "timeout"
+        case _:
+            reason = "reset"
+    return unreachable(origin, reason, str(error) or type(error).__name__)
