@@ -1,4 +1,4 @@
-"""One segment as this process has it open: its map in memory, its data file, and a descriptor for locks alone.
+"""One segment as this process has it open: its map in memory, its data file, and a descriptor for locks while it fills.
 
 How it works. Opening reads the map with `pread` and believes nothing: length, header checksum, the names of the
 object version, the data file that the nonce names, and that it is long enough for the highest block called present.
@@ -8,12 +8,12 @@ and never truncated by anything of ours, it can't raise SIGBUS.
 A data file only ever grows. One that is shorter than it was has been cut by something else: the segment is
 condemned before a later write could turn the loss into a hole, which reads as zeros.
 
-Whoever holds the segment, or a block of it, keeps it open; the data file closes with its last piece.
+Whoever holds the segment, or a block of it, keeps it open; the data file closes with its last piece. An open segment
+costs one descriptor, so that very many small ones can be open: the locks' is there while this process fills a block.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import threading
@@ -34,6 +34,7 @@ from proxy.cache.blockmap import (
     verified_half,
 )
 from proxy.cache.disks import Disk
+from proxy.cache.mapping import map_words
 from proxy.cache.writequeue import WriteQueue
 from proxy.objects import ObjectVersion
 
@@ -42,10 +43,20 @@ _DATA_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # never O_CREAT: an empt
 
 
 class Segment:
-    """Use `open_segment`. `words` is the whole map file as 64-bit words; `first_word` is that of the first block."""
+    """Use `open_segment`. `words` is the whole map file as 64-bit words; `first_word` is that of the first block.
+
+    `status` is the map file's: while it is mapped, no other file has its number.
+    """
 
     def __init__(
-        self, disk: Disk, path: Path, header: MapHeader, tag: int, mapped: mmap.mmap, data: DataFile, lock_fd: int
+        self,
+        disk: Disk,
+        path: Path,
+        header: MapHeader,
+        tag: int,
+        words: memoryview,
+        data: DataFile,
+        status: os.stat_result,
     ) -> None:
         self.disk = disk
         self.path = path
@@ -55,10 +66,10 @@ class Segment:
         self.writes = WriteQueue()
         self.closed = False
         self.touched = False  # looked at since the store last asked; see `Store._keep`
-        self.words = memoryview(mapped).cast("Q")
+        self.words = words
         self.first_word = header.words_index
-        self._mapped = mapped
-        self._lock_fd = lock_fd
+        self._status = status
+        self._lock_fd = -1  # open while `_filling` has something
         self._block_bytes = header.block_bytes
         self._verified = verified_half(tag)
         self._created_s = header.created_ns / 1e9
@@ -71,9 +82,8 @@ class Segment:
 
     def __del__(self) -> None:
         self.closed = True  # of a cycle of garbage, a writer may be finalised after its segment
-        self.words.release()
-        self._mapped.close()
-        os.close(self._lock_fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
 
     @property
     def retired(self) -> bool:
@@ -171,24 +181,49 @@ class Segment:
             self.words[LAST_USE_WORD] = int(now_s)
 
     def claim(self, local_index: int) -> bool:
-        """Take the block's lock; False: a fill of this or another process has it. Inline, a microsecond.
+        """Take the block's lock; False: a fill of this or another process has it, or the segment is retired.
 
-        Raises StoreUnavailable where the system has no more locks.
+        Inline: a microsecond, and an open of the map by its name where this process fills nothing else in it. Raises
+        StoreUnavailable where the system has no more locks or descriptors.
         """
-        try:
-            with self._guard:
-                if local_index in self._filling or not locks.try_lock(self._lock_fd, local_index):
-                    return False
-                self._filling.add(local_index)
-                return True
-        except OSError as error:
-            raise self.disk.trouble(error) from error
+        with self._guard:
+            if local_index in self._filling:
+                return False
+            self._filling.add(local_index)  # first: a writer collected meanwhile must not close what is opened here
+            locked = False
+            try:
+                locked = self._open_locks() and locks.try_lock(self._lock_fd, local_index)
+            except OSError as error:
+                raise self.disk.trouble(error) from error
+            finally:
+                if not locked:
+                    self._leave(local_index)
+            return locked
 
     def release(self, local_index: int) -> None:
         """Give the block's lock back: only after the last write has returned."""
         with self._guard:
             locks.unlock(self._lock_fd, local_index)
-            self._filling.discard(local_index)
+            self._leave(local_index)
+
+    def _open_locks(self) -> bool:
+        """False: the name leads to nothing, or to a successor. Who removed the map should have set its flag."""
+        if self._lock_fd >= 0:
+            return True
+        with suppress(FileNotFoundError):
+            fd = locks.open_for_locking(self.path)
+            if os.path.samestat(os.fstat(fd), self._status):
+                self._lock_fd = fd
+                return True
+            os.close(fd)
+        self.condemn()
+        return False
+
+    def _leave(self, local_index: int) -> None:
+        self._filling.discard(local_index)
+        if not self._filling and self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def retire(self, reason: str) -> None:
         """Give the segment up for damage, whatever is filling in it. Blocking. Raises nothing."""
@@ -203,7 +238,7 @@ class Segment:
         fd = locks.open_for_locking(self.path)
         try:
             # The name may lead to a successor by now, which is not ours to touch.
-            if os.path.samestat(os.fstat(fd), os.fstat(self._lock_fd)):
+            if os.path.samestat(os.fstat(fd), self._status):
                 freed = mapfile.retire_open(fd, self.path, self.header.nonce, reason, force=True)
                 self.disk.freed(freed or 0)
         finally:
@@ -230,40 +265,37 @@ def open_segment(
             raise
         disk.freed(mapfile.retire(path, None, "damage", force=True) or 0)
         return None
-    opened = None
     try:
         header = parse_header(os.pread(lock_fd, HEADER_BYTES_MAX, 0))
         if header is not None and header.holds(version, segment, block_bytes, segment_blocks):
             opened = _map(disk, path, header, tag, lock_fd)
-        if opened is None:
-            nonce = header.nonce if header is not None else None
-            disk.freed(mapfile.retire_open(lock_fd, path, nonce, "damage", force=True) or 0)
+            if opened is not None:
+                return opened
+        nonce = header.nonce if header is not None else None
+        disk.freed(mapfile.retire_open(lock_fd, path, nonce, "damage", force=True) or 0)
+        return None
     finally:
-        if opened is None:
-            os.close(lock_fd)
-    return opened
+        os.close(lock_fd)
 
 
-def _map(disk: Disk, path: Path, header: MapHeader, tag: int, lock_fd: int) -> Segment | None:
-    """Steps 2 and on of opening; None: not sound. The lock's descriptor stays the caller's unless it succeeds."""
-    if os.fstat(lock_fd).st_size != header.map_bytes or os.pread(lock_fd, 8, RETIRED_WORD * 8) != bytes(8):
+def _map(disk: Disk, path: Path, header: MapHeader, tag: int, fd: int) -> Segment | None:
+    """Steps 2 and on of opening; None: not sound."""
+    status = os.fstat(fd)
+    if status.st_size != header.map_bytes or os.pread(fd, 8, RETIRED_WORD * 8) != bytes(8):
         return None
     data = _open_data(mapfile.data_path(path, header.nonce))
     if data is None:
         return None
     # The words first: a fill in another process lengthens the file, then stores its word. The other order would take
     # a block that is published in between for one that is lost, and give up a sound segment.
-    present_end = _present_end(lock_fd, header)
+    present_end = _present_end(fd, header)
     if os.fstat(data.fd).st_size < present_end:
         return None
-    map_fd = os.open(f"/proc/self/fd/{lock_fd}", os.O_RDWR | os.O_CLOEXEC)  # the same file, another description
     try:
-        mapped = mmap.mmap(map_fd, header.map_bytes)
+        words = map_words(fd, header.map_bytes)
     except ValueError:  # shorter than a moment ago
         return None
-    finally:
-        os.close(map_fd)
-    return Segment(disk, path, header, tag, mapped, data, lock_fd)
+    return Segment(disk, path, header, tag, words, data, status)
 
 
 def _open_data(path: Path) -> DataFile | None:

@@ -30,7 +30,7 @@ from proxy.ranges import ByteRange
 
 __all__ = ["Block", "DiskSettings", "Store"]
 
-DESCRIPTORS_PER_SEGMENT = 3  # data, locks, and the mapping's own
+DESCRIPTORS_PER_SEGMENT = 1  # the data file's; the locks' is open only while a block is filled
 CREATE_ATTEMPTS = 4  # each is lost only to another process that created and retired it in between
 
 

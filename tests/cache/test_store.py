@@ -12,7 +12,7 @@ from proxy.blocks import combine_sums, update_sum
 from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.disks import DiskSettings
-from proxy.cache.store import Store
+from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
 from proxy.errors import ConfigInvalid, StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
@@ -185,7 +185,7 @@ def test_pieces_stay_readable_after_the_store_has_closed(node: Node) -> None:
     store.close()
     assert os.pread(pieces[0].file.fd, BLOCK_BYTES, pieces[0].offset) == block_content(version, 0)
     del pieces
-    assert open_descriptors() <= before - 3 * 3
+    assert open_descriptors() <= before - 3 * DESCRIPTORS_PER_SEGMENT
 
 
 def test_a_segment_retired_elsewhere_is_dropped_on_use(node: Node) -> None:

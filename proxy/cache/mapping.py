@@ -1,0 +1,36 @@
+"""A file mapped into memory, as 64-bit words, with no descriptor kept: Python's own mmap keeps a duplicate of its.
+
+Descriptors are what a process has fewest of, where a cache holds very many small objects.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+
+_WORD_BYTES = 8
+_FAILED = ctypes.c_void_p(-1).value
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+def map_words(fd: int, length: int) -> memoryview:
+    """The file's first `length` bytes, shared with all who map it; a native load or store each.
+
+    Unmapped with the last view of them. Raises OSError, and ValueError where the file is shorter: a look behind its
+    end would be SIGBUS.
+    """
+    assert length % _WORD_BYTES == 0
+    if os.fstat(fd).st_size < length:
+        raise ValueError(f"the file has fewer than {length} bytes")
+    address = _libc.mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address == _FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    memory = (ctypes.c_char * length).from_address(address)  # every view keeps it
+    weakref.finalize(memory, _libc.munmap, address, length).atexit = False
+    return memoryview(memory).cast("B").cast("Q")
