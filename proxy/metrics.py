@@ -24,6 +24,30 @@ ORIGIN_ERRORS = Counter(
     ["origin", "reason"],
 )
 ORIGIN_RETRIES = Counter("warmstart_origin_retries", "Origin reads tried again", ["origin"])
+ORIGIN_RATE = Gauge(
+    "warmstart_origin_rate",
+    "Requests per second that the origin gets at most, all workers together; infinite: no limit",
+    ["origin"],
+    multiprocess_mode="mostrecent",
+)
+ORIGIN_CONCURRENCY = Gauge(
+    "warmstart_origin_concurrency",
+    "Requests under way at the origin at most, all workers together",
+    ["origin"],
+    multiprocess_mode="mostrecent",
+)
+ORIGIN_UNDER_WAY = Gauge(
+    "warmstart_origin_under_way",
+    "Requests under way at the origin, all workers together",
+    ["origin"],
+    multiprocess_mode="mostrecent",
+)
+ORIGIN_WAITING = Gauge(
+    "warmstart_origin_waiting",
+    "Requests that wait for their turn at the origin",
+    ["origin"],
+    multiprocess_mode="livesum",
+)
 FILLS = Counter(
     "warmstart_fills", "Blocks brought in, by outcome (done, taken_over, put_off, failed, cancelled)", ["outcome"]
 )

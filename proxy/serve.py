@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gcsapi.app import GcsApp
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.config.handover import WILDCARD
+from proxy.dialects import Dialect
+from proxy.doors import Doors, Place, Signs, Surface
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
+from proxy.fetch.gate import Gates
 from proxy.fetch.limiter import FillLimiter
+from proxy.gates import build_gates
 from proxy.gateway.body import BodyParts
 from proxy.gateway.follow import Followers
 from proxy.gateway.forward import Forwarder
@@ -31,12 +37,11 @@ from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
 from proxy.lanes.hot import AnswerHot
-from proxy.logs import AccessLog, App, Message, Receive, Send
+from proxy.logs import AccessLog, App
 from proxy.origin import Origin
 from proxy.storage import build_store
 from proxy.threads import Threads
 from s3api.app import S3App
-from s3api.targets import bucket_of_host
 
 if TYPE_CHECKING:
     from proxy.config.buckets import BucketSettings
@@ -59,6 +64,7 @@ class Parts:
     followers: Followers
     forwarder: Forwarder
     origins: Mapping[str, Origin]
+    gates: Gates
     writer_threads: ThreadPoolExecutor
 
     async def aclose(self) -> None:
@@ -72,13 +78,16 @@ class Parts:
         self.store.close()
 
 
-def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id: str) -> Parts:
-    """Call it with the event loop running. Raises ConfigInvalid."""
+def build_parts(
+    settings: Settings, tables: SharedTables, run_id: str, writer_id: str, listeners: Sequence[socket.socket] = ()
+) -> Parts:
+    """Call it with the event loop running. `listeners` are those of `settings.listen`. Raises ConfigInvalid."""
     limits = settings.limits
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
     origins = {name: build_origin(rule, limits) for name, rule in settings.origins.items()}
-    policy = RetryPolicy(deadline_s=limits.retry_deadline)
+    gates = build_gates(settings, origins, tables)
+    policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates)
     threads = Threads()
     flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy)
     followers = Followers(flights)
@@ -90,19 +99,34 @@ def build_parts(settings: Settings, tables: SharedTables, run_id: str, writer_id
     gateway = Gateway(build_routes(settings, origins), versions, store, flights, body_parts)
     forwarder = Forwarder(store.keys)
     readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
-    surface = S3App(gateway, forwarder, host_suffixes=settings.host_suffixes, on_read_error=store.note_read_error)
-    app = Doors(AdminApp(readiness), surface, settings)
+    signs = build_signs(settings, listeners)
+    s3 = S3App(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
+    gcs = GcsApp(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
+    surfaces = {Dialect.S3: Surface(s3, s3.answer_hot), Dialect.GCS: Surface(gcs, gcs.answer_hot)}
+    app = Doors(AdminApp(readiness), surfaces, gateway.routes, signs)
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
-        answer_hot=surface.answer_hot,
+        answer_hot=app.answer_hot,
         readiness=readiness,
         store=store,
         gateway=gateway,
         followers=followers,
         forwarder=forwarder,
         origins=origins,
+        gates=gates,
         writer_threads=writer_threads,
     )
+
+
+def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs:
+    """Listeners of one dialect by their real places: the port may have been chosen by the kernel."""
+    places: dict[Place, Dialect] = {}
+    for address, listener in zip(settings.listen, listeners, strict=False):
+        if address.dialect is not None:
+            host, port = listener.getsockname()[:2]
+            places["" if host in ("0.0.0.0", "::") else host, port] = Dialect(address.dialect)
+    suffixes = {suffix.name: Dialect(suffix.dialect) if suffix.dialect else None for suffix in settings.host_suffixes}
+    return Signs(places, suffixes)
 
 
 def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
@@ -194,26 +218,3 @@ def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin) 
         stale_if_error_s=rule.stale_if_error,
         negative_ttl_s=rule.negative_ttl,
     )
-
-
-class Doors:
-    """Which application a request is for: `/-/` on a path-style host is the gateway's own, all else is S3.
-
-    A bucket can't be named `-`, so nothing is taken from anybody; where the host names the bucket, `/-/x` is a key.
-    """
-
-    def __init__(self, admin: App, surface: App, settings: Settings) -> None:
-        self._admin = admin
-        self._surface = surface
-        self._host_suffixes = settings.host_suffixes
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        own = scope["raw_path"].startswith(b"/-/") and bucket_of_host(_host(scope), self._host_suffixes) is None
-        await (self._admin if own else self._surface)(scope, receive, send)
-
-
-def _host(scope: Message) -> str | None:
-    """An absolute-form target's authority outranks the Host header (RFC 9112, section 3.2.2)."""
-    target = scope.get("extensions", {}).get("warmstart.target") or {}
-    found = target.get("authority") or next((value for name, value in scope["headers"] if name == b"host"), None)
-    return found.decode("latin-1") if found is not None else None

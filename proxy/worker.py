@@ -22,8 +22,8 @@ import uvicorn
 import uvloop
 
 from proxy.cache.shared import SharedTables
-from proxy.cache.store import Store
 from proxy.children import ChildPaper, say_ready
+from proxy.gates import publish
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
@@ -68,7 +68,8 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     tables = SharedTables.attach(paper.tables_fd)
     writer_id = f"{paper.name}-{os.getpid()}"
     try:
-        parts = build_parts(settings, tables, paper.run_id, writer_id)
+        listeners = [socket.socket(fileno=fd) for fd in paper.listen_fds]
+        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners)
         lane = HotLane(
             parts.answer_hot,
             on_read_error=parts.store.note_read_error,
@@ -77,8 +78,8 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
         try:
             server = Server(server_config(settings, parts, lane), lambda: _started(paper, settings))
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
-            async with _ticking(parts.store):
-                await server.serve([socket.socket(fileno=fd) for fd in paper.listen_fds])
+            async with _ticking(parts):
+                await server.serve(listeners)
         finally:
             lane.flush()
             await parts.aclose()
@@ -133,11 +134,12 @@ def _stop(server: Server, parts: Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(store: Store) -> AsyncIterator[None]:
+async def _ticking(parts: Parts) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            store.tick()
+            parts.store.tick()
+            publish(parts.gates)
 
     task = asyncio.get_running_loop().create_task(tick())
     try:

@@ -8,6 +8,8 @@ and conflict with nobody; and it is never mapped, for a mapping keeps a closed d
 
     PROCESSES + n   the holder counts in slot n of the usage table
     STRIPES + n     the holder changes records of keys whose digest falls into stripe n
+    LEDGERS + n     the holder changes the numbers of origin n's ledger
+    SLOTS + n       the holder counts in slot n of all ledgers
     WRITERS + hash  the writer of that id is alive
 
 Locks of one description don't exclude each other: threads of this process are told apart by locks of their own.
@@ -25,8 +27,11 @@ from proxy.cache import locks
 
 PROCESSES = 1 << 56
 STRIPES = 2 << 56
+LEDGERS = 3 << 56
+SLOTS = 4 << 56
 WRITERS = 1 << 62
 STRIPE_COUNT = 256
+LEDGER_TRIES = 100  # of a lock that is held for microseconds: then its holder has been stopped
 
 
 def writer_place(writer_id: str) -> int:
@@ -71,6 +76,23 @@ class RunLocks:
                 yield
             finally:
                 locks.unlock(self._fd, STRIPES + number)
+
+    def take_slot(self, count: int) -> int:
+        """The first slot of the ledgers that no living process has; it is this one's until it ends."""
+        for number in range(count):
+            if self.try_hold(SLOTS + number):
+                return number
+        raise RuntimeError(f"more than {count} processes of one run")
+
+    @contextmanager
+    def ledger(self, index: int) -> Iterator[None]:
+        """With an origin's ledger, alone unless its holder was stopped. Inline, for an event loop's thread alone."""
+        held = any(locks.try_lock(self._fd, LEDGERS + index) for _ in range(LEDGER_TRIES))
+        try:
+            yield
+        finally:
+            if held:
+                locks.unlock(self._fd, LEDGERS + index)
 
     def close(self) -> None:
         with self._guard:

@@ -7,6 +7,7 @@ descriptor to its children; each maps it. All that is shared is single 64-bit wo
     header     magic, layout version, file size, numbers of tokens, processes, disks
     tokens     one random word per slot of keys                                    (tokens.py)
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
+    ledgers    numbers of 64 origins, their own affair                             (proxy.fetch.ledger)
 
 A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. It is made anew with each
 run: nothing in it means anything to the next one.
@@ -24,10 +25,13 @@ from proxy.cache.usage import DISK_COUNT_MAX, PROCESS_COUNT_MAX, USAGE_WORDS, Us
 from proxy.errors import ConfigInvalid
 
 _MAGIC = 0x7761726D73746172  # "warmstar"
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 _HEADER_WORDS = 512  # a page of its own
 _TOKENS_END = _HEADER_WORDS + TOKEN_COUNT
-_TABLE_WORDS = _TOKENS_END + USAGE_WORDS
+_USAGE_END = _TOKENS_END + USAGE_WORDS
+LEDGER_COUNT = 64
+LEDGER_WORDS = 272
+_TABLE_WORDS = _USAGE_END + LEDGER_COUNT * LEDGER_WORDS
 _TABLE_BYTES = 8 * _TABLE_WORDS
 _HEADER = (_MAGIC, _LAYOUT_VERSION, _TABLE_BYTES, TOKEN_COUNT, PROCESS_COUNT_MAX, DISK_COUNT_MAX)
 
@@ -40,7 +44,9 @@ class SharedTables:
         self.fd = fd
         self._map = mmap.mmap(fd, _TABLE_BYTES)
         self._words = memoryview(self._map).cast("Q")
-        self._parts = (self._words[_HEADER_WORDS:_TOKENS_END], self._words[_TOKENS_END:_TABLE_WORDS])
+        self._parts = (self._words[_HEADER_WORDS:_TOKENS_END], self._words[_TOKENS_END:_USAGE_END])
+        self._numbers = memoryview(self._map).cast("d")
+        self._ledgers: list[memoryview[float]] = []
         self.locks = RunLocks(fd)
         self.tokens = TokenTable(self._parts[0])
         self.usage = UsageTable(self._parts[1], self.locks)
@@ -70,11 +76,20 @@ class SharedTables:
             )
         return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
+    def ledger(self, index: int) -> memoryview[float]:
+        """The numbers of one origin's ledger, zero at the run's start."""
+        assert 0 <= index < LEDGER_COUNT
+        start = _USAGE_END + index * LEDGER_WORDS
+        self._ledgers.append(self._numbers[start : start + LEDGER_WORDS])
+        return self._ledgers[-1]
+
     def close(self) -> None:
         """Leave: unmaps, frees this process's slot and locks. Calling it twice does no harm."""
         if self.fd < 0:
             return
         self.locks.close()
+        for numbers in (*self._ledgers, self._numbers):
+            numbers.release()
         for view in (*self._parts, self._words):
             view.release()
         self._map.close()

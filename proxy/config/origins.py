@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator, model_validator
 
-from proxy.config.quantities import LocalPath
+from proxy.config.quantities import KIB, LocalPath, Size
 from proxy.config.section import KeyProblem, Section
 
 
@@ -62,6 +62,8 @@ Project = Annotated[str, BeforeValidator(parse_project)]
 class RemoteOriginSettings(Section):
     """What all origins that are reached by HTTP have in common."""
 
+    bandwidth: Annotated[Size, Field(ge=64 * KIB)] | None = None
+    """Bytes per second from this origin at most, all workers together; without it as fast as the link."""
     verify: bool = True
     """Check the endpoint's certificate; switch it off only for tests."""
     ca_file: LocalPath | None = None

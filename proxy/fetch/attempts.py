@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from proxy.errors import OriginUnavailable
 from proxy.fetch.gate import Gate, Gates
-from proxy.fetch.ledger import Ledger, private_numbers
+from proxy.fetch.ledger import FREE_RATE, Ledger, private_numbers
 from proxy.metrics import ORIGIN_RETRIES
 
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 def _private_ledger(origin_id: str) -> Ledger:
     del origin_id
-    return Ledger(private_numbers(), 0, concurrency_max=256)
+    return Ledger(private_numbers(), 0, concurrency_max=256, start_rate=FREE_RATE)
 
 
 @dataclass(frozen=True, slots=True)

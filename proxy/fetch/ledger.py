@@ -59,7 +59,10 @@ class Ticket:
 
 
 class Ledger:
-    """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads."""
+    """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
+
+    `start_rate`: requests per second at first. `bytes_per_s`: None is no limit.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Ledger:
         *,
         concurrency_max: int,
         bytes_per_s: float | None = None,
+        start_rate: float = START_RATE,
         lock: Callable[[], AbstractContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +82,7 @@ class Ledger:
         self._own = _STATE_NUMBERS + slot
         self._concurrency_max = concurrency_max
         self._bytes_per_s = bytes_per_s
+        self._start_rate = start_rate
         self._lock = lock
         self._clock = clock
         numbers[self._own] = 0.0
@@ -89,8 +94,8 @@ class Ledger:
 
     @property
     def rate(self) -> float:
-        """Requests per second that the origin gets at most; infinite: no limit is known."""
-        return self._numbers[_RATE] or START_RATE
+        """Requests per second that the origin gets at most; from FREE_RATE on it is no limit."""
+        return self._numbers[_RATE] or self._start_rate
 
     @property
     def concurrency(self) -> int:
@@ -175,7 +180,7 @@ class Ledger:
     def _grow(self, now_s: float) -> None:
         numbers = self._numbers
         if not numbers[_RATE]:
-            numbers[_RATE], numbers[_GROWN_AT] = START_RATE, now_s
+            numbers[_RATE], numbers[_GROWN_AT] = self._start_rate, now_s
         if numbers[_RATE] >= FREE_RATE or now_s <= numbers[_GROWN_AT]:
             return
         if not numbers[_CEILING]:

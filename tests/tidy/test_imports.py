@@ -12,7 +12,7 @@ WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "erro
 WORDS |= {"dialects", "families", "generations", "targets", "xml"}
 # The process around the engine: what is started, locked, listened on and logged.
 ENTRY = {"__main__", "cli", "serve", "supervisor", "worker", "housekeeping"}
-ENTRY |= {"birth", "children", "disklock", "listeners", "logs", "runtime", "storage"}
+ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "runtime", "storage"}
 
 # layer -> the layers below it that it may import; its own is always allowed
 MAY_IMPORT: dict[str, set[str]] = {

@@ -1,0 +1,50 @@
+"""The gates before the origins of one worker, over ledgers that all workers of the node share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from proxy.cache.shared import LEDGER_COUNT, LEDGER_WORDS, SharedTables
+from proxy.fetch.gate import Gates
+from proxy.fetch.ledger import FREE_RATE, LEDGER_NUMBERS, SLOT_COUNT, Ledger, private_numbers
+from proxy.metrics import ORIGIN_CONCURRENCY, ORIGIN_RATE, ORIGIN_UNDER_WAY, ORIGIN_WAITING
+from proxy.origin import Origin
+
+if TYPE_CHECKING:
+    from proxy.config.settings import Settings
+
+assert LEDGER_WORDS == LEDGER_NUMBERS
+
+
+def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: SharedTables) -> Gates:
+    """Origins that are reached by HTTP have a ledger each, by their id; a directory has no limits."""
+    slot = tables.locks.take_slot(SLOT_COUNT)
+    limited = {name: rule for name, rule in settings.origins.items() if rule.type != "file"}
+    ids = list(dict.fromkeys(origins[name].id for name in limited))
+    bandwidths = {origins[name].id: rule.bandwidth for name, rule in limited.items()}
+
+    def make(origin_id: str) -> Ledger:
+        place = ids.index(origin_id) if origin_id in ids else LEDGER_COUNT
+        if place >= LEDGER_COUNT:
+            return Ledger(private_numbers(), 0, concurrency_max=1 << 20, start_rate=FREE_RATE)
+        return Ledger(
+            tables.ledger(place),
+            slot,
+            concurrency_max=settings.limits.origin_requests,
+            bytes_per_s=bandwidths[origin_id],
+            lock=partial(tables.locks.ledger, place),
+        )
+
+    return Gates(make)
+
+
+def publish(gates: Gates) -> None:
+    """The gauges of `/-/metrics`, up to date: call it each second."""
+    for origin_id, gate in gates.all.items():
+        ledger = gate.ledger
+        ORIGIN_RATE.labels(origin_id).set(ledger.rate if ledger.rate < FREE_RATE else float("inf"))
+        ORIGIN_CONCURRENCY.labels(origin_id).set(ledger.concurrency)
+        ORIGIN_UNDER_WAY.labels(origin_id).set(ledger.under_way)
+        ORIGIN_WAITING.labels(origin_id).set(gate.waiting)
