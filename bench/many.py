@@ -83,6 +83,9 @@ def _warm(side: Side, digests: dict[str, bytes]) -> None:
         for checked in (False, True):
             for path, digest in digests.items():
                 connection.request("GET", path)
-                data = connection.getresponse().read()
+                answer = connection.getresponse()
+                data = answer.read()
+                if answer.status != http.HTTPStatus.OK:
+                    raise RuntimeError(f"{side.name} answered {answer.status} for {path}: {data[:200]!r}")
                 if checked and hashlib.sha256(data).digest() != digest:
                     raise RuntimeError(f"{side.name} serves other bytes than {path} has")
