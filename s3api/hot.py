@@ -34,7 +34,7 @@ _CONDITIONS = (
 _THOUGHT = PASS_HEADERS | {*_CONDITIONS}
 KEPT_MAX = 8192  # a few KiB each
 
-_Key = tuple[bytes | None, ...]
+_Key = tuple[bytes | bool | None, ...]
 
 
 def _split_tail() -> tuple[bytes, bytes, bytes]:
@@ -81,16 +81,16 @@ class HotReads:
         self._host_suffixes = tuple(host_suffixes)
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
 
-    def answer(self, method: bytes, target: bytes, fields: Fields) -> HotAnswer | None:
-        """`fields` have lower-case names, none of them twice. Never waits."""
+    def answer(self, method: bytes, target: bytes, fields: Fields, *, bare: bool) -> HotAnswer | None:
+        """`fields` have lower-case names, none of them twice; `bare`: `sniff` says nothing of them. Never waits."""
         get = fields.get
         host = get(b"host") if self._host_suffixes else None
-        key: _Key = (method, target, host, get(b"x-amz-checksum-mode"))
+        key: _Key = (method, target, bare, host, get(b"x-amz-checksum-mode"))
         if not _THOUGHT.isdisjoint(fields):
             if not PASS_HEADERS.isdisjoint(fields):
                 return None
             key += tuple([get(name) for name in _CONDITIONS])
-        kept = self._kept.get(key) or self._keep(key, fields)
+        kept = self._kept.get(key) or self._keep(key, method, target, fields)
         if kept is None:
             return None
         peeked = kept.hot.peek(get(b"range"))
@@ -110,12 +110,9 @@ class HotReads:
         head = b"".join((lines, measured, _BEFORE_ID, request_id, _BETWEEN_IDS, request_id, _AFTER_ID))
         return HotAnswer(status, head, pieces, end - start if pieces else 0, kept.tallies[status])
 
-    def _keep(self, key: _Key, fields: Fields) -> _Kept | None:
-        method, target = key[:2]
+    def _keep(self, key: _Key, method: bytes, target: bytes, fields: Fields) -> _Kept | None:
         if method not in (b"GET", b"HEAD"):
             return None
-        assert method is not None
-        assert target is not None
         headers = [(name, value) for name, value in fields.items() if name != b"range"]
         try:
             read = parse_request(method.decode("ascii"), target, headers, self._host_suffixes)

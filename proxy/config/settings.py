@@ -8,19 +8,26 @@ checked.
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from proxy.config.buckets import BucketSettings, WriteRule
 from proxy.config.cache import CacheSettings, one_or_more
 from proxy.config.handover import WILDCARD
 from proxy.config.limits import LimitSettings
 from proxy.config.origins import OriginSettings
-from proxy.config.quantities import Address, ListenAddress, LocalPath
+from proxy.config.quantities import (
+    Address,
+    ListenAddress,
+    LocalPath,
+    Suffix,
+    by_dialect,
+    parse_address,
+    parse_host_suffix,
+)
 from proxy.config.section import KeyProblem, Section
 
 
@@ -60,12 +67,6 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _host_suffix(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value.lower().lstrip(".")):
-        raise ValueError("is not a host name; write what follows the bucket's name, such as s3.cluster.local")
-    return value.lower().lstrip(".")
-
-
 def _auth(value: Any) -> Any:
     return {"mode": value} if isinstance(value, str) else value
 
@@ -73,18 +74,23 @@ def _auth(value: Any) -> Any:
 class Settings(Section):
     """The whole configuration; docs/configuration.md lists every key."""
 
-    listen: Annotated[tuple[ListenAddress, ...], BeforeValidator(one_or_more), Field(min_length=1)] = (
-        Address("127.0.0.1", 9000),
-    )
-    """One address or a list: host:port, [IPv6]:port. Anything but loopback asks for `auth` to be written."""
+    listen: Annotated[
+        tuple[ListenAddress, ...],
+        BeforeValidator(one_or_more),
+        BeforeValidator(by_dialect(parse_address)),
+        Field(min_length=1),
+    ] = (Address("127.0.0.1", 9000),)
+    """One address or a list: host:port, [IPv6]:port; `{s3: …, gcs: …}`: of one dialect each. Anything but loopback asks
+    for `auth` to be written."""
     workers: Annotated[int, Field(ge=1, le=250)] = 2
     """Serving processes; one saturates a core, and a few suffice for most disks and links."""
     auth: Annotated[AuthSettings | None, BeforeValidator(_auth)] = None
     """A word or a mapping (`none`, `{mode: none}`); must be written for a listener that is not loopback."""
     writes: WriteRule | None = None
     """`through`: writes go on to the origin; `deny`: refused. Default: through on loopback listeners, else deny."""
-    host_suffixes: tuple[Annotated[str, AfterValidator(_host_suffix)], ...] = ()
-    """Host names under which `bucket.<suffix>` names a bucket (virtual-host style); other hosts are path style."""
+    host_suffixes: Annotated[tuple[Suffix, ...], BeforeValidator(by_dialect(parse_host_suffix))] = ()
+    """Host names under which `bucket.<suffix>` names a bucket (virtual-host style); other hosts are path style.
+    `{s3: […], gcs: […]}`: requests for such a host are in that dialect."""
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS; without it plain HTTP."""
     log: LogSettings = LogSettings()

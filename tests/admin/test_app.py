@@ -13,7 +13,10 @@ from starlette.responses import PlainTextResponse
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
 from proxy.config.sources import Layer, check_layers
-from proxy.serve import Doors
+from proxy.dialects import Dialect
+from proxy.doors import Doors, Surface
+from proxy.gateway.routes import Routes
+from proxy.serve import build_signs
 
 
 @pytest.fixture
@@ -88,12 +91,15 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
 ) -> None:
     values = {"host_suffixes": ["s3.local"], "origins": {"o": {"type": "file", "root": str(tmp_path)}}}
     settings = check_layers([Layer("test", values)]).settings
-    doors = Doors(PlainTextResponse("admin"), PlainTextResponse("surface"), settings)
+    surface = Surface(PlainTextResponse("surface"), lambda method, target, fields, *, bare: None)
+    surfaces = dict.fromkeys(Dialect, surface)
+    doors = Doors(PlainTextResponse("admin"), surfaces, Routes({}), build_signs(settings, ()))
     target = {"raw": path.encode(), "authority": authority.encode() if authority else None}
     scope = {
         "type": "http",
         "method": "GET",
         "raw_path": path.encode(),
+        "query_string": b"",
         "headers": [(b"host", host.encode())],
         "extensions": {"warmstart.target": target},
     }

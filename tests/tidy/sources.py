@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("proxy", "s3api")
+PRODUCT = ("proxy", "s3api", "gcsapi")
 PYTHON_FOLDERS = (*PRODUCT, "tests", "bench")
 
 
