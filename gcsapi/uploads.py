@@ -88,21 +88,29 @@ def boundary_of(content_type: str) -> bytes:
 def first_part(read: bytes, delimiter: bytes) -> bytes | None:
     """The content of the first part, once the second has begun; None: more is needed."""
     begin = read.find(delimiter)
-    head_end = read.find(b"\r\n\r\n", begin)
-    if begin < 0 or head_end < 0:
-        return None
-    end = read.find(b"\r\n" + delimiter, head_end + 2)
-    return read[head_end + 4 : end] if end >= 0 else None
+    end = _next_delimiter(delimiter).search(read, begin + len(delimiter)) if begin >= 0 else None
+    return _cut_head(read[begin:end.start()])[1] if end is not None else None
 
 
 def second_part(content: bytes, delimiter: bytes) -> tuple[dict[str, str], bytes]:
     """Headers and content of the second part of a whole body. Raises InvalidRequest."""
-    parts = content.split(b"\r\n" + delimiter)  # the first delimiter may begin the body
-    head, separator, data = parts[1].partition(b"\r\n\r\n") if len(parts) == 3 else (b"", b"", b"")
-    if not separator or not parts[2].startswith(b"--"):
+    parts = _next_delimiter(delimiter).split(b"\r\n" + content)
+    if len(parts) != 4 or not parts[3].startswith(b"--"):
         raise InvalidRequest("parseError", "The multipart body has not two parts.")
-    lines = (line.partition(b":") for line in head.split(b"\r\n") if b":" in line)
+    head, data = _cut_head(parts[2])
+    lines = (line.partition(b":") for line in head.splitlines() if b":" in line)
     return {name.strip().lower().decode("latin-1"): value.strip().decode("latin-1") for name, _, value in lines}, data
+
+
+def _next_delimiter(delimiter: bytes) -> re.Pattern[bytes]:
+    """Lines end as RFC 2046 has it, or, as gcsfs sends them, with a bare newline."""
+    return re.compile(rb"\r?\n" + re.escape(delimiter))
+
+
+def _cut_head(part: bytes) -> tuple[bytes, bytes]:
+    """A part's head and content; what is left of the delimiter's line counts to the head."""
+    found = re.search(rb"\r?\n\r?\n", part)
+    return (part[: found.start()], part[found.end() :]) if found is not None else (part, b"")
 
 
 def session_location(location: str, host: str, bucket: str, name: str) -> str:
