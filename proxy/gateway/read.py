@@ -29,7 +29,7 @@ from proxy.gateway.hot import PEEK_BLOCKS_MAX, HotRead
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.versions import Resolved, Versions
 from proxy.metrics import UNCACHED_READS
-from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
+from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
 from proxy.ranges import ByteRange
 
@@ -60,6 +60,15 @@ class Gateway:
     @property
     def routes(self) -> Routes:
         return self._routes
+
+    def known(self, name: ObjectName) -> ObjectRecord | None:
+        """What is remembered of a key, if that is fresh. Raises NotFound for a bucket that no rule covers."""
+        route = self.route(name.bucket)
+        return self._versions.peek(route, route.object_key(name))
+
+    async def crc32c(self, record: ObjectRecord) -> int | None:
+        """Of the whole object, where it is known."""
+        return await self._parts.soundness.crc32c(record)
 
     def prepare(self, request: ReadObject) -> HotRead | None:
         """The read, to be answered at once whenever that is possible; None: it never is. Raises NotFound."""
