@@ -75,8 +75,8 @@ def parse_span(header: bytes, size_bytes: int) -> tuple[int, int] | None:
     """
     if header[:6] != b"bytes=":
         return None
-    first, _, last = header[6:].partition(b"-")
-    if not first.isdigit() or len(header) > 64:
+    first, dash, last = header[6:].partition(b"-")
+    if not dash or not first.isdigit() or len(header) > 64:
         return None
     start, end = int(first), size_bytes
     if last:

@@ -129,6 +129,8 @@ class HotRead:
                 partial = True
         if start == end:
             return Peeked(record, 0, 0, False, self._not_modified, ())
+        if end - start > self._bytes_max:
+            return None
         pieces = self._find(record, start, end)
         if pieces is None:
             return None
@@ -146,8 +148,6 @@ class HotRead:
         number = start // segment_bytes
         base = number * segment_bytes
         if end > base + segment_bytes:
-            if end - start > self._bytes_max:
-                return None
             return self._store.peek(record.version, ByteRange(start, end))
         segment = self._segment() if number == self._number else None
         piece = None

@@ -118,6 +118,9 @@ class Rig:
         window_blocks_max: int = 8,
         fills_max: int = 32,
         block_bytes: int = BLOCK_BYTES,
+        segment_bytes: int | None = None,
+        max_open_segments: int = 64,
+        keys_max: int = 1000,
     ) -> None:
         self.origin = origin or ObjectOrigin()
         self.tables = tables or SharedTables.create()
@@ -128,12 +131,20 @@ class Rig:
             run_id=run_id,
             writer_id=writer_id,
             tables=self.tables,
-            max_open_segments=64,
+            max_open_segments=max_open_segments,
+            segment_bytes=segment_bytes,
         )
         threads = Threads()
         self.flights = Flights(FillLimiter(bytes_in_flight_max=64 << 20, fills_max=fills_max), POLICY)
         self.followers = Followers(self.flights)
-        self.versions = Versions(self.store.keys, self.tables.tokens, POLICY, threads=threads, clock=lambda: self.now_s)
+        self.versions = Versions(
+            self.store.keys,
+            self.tables.tokens,
+            POLICY,
+            threads=threads,
+            keys_max=keys_max,
+            clock=lambda: self.now_s,
+        )
         self.soundness = Soundness(self.store, threads)
         supply = Supply(self.store, self.flights, self.followers, threads)
         parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max)
