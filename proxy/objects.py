@@ -81,7 +81,8 @@ class ObjectRecord:
     `headers` are the origin's own, lower-case names, in order, without hop-by-hop and per-request ones
     (Connection, Date, Content-Length, Content-Range, x-amz-request-id, x-amz-id-2, Server ...).
     `sums` holds full-object checksums only. `checked_at_s` is Unix time of the origin's last word on it.
-    `cacheable` is False for an object whose bytes must not be stored (no validator, SSE-C).
+    `cacheable` is False for an object whose bytes must not be stored (no validator, SSE-C). `sums_known` is False where
+    the origin's answer could not tell the checksums of the whole object, as a range's can't: HEAD would.
     """
 
     version: ObjectVersion
@@ -94,6 +95,7 @@ class ObjectRecord:
     generation: int | None = None
     user_metadata: tuple[tuple[str, str], ...] = ()
     cacheable: bool = True
+    sums_known: bool = True
 
     @property
     def size_bytes(self) -> int:

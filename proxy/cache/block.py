@@ -95,7 +95,7 @@ class Block:
             return False
         if is_verified(word, segment.tag):
             return True
-        sums = RunningSums(segment.header.second_sum)
+        sums = RunningSums(segment.second_kind)
         try:
             whole = sums.read(segment.data.fd, self._local * segment.header.block_bytes, self.length)
         except OSError as error:

@@ -7,7 +7,8 @@ How it works. A map is a small file beside each segment, mapped by every process
     16    pinned           8   last looked; Unix seconds of the last use. Each is read and written as one native
     24    visited          8   64-bit word, and none is covered by the checksum
     32    last use         8
-    40    checksum         4   crc32c of the magic and of all that follows here, up to the header's end
+    40    checksum         4   crc32c of the magic and of all that follows here, up to the header's end, but for the
+                               second sum
     44    header bytes     4   a multiple of 64
     48    object bytes     8
     56    block bytes      8
@@ -15,10 +16,11 @@ How it works. A map is a small file beside each segment, mapped by every process
     72    segment          8   this one's number within its object
     80    created          8   Unix nanoseconds: the order of eviction
     88    nonce           16   names the data file
-    104   second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are
+    104   second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are; 0 may become another
     108   four lengths    16   of origin, bucket, key and validator, which follow as UTF-8, zeros to the header's end
     ...   words           8 each   one for each block of this segment
-    ...   second sums     8 each   likewise; valid where the block's word says present and a second sum is kept
+    ...   second sums     8 each   likewise; valid where the block's word says present and a second sum is kept. 0 says
+                               nothing: the kind may have become known after that block's fill had begun
 
 All integers are of the machine's byte order: a word must be one native store, and a map never leaves its machine
 (the magic is text, so a map of the other byte order fails its checksum). A word:
@@ -36,13 +38,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from enum import Enum
 
 from proxy.blocks import BLOCK_BYTES_MAX, START_STEP_BYTES, block_count, update_sum
 from proxy.objects import ObjectVersion, SumKind
 
 RETIRED_WORD, PINNED_WORD, VISITED_WORD, LAST_USE_WORD = 1, 2, 3, 4  # indices of 64-bit words in the header
+SECOND_WORD = 13  # its half is the second sum, the other one the first of the lengths
 WORD_BYTES = 8
 NONCE_BYTES = 16
 HEADER_BYTES_MAX = 64 << 10  # a key has 1 KiB at most, an ETag what fits into a header line
@@ -58,7 +62,9 @@ _MUTABLE = struct.Struct("=8s4Q")
 _FIXED = struct.Struct("=IIQQQQQ16sIIIII")
 _CHECKED_FROM = _MUTABLE.size + 4  # behind the checksum
 _NAMES_FROM = _MUTABLE.size + _FIXED.size
-_SECOND_KINDS = {0: None, 1: SumKind.CRC32, 2: SumKind.CRC64NVME}
+_SECOND_FROM = SECOND_WORD * WORD_BYTES
+_SECOND = struct.Struct("=II")
+_SECOND_KINDS: dict[int, SumKind | None] = {0: None, 1: SumKind.CRC32, 2: SumKind.CRC64NVME}
 _SECOND_CODES = {kind: code for code, kind in _SECOND_KINDS.items()}
 
 
@@ -139,14 +145,17 @@ def read_state(word: int, tag: int, length: int) -> BlockState:
 
 @dataclass(frozen=True, slots=True)
 class MapHeader:
-    """Whose blocks a segment holds. `segment_blocks` is a full segment's; the object's last one may have fewer."""
+    """Whose blocks a segment holds. `segment_blocks` is a full segment's; the object's last one may have fewer.
+
+    `second_sum` is that of the moment it was read.
+    """
 
     version: ObjectVersion
     segment: int
     block_bytes: int
     segment_blocks: int
     nonce: bytes
-    second_sum: SumKind | None = None
+    second_sum: SumKind | None = field(default=None, compare=False)
     created_ns: int = 0
 
     @property
@@ -237,11 +246,24 @@ def parse_header(raw: bytes) -> MapHeader | None:
     try:
         origin, bucket, key, validator = _split(raw[_NAMES_FROM:header_bytes], lengths)
         version = ObjectVersion(origin, bucket, key, validator, size)
-        header = MapHeader(version, segment, block_bytes, segment_blocks, nonce, _SECOND_KINDS[second], created_ns)
-    except (ValueError, KeyError):
+        kind = _SECOND_KINDS.get(second)
+        header = MapHeader(version, segment, block_bytes, segment_blocks, nonce, kind, created_ns)
+    except ValueError:
         return None
     sound = 0 < block_bytes <= BLOCK_BYTES_MAX and segment_blocks > 0 and header.header_bytes == header_bytes
     return header if sound and header.block_count > 0 else None
+
+
+def second_kind(word: int) -> SumKind | None:
+    """What SECOND_WORD says; None also for what no version of this format has written."""
+    code, _ = _SECOND.unpack(word.to_bytes(WORD_BYTES, sys.byteorder))
+    return _SECOND_KINDS.get(code)
+
+
+def with_second_kind(word: int, kind: SumKind) -> int:
+    """SECOND_WORD, with that kind."""
+    _, length = _SECOND.unpack(word.to_bytes(WORD_BYTES, sys.byteorder))
+    return int.from_bytes(_SECOND.pack(_SECOND_CODES[kind], length), sys.byteorder)
 
 
 def _names(version: ObjectVersion) -> list[bytes]:
@@ -261,4 +283,7 @@ def _split(raw: bytes, lengths: list[int]) -> list[str]:
 
 def _checksum(header: bytes) -> int:
     view = memoryview(header)
-    return update_sum(SumKind.CRC32C, view[_CHECKED_FROM:], update_sum(SumKind.CRC32C, view[:8]))
+    checksum = 0
+    for part in (view[:8], view[_CHECKED_FROM:_SECOND_FROM], view[_SECOND_FROM + 4 :]):
+        checksum = update_sum(SumKind.CRC32C, part, checksum)
+    return checksum

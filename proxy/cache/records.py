@@ -107,6 +107,7 @@ def _record_fields(record: ObjectRecord) -> dict[str, Any]:
         "generation": record.generation,
         "user_metadata": record.user_metadata,
         "cacheable": record.cacheable,
+        "sums_known": record.sums_known,
     }
 
 
@@ -124,6 +125,7 @@ def _parse_record(key: ObjectKey, fields: dict[str, Any]) -> ObjectRecord:
         generation=_typed(fields["generation"], int, type(None)),
         user_metadata=_pairs(fields["user_metadata"]),
         cacheable=_typed(fields["cacheable"], bool),
+        sums_known=_typed(fields["sums_known"], bool),
     )
 
 

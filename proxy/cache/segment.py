@@ -27,16 +27,21 @@ from proxy.cache.blockmap import (
     HEADER_BYTES_MAX,
     LAST_USE_WORD,
     RETIRED_WORD,
+    SECOND_WORD,
     VISITED_WORD,
     MapHeader,
     is_present,
     parse_header,
+    second_kind,
     verified_half,
+    with_second_kind,
+    word_crc32c,
 )
 from proxy.cache.disks import Disk
 from proxy.cache.mapping import map_words
+from proxy.cache.sums import RunningSums
 from proxy.cache.writequeue import WriteQueue
-from proxy.objects import ObjectVersion
+from proxy.objects import ObjectVersion, SumKind
 
 FIRST_LOAD_S = 60.0  # what is read again within a load is not used again: it gives no second chance at eviction
 _DATA_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # never O_CREAT: an empty file would be served as zeros
@@ -106,6 +111,51 @@ class Segment:
 
     def store_second_sum(self, local_index: int, value: int) -> None:
         self.words[self.header.sums_index + local_index] = value
+
+    @property
+    def second_kind(self) -> SumKind | None:
+        """What the second sums are."""
+        return second_kind(self.words[SECOND_WORD])
+
+    def keep_second(self, kind: SumKind) -> None:
+        """From now on fills keep sums of that kind, unless they keep another. One store."""
+        if self.second_kind is None:
+            self.words[SECOND_WORD] = with_second_kind(self.words[SECOND_WORD], kind)
+
+    def has_sum(self, local_index: int, kind: SumKind) -> bool:
+        """Whether a present block's checksum of that kind need not be read from its bytes."""
+        return kind is SumKind.CRC32C or (kind is self.second_kind and self.second_sum(local_index) != 0)
+
+    def is_whole(self) -> bool:
+        """Whether every block is present."""
+        words = self.words[self.first_word : self.first_word + self.header.block_count]
+        return all(is_present(word) for word in words)
+
+    def block_sum(self, local_index: int, kind: SumKind) -> int | None:
+        """The checksum of a present block, read from its bytes where none of that kind is kept. Blocking.
+
+        None: the block is not present, or its bytes are not what its crc32c says.
+        """
+        word = self.word(local_index)
+        if not is_present(word):
+            return None
+        if kind is SumKind.CRC32C:
+            return word_crc32c(word)
+        if self.has_sum(local_index, kind):
+            return self.second_sum(local_index)
+        sums = RunningSums(kind)
+        try:
+            whole = sums.read(
+                self.data.fd, local_index * self.header.block_bytes, self.header.block_length(local_index)
+            )
+        except OSError as error:
+            self.disk.trouble(error)
+            return None
+        if not whole or sums.crc32c != word_crc32c(word):
+            return None
+        if kind is self.second_kind:
+            self.store_second_sum(local_index, sums.second)
+        return sums.second
 
     def is_sound(self) -> bool:
         """Neither retired nor cut short; a segment found cut is condemned. Inline: one load, one lseek."""

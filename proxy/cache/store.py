@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from proxy.blocks import DataFile, Piece, block_count, combine_sums, update_sum
 from proxy.cache import mapfile
 from proxy.cache.block import Block
-from proxy.cache.blockmap import NONCE_BYTES, MapHeader, is_present, run_tag, word_crc32c
+from proxy.cache.blockmap import NONCE_BYTES, MapHeader, run_tag
 from proxy.cache.disks import Disk, DiskSettings, on_disk, rank
 from proxy.cache.keys import KeyStore
 from proxy.cache.layout import FOLDER, open_layouts
@@ -31,6 +31,7 @@ from proxy.ranges import ByteRange
 __all__ = ["Block", "DiskSettings", "Store"]
 
 DESCRIPTORS_PER_SEGMENT = 1  # the data file's; the locks' is open only while a block is filled
+SUM_READ_BYTES_MAX = 1 << 30  # half a second, once for an object in each process that serves its end
 CREATE_ATTEMPTS = 4  # each is lost only to another process that created and retired it in between
 
 
@@ -144,6 +145,8 @@ class Store:
             segment = self._find(version, number)
             if segment is not None:
                 segment.mark_visited()
+                if second is not None:
+                    segment.keep_second(second)
                 return Block(self._keep(segment), index)
             if not create:
                 return None
@@ -212,22 +215,34 @@ class Store:
     # Whole objects.
 
     def combined_sum(self, version: ObjectVersion, kind: SumKind) -> int | None:
-        """The whole object's checksum from those of its blocks; None unless all are present and keep that kind.
+        """The whole object's checksum from those of its blocks; None unless all are present.
 
+        Those that came before that kind was announced are read back; None where they are more than SUM_READ_BYTES_MAX.
         Blocking: opens segments that are not open.
         """
-        total = update_sum(kind, memoryview(b""))
+        total, read_bytes = update_sum(kind, memoryview(b"")), 0
         for number in range(self._segment_count(version)):
             segment = self._peek_segment(version, number) or self._find(version, number)
-            if segment is None or kind not in (SumKind.CRC32C, segment.header.second_sum):
+            if segment is None or not segment.is_whole():
                 return None
             for local_index in range(segment.header.block_count):
-                word = segment.word(local_index)
-                if not is_present(word):
+                if not segment.has_sum(local_index, kind):
+                    read_bytes += segment.header.block_length(local_index)
+                    if read_bytes > SUM_READ_BYTES_MAX:
+                        return None
+                own = segment.block_sum(local_index, kind)
+                if own is None:
                     return None
-                own = word_crc32c(word) if kind is SumKind.CRC32C else segment.second_sum(local_index)
                 total = combine_sums(kind, total, own, segment.header.block_length(local_index))
         return total
+
+    def keep_sums(self, version: ObjectVersion, kind: SumKind) -> None:
+        """Fills of segments that are open here keep that kind of checksum from now on. Inline."""
+        if kind is not SumKind.CRC32C:
+            for number in range(self._segment_count(version)):
+                segment = self._peek_segment(version, number)
+                if segment is not None:
+                    segment.keep_second(kind)
 
     def discard(self, version: ObjectVersion) -> None:
         """Give up all that is kept of a version, in every process: its bytes are not what the origin says. Blocking."""

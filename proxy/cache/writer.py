@@ -45,8 +45,9 @@ class SegmentWriter:
         self._segment = segment
         self._local = local_index
         self._base = local_index * segment.header.block_bytes
-        self._tail = RunningSums(segment.header.second_sum)  # of [start, length)
-        self._head = RunningSums(segment.header.second_sum)  # of [0, start)
+        second_kind = segment.second_kind
+        self._tail = RunningSums(second_kind)  # of [start, length)
+        self._head = RunningSums(second_kind)  # of [0, start)
         self._under_way: Future[None] | None = None
         self._open = True
         self.needs_read_back = progress > 0
@@ -104,7 +105,8 @@ class SegmentWriter:
         segment, sums = self._segment, self._head
         sums.append(self._tail)
         assert sums.length == self.length
-        segment.store_second_sum(self._local, sums.second)  # before the word that makes it valid
+        second = sums.second if sums.kind is segment.second_kind else 0  # which may have become known meanwhile
+        segment.store_second_sum(self._local, second)  # before the word that makes it valid
         segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))
         segment.release(self._local)
         self._start_write_back()

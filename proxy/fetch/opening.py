@@ -1,10 +1,10 @@
-"""A range asked for before its object is known: the first bytes of a first read, in one round trip with the HEAD.
+"""A range asked for before its object is known: the first bytes of a first read, in the one round trip that tells it.
 
-How it works. A key that nobody knows costs a HEAD, and then the block's GET: two round trips to the first byte. So
-both leave at once. A HEAD is needed all the same: no answer to a range tells the whole object's checksum, and a range
-may lie beyond the object's end. The GET goes without a condition, for a version that is not known yet, so:
-1. When its head has come, `begin` keeps what can judge it, and the first bytes wait, one buffer of them.
-2. The block's fill takes it like an origin (`read_range`), with the version that the HEAD told: only now it is judged,
+How it works. A key that nobody knows would cost a HEAD, and then the block's GET: two round trips to the first byte. So
+the GET goes first, without a condition, for a version that is not known yet:
+1. When its head has come, `begin` keeps what can judge it, and the first bytes wait, one buffer of them. `tell` gives
+   what the head says of the object. Where an origin's head can't say enough, a HEAD leaves beside the GET.
+2. The block's fill takes it like an origin (`read_range`), with the version that became known: only now it is judged,
    by the rules of every range. Another version, or nonsense, and the fill asks the origin as usual.
 3. Nobody takes it (the key is missing, a condition failed, the block was there): `drop` closes its connection.
 """
@@ -16,7 +16,8 @@ from collections.abc import Awaitable
 
 from proxy.blocks import ByteSink, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
-from proxy.objects import ObjectVersion
+from proxy.fetch.gate import Gate
+from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
 from proxy.ranges import ByteRange
 
@@ -24,27 +25,43 @@ from proxy.ranges import ByteRange
 class Opening:
     """`span` may lie beyond the object's end, wholly or in part. One taker; make it with the event loop running."""
 
-    def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange) -> None:
+    def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange, gate: Gate) -> None:
         self.span = span
         loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Attach] = loop.create_future()
         self._taken: asyncio.Future[None] = loop.create_future()
+        self._record: ObjectRecord | None = None
         self._sink: ByteSink | None = None
-        self._task = loop.create_task(origin.open_range(bucket, key, span, self), name=f"open {key!r}")
+        self.delivered = False  # some of it
+        self._task = loop.create_task(self._ask(origin, bucket, key, gate), name=f"open {key!r}")
         self._task.add_done_callback(self._ended)
 
-    def begin(self, attach: Attach) -> ByteSink:
+    async def _ask(self, origin: OpensRanges, bucket: str, key: str, gate: Gate) -> None:
+        async with gate.turn(urgent=True):
+            await origin.open_range(bucket, key, self.span, self)
+
+    def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
         """The origin's: the head has come and is a success."""
+        self._record = record
         if not self._head.done():
             self._head.set_result(attach)
         return self
 
+    async def tell(self) -> ObjectRecord | None:
+        """What the head says of the key's current version; None: too little. Raises as the origin does."""
+        await asyncio.shield(self._head)
+        return self._record
+
     def write(self, data: memoryview) -> Awaitable[None] | None:
-        return self._hold(data) if self._sink is None else self._sink.write(data)
+        if self._sink is None:
+            return self._hold(data)
+        self.delivered = True
+        return self._sink.write(data)
 
     async def _hold(self, data: memoryview) -> None:
         await asyncio.shield(self._taken)
         assert self._sink is not None
+        self.delivered = True
         pending = self._sink.write(data)
         if pending is not None:
             await pending
@@ -93,12 +110,24 @@ class OpenedFirst:
         if opening is not None:
             if opening.span.start == span.start:
                 end = min(span.end, opening.span.end)
-                await opening.read_range(version, ByteRange(span.start, end), sink)
-                span = ByteRange(end, span.end)
+                if await self._take(opening, version, ByteRange(span.start, end), sink):
+                    span = ByteRange(end, span.end)
             else:
                 opening.drop()
         if span.length:
             await self._origin.read_range(version, span, sink)
+
+    async def _take(self, opening: Opening, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> bool:
+        """False: it brought nothing, and was asked before the version was known, so its refusal says little of that."""
+        try:
+            await opening.read_range(version, span, sink)
+        except OriginUnavailable:
+            raise  # the next try comes after a pause
+        except WarmstartError:
+            if opening.delivered:
+                raise
+            return False
+        return True
 
     def drop(self) -> None:
         """The fill will not read any more."""

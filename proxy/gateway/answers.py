@@ -35,6 +35,12 @@ class ReadObject:
     part_number: int | None = None
     conditions: Conditions = field(default_factory=Conditions)
     revalidate: bool = False  # the client sent Cache-Control: no-cache
+    wants_sums: bool = False  # the client will compare what it gets with the object's checksum, if it is told
+
+    @property
+    def needs_sums(self) -> bool:
+        """Whether the answer tells the checksums of the whole object: a range's never does."""
+        return self.head_only or (self.wants_sums and self.range is None and self.part_number is None)
 
 
 @dataclass(slots=True)

@@ -5,9 +5,10 @@ How it works.
    The window starts at the reader's own block and grows with what the reader has taken, so a reader that goes away
    early leaves little behind and one that keeps up gets as many fills side by side as the limits allow.
 2. A block that the store can't hold is streamed through memory from the offset reached.
-3. The hold-back: when this body sends the object's last byte and the origin announced the object's checksum, the last
-   64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends short, and so does every
-   other body of the version that was under way: what the disk holds by then is not what they have sent.
+3. The hold-back: when this body sends the object's last byte and the origin announced the object's checksum (or may
+   still do so), the last 64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends
+   short, and so does every other body of the version that was under way: what the disk holds by then is not what they
+   have sent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import SMALL_READ_BYTES, Supplied, Supply
+from proxy.gateway.versions import Resolved
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.notices import Notice
 from proxy.objects import ObjectRecord
@@ -52,11 +54,20 @@ class BodyParts:
 class Body:
     """One read's bytes. Iterate `pieces()` once and aclose it."""
 
-    def __init__(self, parts: BodyParts, origin: Origin, record: ObjectRecord, span: ByteRange) -> None:
+    def __init__(
+        self,
+        parts: BodyParts,
+        origin: Origin,
+        record: ObjectRecord,
+        span: ByteRange,
+        later: asyncio.Task[Resolved] | None = None,
+    ) -> None:
+        """`later` will tell the checksums that the record lacks."""
         self._parts = parts
         self._origin = origin
         self._record = record
         self._span = span
+        self._later = later
         self._taken_bytes = 0
         self._ahead: dict[int, asyncio.Task[Supplied]] = {}
         self._unchecked_end = span.end == record.size_bytes and span.length > 0
@@ -111,6 +122,7 @@ class Body:
                 yield chunk
 
     async def _obtain(self, index: int, blocks: range, offset: int, end: int) -> Supplied:
+        self._learn()
         self._look_ahead(index, blocks)
         task = self._ahead.pop(index, None)
         if task is None:
@@ -137,6 +149,9 @@ class Body:
 
     async def _check(self, supplied: Supplied) -> None:
         """Lets the object's last bytes go, or ends the body short."""
+        if self._later is not None:
+            await asyncio.wait({self._later})
+            self._learn()
         if supplied.arrival is not None:
             await supplied.arrival.wait_end()
             await self._parts.supply.settle(self._record.version)
@@ -145,8 +160,19 @@ class Body:
             raise OriginUnavailable(f"{self._record.version.key!r} failed its checksum")
         self._unchecked_end = False
 
+    def _learn(self) -> None:
+        """Takes the checksums that nobody had told when the body began; without any, its bytes are all there is."""
+        later = self._later
+        if later is None or not later.done():
+            return
+        self._later = None
+        if not later.cancelled() and later.exception() is None:
+            record = later.result().record
+            if record.version == self._record.version:
+                self._record = record
+
     def _doubtful(self) -> bool:
-        return self._parts.soundness.checkable(self._record) or self._mismatched()
+        return self._later is not None or self._parts.soundness.checkable(self._record) or self._mismatched()
 
     def _mismatched(self) -> bool:
         """Whether the version failed its checksum since this body began."""

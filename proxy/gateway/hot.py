@@ -166,6 +166,8 @@ class HotRead:
         known = self._versions.recall(self._key)
         if known is None or known.record is None or not known.record.cacheable:
             return None
+        if not known.record.sums_known and self._request.needs_sums:
+            return None
         record, conditions = known.record, self._request.conditions
         if record is not self._record:
             try:

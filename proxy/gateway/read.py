@@ -11,7 +11,7 @@ How it works.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from cachetools import LRUCache
@@ -27,7 +27,8 @@ from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
 from proxy.gateway.hot import PEEK_BLOCKS_MAX, HotRead
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
-from proxy.gateway.versions import Resolved, Versions
+from proxy.gateway.supply import Expected, second_sums
+from proxy.gateway.versions import FirstAnswer, OnUnknown, Resolved, Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
@@ -83,21 +84,22 @@ class Gateway:
     async def read(self, request: ReadObject) -> ReadAnswer:
         """Raises the errors of `proxy.errors`; what it returns can be sent."""
         route = self.route(request.name.bucket)
-        forget: Callable[[], None] | None = None
+        expected: Expected | None = None
 
-        def expect() -> None:
-            nonlocal forget
-            if forget is None:
-                forget = self._expect(route, request)
+        def expect() -> FirstAnswer | None:
+            nonlocal expected
+            if expected is None:
+                expected = self._expect(route, request)
+            return expected if expected is not None and expected.tells and not request.needs_sums else None
 
         try:
             return await self._read(route, request, expect)
         finally:
-            if forget is not None:
-                forget()
+            if expected is not None:
+                expected.forget()
 
-    def _expect(self, route: BucketRoute, request: ReadObject) -> Callable[[], None] | None:
-        """Asks for the first bytes beside the HEAD, where these are likely to be what the read wants."""
+    def _expect(self, route: BucketRoute, request: ReadObject) -> Expected | None:
+        """Asks for the first bytes before the object is known, where these are likely to be what the read wants."""
         conditions, asked = request.conditions, request.range
         only_news = conditions.if_none_match is not None or conditions.if_modified_since is not None
         if request.head_only or request.part_number is not None or request.name.version_id is not None or only_news:
@@ -107,10 +109,12 @@ class Gateway:
             return None  # from the end, which is not known
         return self._parts.supply.expect(route.origin, route.real_bucket, request.name.key, first, last)
 
-    async def _read(self, route: BucketRoute, request: ReadObject, on_unknown: Callable[[], None]) -> ReadAnswer:
+    async def _read(self, route: BucketRoute, request: ReadObject, on_unknown: OnUnknown) -> ReadAnswer:
         revalidate = request.revalidate
         for _ in range(RESTARTS):
             resolved = await self._versions.resolve(route, request.name, revalidate=revalidate, on_unknown=on_unknown)
+            if request.needs_sums:
+                resolved = await self._versions.complete(route, request.name, resolved)
             try:
                 answer = await self._decide(route, request, resolved)
             except (PreconditionFailed, RangeNotSatisfiable):
@@ -161,13 +165,14 @@ class Gateway:
             stream = stream_span(route.origin, record.version, span, self._parts.policy)
             answer.body = await self._begun(key, stream)
         else:
-            pieces = self._peek(record, span)
+            pieces = self._peek(record, span) if resolved.later is None else None
             if pieces is not None:
                 answer.cache, answer.body = CacheStatus.HIT, _given(pieces)
             else:
                 answer.cache = await self._status(record, span)
-                self._watch(record)
-                answer.body = await self._begun(key, Body(self._parts, route.origin, record, span).pieces())
+                self._watch(record, resolved.later)
+                body = Body(self._parts, route.origin, record, span, resolved.later)
+                answer.body = await self._begun(key, body.pieces())
         if resolved.stale:
             answer.cache = CacheStatus.STALE
 
@@ -188,10 +193,23 @@ class Gateway:
             return CacheStatus.HIT
         return CacheStatus.PARTIAL if present else CacheStatus.MISS
 
-    def _watch(self, record: ObjectRecord) -> None:
+    def _watch(self, record: ObjectRecord, later: asyncio.Task[Resolved] | None) -> None:
         """Remembers the record so that the object's checksum is compared when its last fill ends."""
         if record.sums:
             self._unchecked[record.version.digest] = record
+        elif later is not None:
+            later.add_done_callback(lambda done: self._learned(record.version, done))
+
+    def _learned(self, version: ObjectVersion, later: asyncio.Task[Resolved]) -> None:
+        if later.cancelled() or later.exception() is not None:
+            return
+        record = later.result().record
+        if record.version == version and record.sums:
+            self._unchecked[version.digest] = record
+            for kind in second_sums(record):
+                self._store.keep_sums(version, kind)
+            if not self._flights.under_way(version):
+                self._check_object(version)
 
     def _check_object(self, version: ObjectVersion) -> None:
         record = self._unchecked.pop(version.digest, None)

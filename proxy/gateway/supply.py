@@ -69,6 +69,27 @@ class Supplied:
         return self.arrival.distance(offset, end) - (end - offset) > FAR_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A first read's bytes, asked for: `forget` them when the read has its block, or never will.
+
+    `tells`: their answer may say what the object is, else a HEAD must be asked.
+    """
+
+    opening: Opening
+    forget: Callable[[], None]
+    tells: bool
+    block_bytes: int
+
+    async def tell(self) -> ObjectRecord | None:
+        """What the answer says; None: too little. Raises as the origin does."""
+        return await self.opening.tell()
+
+    def tells_all(self, record: ObjectRecord) -> bool:
+        """Whether nothing more need be asked: of one block, no combined checksum can tell more than its bytes' own."""
+        return record.sums_known or record.size_bytes <= self.block_bytes
+
+
 Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
 
 
@@ -82,13 +103,10 @@ class Supply:
         self._threads = threads
         self._checks: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
 
-    def expect(
-        self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None
-    ) -> Callable[[], None] | None:
+    def expect(self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None) -> Expected | None:
         """Asks for the first bytes of a key that nobody knows yet, for the fill of their block to take.
 
-        The reader wants [first, last], to the object's end if `last` is None. Returns what to call when the read has
-        its block, or never will; None where nothing was asked.
+        The reader wants [first, last], to the object's end if `last` is None. None where nothing was asked.
         """
         if not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
             return None
@@ -100,14 +118,16 @@ class Supply:
         begin, end = index * block_bytes + fill_start(offset), (index + 1) * block_bytes
         if last is not None and last + 1 - first <= SMALL_READ_BYTES and block_bytes > FAR_BYTES + SMALL_READ_BYTES:
             end = min(end, last + 1)
-        opening = self._openings[place] = Opening(origin, bucket, key, ByteRange(begin, end))
+        opening = self._openings[place] = Opening(
+            origin, bucket, key, ByteRange(begin, end), self._flights.gate(origin.id)
+        )
 
         def forget() -> None:
             if self._openings.get(place) is opening:
                 del self._openings[place]
                 opening.drop()
 
-        return forget
+        return Expected(opening, forget, origin.opening_tells, block_bytes)
 
     async def obtain(
         self, origin: Origin, record: ObjectRecord, index: int, offset: int, end: int | None = None

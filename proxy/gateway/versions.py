@@ -6,6 +6,9 @@ How it works.
 2. A look-up is a task of its own, one for each key; it reads the token, then the disk's record, then (when that is
    due) asks the origin with one HEAD. What it finds is installed only if the token is still the one read first. Who
    waits is told as soon as the origin has answered; the look-up can be joined until the record is installed.
+   Of a key that nobody knows, the answer to the reader's own bytes tells as much (`FirstAnswer`), all but the
+   checksums of the whole. Where those matter, for an object of several blocks, a HEAD follows while the reader is
+   served already: `Resolved.later`.
 3. A request joins a look-up only if no invalidation lies between them. Where the answer must be of after the
    request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began after it.
 4. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
@@ -20,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from proxy.errors import NotFound, OriginUnavailable, WarmstartError
+from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy, with_attempts
 from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.routes import BucketRoute, Consistency
@@ -28,9 +31,10 @@ from proxy.metrics import STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
 from proxy.threads import Threads
 
-_ONCE = RetryPolicy(deadline_s=0.0)  # where a stale record can be served, nobody waits for a dead origin
 DOWN_NEWS_S = 10.0  # how long after that pause a reader still need not find out for itself
 DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
+COMPLETE_S = 2.0  # what a read that could be answered waits for checksums that its record lacks
+COMPLETE_PAUSE_S = 30.0  # how long no read waits for them when some did in vain
 
 
 class Tokens(Protocol):
@@ -49,13 +53,30 @@ class Records(Protocol):
     def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
 
 
+class FirstAnswer(Protocol):
+    """The answer to a read that was sent before its object was known."""
+
+    async def tell(self) -> ObjectRecord | None:
+        """What it says of the object; None: too little. Raises as an origin does."""
+        ...
+
+    def tells_all(self, record: ObjectRecord) -> bool: ...
+
+
+OnUnknown = Callable[[], FirstAnswer | None]
+
+
 @dataclass(slots=True)
 class Resolved:
-    """A key's record; `stale` when the origin could not be asked, `asked` when it was, for this very request."""
+    """A key's record; `stale` when the origin could not be asked, `asked` when it was, for this very request.
+
+    `later`: the same version's checksums are on their way.
+    """
 
     record: ObjectRecord
     stale: bool = False
     asked: bool = False
+    later: asyncio.Task[Resolved] | None = None
 
 
 @dataclass(slots=True)
@@ -84,12 +105,16 @@ class Versions:
         self._records = records
         self._tokens = tokens
         self._policy = policy
+        self._once = replace(
+            policy, deadline_s=0.0
+        )  # where a stale record can be served, nobody waits for a dead origin
         self._threads = threads
         self._clock = self.clock = clock
         self._known = KnownKeys(keys_max)
         self._look_ups: dict[bytes, _LookUp] = {}
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._arrivals = 0
+        self._complete_from_s = 0.0
 
     def watch(self, key: ObjectKey) -> Callable[[], int]:
         """The key's token at each call: what `recall` gave holds while its own is the same."""
@@ -112,11 +137,12 @@ class Versions:
         name: ObjectName,
         *,
         revalidate: bool = False,
-        on_unknown: Callable[[], None] | None = None,
+        on_unknown: OnUnknown | None = None,
     ) -> Resolved:
         """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable.
 
-        `on_unknown` is called where the origin is about to be asked of a key of which nothing is known here.
+        `on_unknown` is called where the origin is about to be asked of a key of which nothing is known here. What it
+        gives may tell, in place of a HEAD.
         """
         key = route.object_key(name)
         if not revalidate:
@@ -126,6 +152,23 @@ class Versions:
             self._check_negative(route, key)
         after_arrival = revalidate or route.consistency is Consistency.STRONG
         return await self._look_up(route, key, after_arrival, on_unknown)
+
+    async def complete(self, route: BucketRoute, name: ObjectName, resolved: Resolved) -> Resolved:
+        """The same with the checksums of the whole, where its record lacks them and the origin tells in time."""
+        if resolved.record.sums_known or resolved.stale or self._clock() < self._complete_from_s:
+            return resolved
+        key = route.object_key(name)
+        try:
+            async with asyncio.timeout(COMPLETE_S):
+                current = self._look_ups.get(key.digest)
+                if current is not None and current.token == self._tokens.peek(key):
+                    found = await asyncio.shield(current.task)
+                    if found.record.sums_known:
+                        return found
+                return await self.resolve(route, name, revalidate=True)
+        except (OriginUnavailable, TimeoutError):
+            self._complete_from_s = self._clock() + COMPLETE_PAUSE_S
+            return resolved
 
     async def outdated(self, key: ObjectKey) -> None:
         """The origin has another version than the record says: forget the record, on disk and in every process."""
@@ -144,7 +187,7 @@ class Versions:
             raise NotFound("key", key.key)
 
     async def _look_up(
-        self, route: BucketRoute, key: ObjectKey, after_arrival: bool, on_unknown: Callable[[], None] | None
+        self, route: BucketRoute, key: ObjectKey, after_arrival: bool, on_unknown: OnUnknown | None
     ) -> Resolved:
         self._arrivals += 1
         arrived = self._arrivals
@@ -155,11 +198,15 @@ class Versions:
             elif current.token != self._tokens.peek(key) or (after_arrival and current.began < arrived):
                 await asyncio.wait({current.task})
                 continue
-            return await asyncio.shield(current.found)
+            joined_late = current.found.done()
+            resolved = await asyncio.shield(current.found)
+            if not joined_late:
+                return resolved
+            if resolved.stale or route.fresh(resolved.record.checked_at_s, self._clock()):
+                return replace(resolved, asked=False)
+            await asyncio.wait({current.task})  # it took long to keep what it found
 
-    def _start(
-        self, route: BucketRoute, key: ObjectKey, skip_fresh: bool, on_unknown: Callable[[], None] | None
-    ) -> _LookUp:
+    def _start(self, route: BucketRoute, key: ObjectKey, skip_fresh: bool, on_unknown: OnUnknown | None) -> _LookUp:
         token = self._tokens.peek(key)
         self._arrivals += 1
         loop = asyncio.get_running_loop()
@@ -191,7 +238,7 @@ class Versions:
         key: ObjectKey,
         token: int,
         skip_fresh: bool,
-        on_unknown: Callable[[], None] | None,
+        on_unknown: OnUnknown | None,
         found: asyncio.Future[Resolved],
     ) -> Resolved:
         known = self._valid(key)
@@ -206,10 +253,12 @@ class Versions:
                 return self._stale(record)
         else:
             usable = False
-            if on_unknown is not None:
-                on_unknown()
         try:
-            return await self._ask(route, key, token, self._policy if not usable else _ONCE, found)
+            if record is None and on_unknown is not None:
+                told = await self._take_first(key, token, on_unknown, found)
+                if told is not None:
+                    return told
+            return await self._ask(route, key, token, self._policy if not usable else self._once, found)
         except OriginUnavailable:
             if record is None or not usable:
                 raise
@@ -220,6 +269,29 @@ class Versions:
             if renewed is not None and route.negative_ttl_s > 0:
                 self._known.put(key.digest, Known(renewed, None, self._clock()))
             raise
+
+    async def _take_first(
+        self, key: ObjectKey, token: int, on_unknown: OnUnknown, found: asyncio.Future[Resolved]
+    ) -> Resolved | None:
+        """What a first read's own answer tells; None: ask by HEAD, too."""
+        asked_at_s = self._clock()
+        first = on_unknown()
+        if first is None:
+            return None
+        try:
+            record = await first.tell()
+        except (NotFound, AccessDenied):
+            raise
+        except WarmstartError:  # of a range; the HEAD is tried again where that helps
+            return None
+        if record is None:
+            return None
+        resolved = Resolved(replace(record, checked_at_s=asked_at_s), asked=True)
+        if not first.tells_all(record):
+            found.set_result(replace(resolved, later=asyncio.current_task()))
+            return None
+        found.set_result(resolved)
+        return await self._install(key, token, resolved)
 
     def _is_down(self, key: ObjectKey, known: Known) -> bool:
         """Whether the origin's silence is recent news; older news says nothing about now."""
@@ -232,7 +304,7 @@ class Versions:
 
         async def ask() -> None:
             try:
-                await self._ask(route, key, known.token, _ONCE)
+                await self._ask(route, key, known.token, self._once)
             except NotFound:
                 await self._threads.run(self._records.remove, key, known.token)
             except WarmstartError:
@@ -269,11 +341,16 @@ class Versions:
 
         record = await with_attempts(policy, route.origin.id, ask)
         record = replace(record, checked_at_s=asked_at_s)
+        resolved = Resolved(record, asked=True)
         if found is not None and not found.done():
-            found.set_result(Resolved(record, asked=True))
+            found.set_result(resolved)
+        return await self._install(key, token, resolved)
+
+    async def _install(self, key: ObjectKey, token: int, resolved: Resolved) -> Resolved:
+        record = resolved.record
         if record.cacheable and await self._threads.run(self._keep, key, record, token):
-            self._known.put(key.digest, Known(token, record, asked_at_s))
-        return Resolved(record, asked=True)
+            self._known.put(key.digest, Known(token, record, record.checked_at_s))
+        return resolved
 
     def _keep(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
         """Installs the record on disk; True: it may be remembered, which a full disk does not prevent."""

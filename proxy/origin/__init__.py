@@ -13,7 +13,7 @@ The Origin contract (one suite in `tests/contract` runs over every kind):
   first byte is delivered, the answer's range, size and validator have been compared with the version:
   another version is VersionChanged, a nonsensical answer OriginUnavailable.
 - `open_range` (`OpensRanges`: where a round trip costs) asks for bytes of whatever version is current; they are judged
-  when the version is known.
+  when the version is known. Its head may tell that version (`opening_tells`): then no `head` need be asked beside it.
 - `forward` (not of a directory) sends any other operation on in the origin's own dialect, with our credentials,
   streaming both ways.
 - `list_objects` and `list_buckets` answer in neutral values, for clients of another dialect than the origin's.
@@ -100,12 +100,16 @@ Attach = Callable[[ObjectVersion, ByteRange, ByteSink], ByteSink]
 class Opened(Protocol):
     """Who takes what `open_range` brings: `begin` when a success has come, then it is written to."""
 
-    def begin(self, attach: Attach) -> ByteSink: ...
+    def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
+        """`record`: what the head tells of the current version; None: too little, or the range is another one."""
+        ...
 
 
 @runtime_checkable
 class OpensRanges(Protocol):
     """An origin that can send a key's bytes before it has said which version is current."""
+
+    opening_tells: bool  # whether `begin` is given a record, as a rule
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """One GET without a condition; `span` may lie beyond the object's end. Raises as `read_range`."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from proxy.blocks import ByteSink
 from proxy.errors import VersionChanged
 from proxy.metrics import ORIGIN_BYTES
-from proxy.objects import ObjectVersion
+from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Opened
 from proxy.origin.headers import first_value, parse_content_range
 from proxy.origin.trouble import changed, mismatch, short_body
@@ -52,6 +52,18 @@ def _check_whole(head: ResponseHead, version: ObjectVersion, span: ByteRange) ->
         raise mismatch(version.origin, "the whole object for a range")
 
 
+def told_size(head: ResponseHead, span: ByteRange) -> int | None:
+    """The object's size, from a success whose body is what there is of this range; None: it tells none, or another."""
+    label = first_value(head.headers, "content-range")
+    if label is None:
+        whole = head.status == 200 and span.start == 0 and (head.content_length or 0) <= span.end
+        return head.content_length if whole else None
+    named = parse_content_range(label)
+    if named is None or named.span != ByteRange(span.start, min(span.end, named.size_bytes)):
+        return None
+    return named.size_bytes
+
+
 def _resized(version: ObjectVersion, size_bytes: int) -> VersionChanged:
     return changed(version.origin, version.key, f"{size_bytes} bytes, not {version.size_bytes}")
 
@@ -87,15 +99,15 @@ class Claim:
         self._is_success = is_success
         self._taken: ExactSink | None = None
 
-    def begin(self, head: ResponseHead) -> ByteSink:
-        """The head has come and is a success."""
+    def begin(self, head: ResponseHead, record: ObjectRecord | None = None) -> ByteSink:
+        """The head has come and is a success; `record` is what it tells."""
 
         def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
             self._is_success(head, version, wanted)
             self._taken = ExactSink(sink, version, wanted)
             return self._taken
 
-        return self._opened.begin(attach)
+        return self._opened.begin(attach, record)
 
     def count(self) -> None:
         """Counts what has come of what was taken."""

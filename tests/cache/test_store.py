@@ -235,7 +235,9 @@ def test_discard_gives_up_every_segment_in_every_process(node: Node) -> None:
 
 
 @pytest.mark.parametrize("second", [SumKind.CRC32, SumKind.CRC64NVME])
-def test_the_whole_objects_sum_is_combined_from_its_blocks(node: Node, second: SumKind) -> None:
+def test_the_whole_objects_sum_is_combined_from_its_blocks(
+    node: Node, second: SumKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, version = node.store(), make_version()
     for number in range(0, 11, 4):
         store.open_block(version, number, create=True, sums=(SumKind.CRC32C, second))
@@ -246,7 +248,10 @@ def test_the_whole_objects_sum_is_combined_from_its_blocks(node: Node, second: S
     for one in (SumKind.CRC32C, second):
         assert store.combined_sum(version, one) == update_sum(one, memoryview(content(version)))
     other = next(one for one in SumKind if one not in (SumKind.CRC32C, second))
-    assert store.combined_sum(version, other) is None, "not kept"
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.cache.store.SUM_READ_BYTES_MAX", version.size_bytes - 1)
+        assert store.combined_sum(version, other) is None, "not kept, and too much to read"
+    assert store.combined_sum(version, other) == update_sum(other, memoryview(content(version)))
     node.restart()
     assert node.store().combined_sum(version, second) == update_sum(second, memoryview(content(version)))
 
@@ -256,6 +261,48 @@ def test_an_empty_object_has_the_sum_of_nothing(node: Node) -> None:
         total = node.store().combined_sum(make_version("empty", 0), one)
         assert total == update_sum(one, memoryview(b""))
         assert combine_sums(one, total, 5, 3) == 5
+
+
+@pytest.mark.parametrize("second", [SumKind.CRC32, SumKind.CRC64NVME])
+def test_a_kind_of_sum_announced_late_is_kept_from_then_on_and_read_back_for_what_came_before(
+    node: Node, second: SumKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other, version = node.store(), node.store(), make_version()
+    for number in range(0, 11, 4):
+        store.open_block(version, number, create=True)
+    block = store.open_block(version, 1, create=True)
+    assert block is not None
+    begun = block.reserve()
+    assert begun is not None
+    fill(store, version, 0)
+    store.keep_sums(version, second)
+    begun.write(memoryview(block_content(version, 1)))
+    begun.commit()
+    for index in range(2, 11):
+        fill(other, version, index, start=64 << 10 if index < 10 else 0)
+    whole = update_sum(second, memoryview(content(version)))
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.cache.store.SUM_READ_BYTES_MAX", 2 * store.block_bytes)
+        assert store.combined_sum(version, second) == whole
+        patch.setattr("proxy.cache.store.SUM_READ_BYTES_MAX", 0)
+        assert other.combined_sum(version, second) == whole, "what was read back is kept"
+
+
+def test_a_late_kind_of_sum_does_not_displace_another(node: Node) -> None:
+    store, version = node.store(), make_version()
+    for number in range(0, 11, 4):
+        store.open_block(version, number, create=True, sums=(SumKind.CRC32,))
+    block = store.open_block(version, 0, create=True)
+    assert block is not None
+    writer = block.reserve()
+    assert writer is not None
+    store.keep_sums(version, SumKind.CRC64NVME)
+    writer.write(memoryview(block_content(version, 0)))
+    writer.commit()
+    for index in range(1, 11):
+        fill(store, version, index)
+    for one in SumKind:
+        assert store.combined_sum(version, one) == update_sum(one, memoryview(content(version)))
 
 
 def test_a_lost_second_sum_is_mended_when_its_block_is_checked(node: Node) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, OriginUnavailable, VersionChanged, WarmstartError
-from proxy.objects import ObjectVersion, SumKind
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import Attach, ForwardRequest, OpensRanges
 from proxy.ranges import ByteRange
 from tests.contract.places import BUCKET, Place
@@ -110,8 +111,10 @@ class Taker:
     def __init__(self, version: ObjectVersion, span: ByteRange) -> None:
         self.sink = Received()
         self._version, self._span = version, span
+        self.record: ObjectRecord | None = None
 
-    def begin(self, attach: Attach) -> ByteSink:
+    def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
+        self.record = record
         return attach(self._version, self._span, self.sink)
 
 
@@ -133,6 +136,13 @@ async def test_a_range_opened_before_its_version_is_known_is_the_current_ones(pl
         else:
             await origin.open_range(BUCKET, "opened", span, taker)
             assert taker.sink.data == DATA[wanted.start : wanted.end]
+            assert (taker.record is not None) == origin.opening_tells
+            if taker.record is not None:
+                head = await origin.head(BUCKET, "opened")
+                told = replace(taker.record, checked_at_s=head.checked_at_s, sums=head.sums, sums_known=True)
+                assert told.version == version
+                assert (told.etag, told.last_modified_s, told.md5) == (head.etag, head.last_modified_s, head.md5)
+                assert told.user_metadata == head.user_metadata
     place.put("opened", DATA[1:])
     late = Taker(version, ByteRange(0, 1000))
     with pytest.raises((VersionChanged, OriginUnavailable)):

@@ -8,17 +8,28 @@ import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginUnavailable, VersionChanged
+from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.opening import OpenedFirst, Opening
-from proxy.objects import ObjectVersion
+from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
 from tests.fetch.memory import MemoryOrigin, pump, version_of
 
 CONTENT = bytes(range(100))
+VERSION = version_of(CONTENT)
+
+
+def opened(origin: OpeningOrigin, start: int, end: int) -> Opening:
+    return Opening(origin, "b", "k", ByteRange(start, end), RetryPolicy().gates.of("s3://test"))
+
+
+RECORD = ObjectRecord(VERSION, '"1"', None, (), 0.0, sums_known=False)
 
 
 class OpeningOrigin(MemoryOrigin):
     """Opens ranges of its content; `refusal` is raised instead, `judge` by whoever takes it."""
+
+    opening_tells = True
 
     def __init__(self) -> None:
         super().__init__(CONTENT)
@@ -39,7 +50,7 @@ class OpeningOrigin(MemoryOrigin):
                     raise self.judge
                 return sink
 
-            sink = opened.begin(attach)
+            sink = opened.begin(attach, RECORD)
             for start in range(span.start, min(span.end, len(CONTENT)), 10):
                 await pump(sink, CONTENT[start : min(start + 10, span.end)])
         finally:
@@ -59,19 +70,25 @@ def origin() -> OpeningOrigin:
     return OpeningOrigin()
 
 
-VERSION = version_of(CONTENT)
-
-
 async def test_its_bytes_wait_for_whoever_takes_them(origin: OpeningOrigin) -> None:
-    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    opening = opened(origin, 20, 60)
     taken = Taken()
     await opening.read_range(VERSION, ByteRange(20, 60), taken)
     assert bytes(taken.data) == CONTENT[20:60]
     assert origin.asked == []
 
 
+async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: OpeningOrigin) -> None:
+    opening = opened(origin, 20, 60)
+    assert await opening.tell() == RECORD
+    opening.drop()
+    origin.refusal = NotFound("key", "k")
+    with pytest.raises(NotFound):
+        await opened(origin, 20, 60).tell()
+
+
 async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(20, 60)), origin), Taken()
+    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
     await source.read_range(VERSION, ByteRange(20, 100), taken)
     assert bytes(taken.data) == CONTENT[20:]
     assert origin.asked == [ByteRange(60, 100)]
@@ -80,13 +97,13 @@ async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin
 
 
 async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(80, 500)), origin), Taken()
+    source, taken = OpenedFirst(opened(origin, 80, 500), origin), Taken()
     await source.read_range(VERSION, ByteRange(80, 100), taken)
     assert bytes(taken.data) == CONTENT[80:]
 
 
 async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(Opening(origin, "b", "k", ByteRange(20, 60)), origin), Taken()
+    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
     await asyncio.sleep(0)
     await source.read_range(VERSION, ByteRange(0, 10), taken)
     assert bytes(taken.data) == CONTENT[:10]
@@ -96,7 +113,7 @@ async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigi
 @pytest.mark.parametrize("error", [VersionChanged("other"), OriginUnavailable("nonsense")])
 async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: OpeningOrigin, error: Exception) -> None:
     origin.judge = error
-    opening, taken = Opening(origin, "b", "k", ByteRange(20, 60)), Taken()
+    opening, taken = opened(origin, 20, 60), Taken()
     with pytest.raises(type(error)):
         await opening.read_range(VERSION, ByteRange(20, 60), taken)
     assert not taken.data
@@ -106,11 +123,11 @@ async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: Openi
 async def test_a_refusal_is_heard_by_who_takes_it(origin: OpeningOrigin) -> None:
     origin.refusal = NotFound("key", "k")
     with pytest.raises(NotFound):
-        await Opening(origin, "b", "k", ByteRange(20, 60)).read_range(VERSION, ByteRange(20, 60), Taken())
+        await opened(origin, 20, 60).read_range(VERSION, ByteRange(20, 60), Taken())
 
 
 async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: OpeningOrigin) -> None:
-    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    opening = opened(origin, 20, 60)
     await asyncio.sleep(0)
     opening.drop()
     await asyncio.wait_for(origin.ended.wait(), 10)
@@ -118,7 +135,7 @@ async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: Openin
 
 async def test_a_cancelled_taker_ends_the_request_first(origin: OpeningOrigin) -> None:
     origin.head.clear()
-    opening = Opening(origin, "b", "k", ByteRange(20, 60))
+    opening = opened(origin, 20, 60)
     taking = asyncio.ensure_future(opening.read_range(VERSION, ByteRange(20, 60), Taken()))
     await asyncio.sleep(0.001)
     taking.cancel()

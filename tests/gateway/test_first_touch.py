@@ -1,4 +1,4 @@
-"""The first read of a key that nobody knows: its bytes are asked for beside the HEAD, and count only with it."""
+"""The first read where its answer can't tell the object: its bytes are asked for beside the HEAD, and count with it."""
 
 from __future__ import annotations
 
@@ -7,60 +7,17 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from proxy.blocks import ByteSink
 from proxy.conditions import Conditions
-from proxy.errors import NotFound, PreconditionFailed, RangeNotSatisfiable, VersionChanged
+from proxy.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from proxy.gateway.supply import OPENINGS_MAX
-from proxy.objects import ObjectVersion
-from proxy.origin import Opened
 from proxy.ranges import ByteRange
-from tests.fakes.scripted import Exchange, ScriptedServer
-from tests.gateway.rig import ObjectOrigin, Rig
-from tests.gateways import start_gateway
+from tests.gateway.openings import OpeningOrigin
+from tests.gateway.rig import Rig
 
 BLOCK_BYTES = 256 << 10
 CONTENT = random.Random(4).randbytes(3 * BLOCK_BYTES + 99)
-
-
-class OpeningOrigin(ObjectOrigin):
-    """Also opens ranges, of what `objects` holds at that moment. `heads_wait`: HEADs answer when it is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened: list[ByteRange] = []
-        self.closed = 0
-        self.heads_wait = asyncio.Event()
-        self.heads_wait.set()
-        self.before_head = self._wait_heads
-
-    async def _wait_heads(self) -> None:
-        await self.heads_wait.wait()
-
-    async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
-        self.opened.append(span)
-        try:
-            if key not in self.objects:
-                raise NotFound("key", key)
-            record, content = self.objects[key]
-            if span.start >= len(content):
-                raise RangeNotSatisfiable(len(content))
-
-            def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
-                if version != record.version:
-                    raise VersionChanged("another version")
-                return sink
-
-            sink = opened.begin(attach)
-            for start in range(span.start, min(span.end, len(content)), 32 << 10):
-                pending = sink.write(memoryview(content[start : min(start + (32 << 10), span.end)]))
-                if pending is not None:
-                    await pending
-                await asyncio.sleep(0)
-        finally:
-            self.closed += 1
 
 
 @pytest.fixture
@@ -75,17 +32,11 @@ async def rig(tmp_path: Path, origin: OpeningOrigin) -> AsyncIterator[Rig]:
     await rig.aclose()
 
 
-async def until(origin: OpeningOrigin, count: int) -> None:
-    async with asyncio.timeout(20):
-        while len(origin.opened) < count:
-            await asyncio.sleep(0.001)
-
-
 async def test_the_first_bytes_are_asked_for_while_the_head_is_under_way(rig: Rig, origin: OpeningOrigin) -> None:
     origin.put("k", CONTENT)
     origin.heads_wait.clear()
     reading = asyncio.ensure_future(rig.get("k"))
-    await until(origin, 1)
+    await origin.wait_opened(1)
     origin.heads_wait.set()
     assert await reading == CONTENT
     assert origin.opened == [ByteRange(0, BLOCK_BYTES)]
@@ -105,7 +56,7 @@ async def test_readers_that_come_together_share_one_opening(rig: Rig, origin: Op
     origin.put("k", CONTENT)
     origin.heads_wait.clear()
     readers = [asyncio.ensure_future(rig.get("k")) for _ in range(8)]
-    await until(origin, 1)
+    await origin.wait_opened(1)
     origin.heads_wait.set()
     assert await asyncio.gather(*readers) == [CONTENT] * 8
     assert len(origin.opened) == origin.heads == 1
@@ -135,9 +86,7 @@ async def test_reads_that_may_want_no_bytes_open_nothing(rig: Rig, origin: Openi
 async def test_a_missing_key_is_not_found_and_leaves_nothing_open(rig: Rig, origin: OpeningOrigin) -> None:
     with pytest.raises(NotFound):
         await rig.get("gone")
-    async with asyncio.timeout(20):
-        while origin.closed < len(origin.opened):
-            await asyncio.sleep(0.001)
+    await origin.wait_closed()
 
 
 async def test_a_failed_condition_and_a_range_beyond_the_end_close_the_opening(rig: Rig, origin: OpeningOrigin) -> None:
@@ -147,9 +96,7 @@ async def test_a_failed_condition_and_a_range_beyond_the_end_close_the_opening(r
         await rig.get("k", conditions=Conditions(if_match='"other"'))
     with pytest.raises(RangeNotSatisfiable):
         await rig.get("l", len(CONTENT) + 5, len(CONTENT) + 10)
-    async with asyncio.timeout(20):
-        while origin.closed < len(origin.opened):
-            await asyncio.sleep(0.001)
+    await origin.wait_closed()
     assert await rig.get("k") == CONTENT
 
 
@@ -157,7 +104,7 @@ async def test_an_object_replaced_between_get_and_head_is_never_spliced(rig: Rig
     origin.put("k", CONTENT)
     origin.heads_wait.clear()
     reading = asyncio.ensure_future(rig.get("k"))
-    await until(origin, 1)
+    await origin.wait_opened(1)
     await asyncio.sleep(0.01)
     new = random.Random(9).randbytes(len(CONTENT))
     origin.put("k", new)
@@ -173,41 +120,7 @@ async def test_openings_are_bounded(rig: Rig, origin: OpeningOrigin) -> None:
     async with asyncio.timeout(20):
         while origin.heads < OPENINGS_MAX + 5:
             await asyncio.sleep(0.001)
+    await origin.wait_opened(OPENINGS_MAX)
     assert len(origin.opened) == OPENINGS_MAX
     origin.heads_wait.set()
     assert await asyncio.gather(*readers) == [CONTENT] * (OPENINGS_MAX + 5)
-
-
-async def test_through_the_front_door_a_cold_object_costs_one_round_trip(tmp_path: Path) -> None:
-    """The origin answers neither HEAD nor GET before it has both."""
-    arrived = {"HEAD": asyncio.Event(), "GET": asyncio.Event()}
-
-    async def handler(exchange: Exchange) -> None:
-        method = exchange.request.method
-        arrived[method].set()
-        async with asyncio.timeout(30):
-            for event in arrived.values():
-                await event.wait()
-        headers = [("ETag", '"v1"'), ("Last-Modified", "Tue, 24 Nov 2026 09:00:00 GMT")]
-        if method == "HEAD":
-            await exchange.send_head(200, headers, content_length=len(CONTENT))
-            return
-        asked = exchange.request.get("range")
-        assert asked is not None
-        start, end = map(int, asked.removeprefix("bytes=").split("-"))
-        body = CONTENT[start : end + 1]
-        label = f"bytes {start}-{start + len(body) - 1}/{len(CONTENT)}"
-        await exchange.respond(206, body, [*headers, ("Content-Range", label)])
-
-    async with ScriptedServer(handler) as server:
-        gateway = await asyncio.to_thread(start_gateway, tmp_path, origin=server.url)
-        try:
-            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-                answer = await client.get(f"{gateway.url}/b/k")
-                assert (answer.status_code, answer.content) == (200, CONTENT)
-                assert answer.headers["x-cache"] == "MISS"
-                again = await client.get(f"{gateway.url}/b/k")
-                assert (again.content, again.headers["x-cache"]) == (CONTENT, "HIT")
-            assert sorted(request.method for request in server.requests) == ["GET", "HEAD"]
-        finally:
-            await asyncio.to_thread(gateway.stop)

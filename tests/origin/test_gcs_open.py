@@ -6,7 +6,7 @@ import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginUnavailable, VersionChanged, WarmstartError
-from proxy.objects import ObjectVersion
+from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
 from proxy.origin.gcs import GcsOrigin
 from proxy.ranges import ByteRange
@@ -25,8 +25,10 @@ class Taker:
         self.sink = Received()
         self._version = ObjectVersion(origin.id, "models", "weights", f"generation {generation}", len(DATA))
         self._span = span
+        self.record: ObjectRecord | None = None
 
-    def begin(self, attach: Attach) -> ByteSink:
+    def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
+        self.record = record
         return attach(self._version, self._span, self.sink)
 
 

@@ -66,6 +66,7 @@ class GcsOrigin:
     """
 
     dialect = "gcs"
+    opening_tells = False  # metadata comes by the JSON API alone
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ _USER_METADATA = "x-amz-meta-"
 def read_record(
     origin: str, bucket: str, key: str, version_id: str | None, size_bytes: int, headers: Headers, checked_at_s: float
 ) -> ObjectRecord:
-    """What a HEAD's 200 says of a key whose size it told."""
+    """What an answer says of a key whose size it told."""
     etag = first_value(headers, "etag") or ""
     last_modified = first_value(headers, "last-modified")
     validator = read_validator(version_id, etag, last_modified)
@@ -112,6 +112,10 @@ def _without_doubtful_sums(headers: Headers, etag: str) -> Headers:
     """A multipart object's checksum with no type may be its parts' composite (moto's HEAD): nobody can check it."""
     if first_value(headers, "x-amz-checksum-type") is not None or not _PARTS_ETAG.fullmatch(etag):
         return headers
+    return without_sums(headers)
+
+
+def without_sums(headers: Headers) -> Headers:
     return tuple((name, value) for name, value in headers if not name.startswith("x-amz-checksum-"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,14 +18,14 @@ from proxy.errors import InvalidRequest, NotFound, VersionChanged, WarmstartErro
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
-from proxy.origin.answers import Claim, ExactSink
+from proxy.origin.answers import Claim, ExactSink, told_size
 from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
 from proxy.origin.headers import Headers, first_value, parse_content_range, read_length
 from proxy.origin.s3.answers import check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import refusal
 from proxy.origin.s3.forward import Forwarding
-from proxy.origin.s3.headers import parse_validator, read_record
+from proxy.origin.s3.headers import parse_validator, read_record, without_sums
 from proxy.origin.s3.listing import Found, list_page, read_buckets, read_page
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
 from proxy.origin.s3.redirects import Course, Regions
@@ -38,6 +38,7 @@ from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead
 from proxy.wire.response import Accept, Response
 
+_WITH_SUMS = ("x-amz-checksum-mode", "ENABLED")
 DOCUMENT_BYTES_MAX = 16 << 20  # a page of a thousand names of a kilobyte each has 4 MiB, percent-encoded
 
 Result = TypeVar("Result")
@@ -62,6 +63,7 @@ class S3Origin:
     """
 
     dialect = "s3"
+    opening_tells = True
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class S3Origin:
         """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
         checked_at_s = self._clock()
         query = (("versionId", version_id),) if version_id is not None else ()
-        status, headers = await self._head(bucket, key, query, (("x-amz-checksum-mode", "ENABLED"),))
+        status, headers = await self._head(bucket, key, query, (_WITH_SUMS,))
         if status != 200:
             headers, body = await self._ask_why(status, headers, bucket, key, query)
             raise self._refusal(status, headers, body, bucket, key)
@@ -189,12 +191,21 @@ class S3Origin:
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what `opened` does."""
         claim = Claim(opened, self.id, is_success)
+        checked_at_s = self._clock()
 
         def accept(head: ResponseHead) -> ByteSink | None:
-            return claim.begin(head) if head.status in (200, 206) else None
+            if head.status not in (200, 206):
+                return None
+            size_bytes = told_size(head, span)
+            if size_bytes is None:
+                return claim.begin(head)
+            whole = span.start == 0 and size_bytes <= span.end
+            headers = head.headers if whole else without_sums(head.headers)  # a part has a checksum of its own
+            record = read_record(self.id, bucket, key, None, size_bytes, headers, checked_at_s)
+            return claim.begin(head, replace(record, sums_known=bool(record.sums)))
 
         try:
-            answer = await self._ask_range(bucket, key, (), span, (), accept)
+            answer = await self._ask_range(bucket, key, (), span, (_WITH_SUMS,), accept)
         finally:
             claim.count()
         if answer.status not in (200, 206):
