@@ -32,7 +32,7 @@ _CONDITIONS = (
     b"cache-control",
 )
 _THOUGHT = PASS_HEADERS | {*_CONDITIONS}
-KEPT_MAX = 8192  # a few KiB each
+KEPT_MAX = 16_384  # 2.3 KiB each; as many as small objects stay open, see `storage`
 
 _Key = tuple[bytes | bool | None, ...]
 
