@@ -24,6 +24,7 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
     limited = {name: rule for name, rule in settings.origins.items() if rule.type != "file"}
     ids = list(dict.fromkeys(origins[name].id for name in limited))
     bandwidths = {origins[name].id: rule.bandwidth for name, rule in limited.items()}
+    hedges = {origins[name].id: rule.hedge or 0.0 for name, rule in limited.items()}
 
     def make(origin_id: str) -> Ledger:
         place = ids.index(origin_id) if origin_id in ids else LEDGER_COUNT
@@ -37,7 +38,7 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
             lock=partial(tables.locks.ledger, place),
         )
 
-    return Gates(make)
+    return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0))
 
 
 def publish(gates: Gates) -> None:

@@ -48,6 +48,9 @@ ORIGIN_WAITING = Gauge(
     ["origin"],
     multiprocess_mode="livesum",
 )
+ORIGIN_HEDGES = Counter(
+    "warmstart_origin_hedges", "Second requests for bytes that were late (`hedge` of the origin)", ["origin"]
+)
 FILLS = Counter(
     "warmstart_fills", "Blocks brought in, by outcome (done, taken_over, put_off, failed, cancelled)", ["outcome"]
 )

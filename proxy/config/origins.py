@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator, model_validator
 
-from proxy.config.quantities import KIB, LocalPath, Size
+from proxy.config.quantities import KIB, LocalPath, Share, Size
 from proxy.config.section import KeyProblem, Section
 
 
@@ -64,6 +64,8 @@ class RemoteOriginSettings(Section):
 
     bandwidth: Annotated[Size, Field(ge=64 * KIB)] | None = None
     """Bytes per second from this origin at most, all workers together; without it as fast as the link."""
+    hedge: Annotated[Share, Field(le=0.1)] | None = None
+    """Share of requests for bytes that may be made twice when they are late; without it none: each costs a copy."""
     verify: bool = True
     """Check the endpoint's certificate; switch it off only for tests."""
     ca_file: LocalPath | None = None

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 from proxy.blocks import BlockWriter, ByteSink, Origin
 from proxy.errors import OriginUnavailable
 from proxy.fetch.attempts import Attempts, RetryPolicy, turn
+from proxy.fetch.gate import Gate
+from proxy.fetch.hedge import read_hedged
+from proxy.fetch.opening import OpenedFirst
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
@@ -65,12 +68,27 @@ async def deliver(
     while counted.taken_bytes < span.length:
         rest = ByteRange(span.start + counted.taken_bytes, span.end)
         try:
-            async with turn(policy, origin_id, attempts, urgent=urgent):
-                await origin.read_range(version, rest, counted)
+            if isinstance(origin, OpenedFirst) and origin.holds(rest):
+                await origin.take(version, rest, counted)
+                continue
+            async with turn(policy, origin_id, attempts, urgent=urgent) as gate:
+                await _read(origin, version, rest, counted, gate)
         except OriginUnavailable as error:
             await attempts.failed(error)
         else:
             assert counted.taken_bytes == span.length, "an origin returned without delivering the span"
+
+
+async def _read(origin: Origin, version: ObjectVersion, span: ByteRange, sink: ByteSink, gate: Gate) -> None:
+    """One request, and a second one where the first is late and that is configured."""
+    if not gate.hedges.share:
+        await origin.read_range(version, span, sink)
+        return
+
+    def ask(offset: int, taker: ByteSink) -> Awaitable[None]:
+        return origin.read_range(version, ByteRange(span.start + offset, span.end), taker)
+
+    await read_hedged(ask, sink, gate, version.origin)
 
 
 class WriterSink:

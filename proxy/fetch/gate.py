@@ -14,16 +14,18 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from proxy.errors import OriginUnavailable
+from proxy.fetch.hedge import Hedges
 from proxy.fetch.ledger import Ledger, Ticket
 
 WAIT_MAX_S = 0.1  # other processes end requests, and a stopped clock starts again: look this often
 
 
 class Gate:
-    """One origin's; belongs to one event loop."""
+    """One origin's; belongs to one event loop. `hedge_share` of its requests may be made twice."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, hedge_share: float = 0.0) -> None:
         self.ledger = ledger
+        self.hedges = Hedges(hedge_share)
         self._urgent: deque[asyncio.Future[Ticket]] = deque()
         self._bulk: deque[asyncio.Future[Ticket]] = deque()
         self._pump: asyncio.Task[None] | None = None
@@ -102,14 +104,17 @@ class Gate:
 class Gates:
     """The gates of all origins, by their ids; made as they are asked for."""
 
-    def __init__(self, ledger: Callable[[str], Ledger]) -> None:
+    def __init__(
+        self, ledger: Callable[[str], Ledger], hedge_share: Callable[[str], float] = lambda origin: 0.0
+    ) -> None:
         self._ledger = ledger
+        self._hedge_share = hedge_share
         self._gates: dict[str, Gate] = {}
 
     def of(self, origin_id: str) -> Gate:
         gate = self._gates.get(origin_id)
         if gate is None:
-            gate = self._gates[origin_id] = Gate(self._ledger(origin_id))
+            gate = self._gates[origin_id] = Gate(self._ledger(origin_id), self._hedge_share(origin_id))
         return gate
 
     @property
