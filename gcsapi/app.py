@@ -114,7 +114,7 @@ class GcsApp:
 
     async def _dispatch(self, exchange: Exchange) -> PiecesResponse:
         operation = parse_request(exchange.method, exchange.target, exchange.raw_headers, self._host_suffixes)
-        exchange.operation = operation.operation
+        exchange.operation, exchange.api = operation.operation, operation.api
         if isinstance(operation, Read):
             exchange.place = f"{operation.request.name.bucket}/{operation.request.name.key}"
             return await self._read(exchange, operation)

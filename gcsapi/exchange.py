@@ -25,6 +25,7 @@ class Exchange:
     receive: Receive
     body_timeout_s: float
     request_id: str = field(default_factory=new_request_id)
+    api: Api = Api.XML  # in which errors are told
     operation: str = "storage.other"
     place: str = ""  # bucket, or bucket/name
     reads: bool = False
@@ -35,9 +36,8 @@ class Exchange:
     def begin(cls, scope: Scope, receive: Receive, body_timeout_s: float) -> Exchange:
         return cls(scope["method"], raw_target(scope), scope["headers"], _host(scope), receive, body_timeout_s)
 
-    @property
-    def api(self) -> Api:
-        return api_of(self.target)
+    def __post_init__(self) -> None:
+        self.api = api_of(self.target)
 
     def asked(self) -> Asked:
         return Asked(self.method, self.api, self.place)

@@ -31,7 +31,7 @@ from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
-from proxy.targets import Query, render_path
+from proxy.targets import Query, split_target
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -129,8 +129,11 @@ Operation = Read | Pass
 
 
 def api_of(target: bytes) -> Api:
-    """Which API the raw target belongs to, however wrong it may be otherwise."""
-    path = render_path(target).encode("utf-8", "surrogateescape")
+    """Which API the raw target belongs to on a path-style host, however wrong it may be otherwise."""
+    try:
+        _, path, _ = split_target(target, None)
+    except InvalidRequest:
+        return Api.XML
     return Api.JSON if json_door(path) is not None else Api.XML
 
 

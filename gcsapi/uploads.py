@@ -89,7 +89,7 @@ def first_part(read: bytes, delimiter: bytes) -> bytes | None:
     """The content of the first part, once the second has begun; None: more is needed."""
     begin = read.find(delimiter)
     end = _next_delimiter(delimiter).search(read, begin + len(delimiter)) if begin >= 0 else None
-    return _cut_head(read[begin:end.start()])[1] if end is not None else None
+    return _cut_head(read[begin : end.start()])[1] if end is not None else None
 
 
 def second_part(content: bytes, delimiter: bytes) -> tuple[dict[str, str], bytes]:

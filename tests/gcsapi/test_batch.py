@@ -1,0 +1,82 @@
+"""A batch's parts become requests, their answers parts again, in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email import message_from_bytes
+from typing import Any
+
+import pytest
+
+from gcsapi.batch import REQUESTS_MAX, Inner, parse_batch, render_batch
+from proxy.errors import InvalidRequest
+from proxy.lanes.asgi import PiecesResponse
+
+MIXED = "multipart/mixed; boundary=b"
+
+
+def part(request: bytes, content_id: bytes = b"<id+1>") -> bytes:
+    return b"Content-Type: application/http\r\nMIME-Version: 1.0\r\nContent-ID: " + content_id + b"\r\n\r\n" + request
+
+
+def batch(*parts: bytes) -> bytes:
+    return b"".join(b"--b\r\n" + one + b"\r\n" for one in parts) + b"--b--\r\n"
+
+
+def test_parts_are_requests_with_bodies() -> None:
+    patch = b'PATCH /storage/v1/b/w/o/x HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
+    delete = b"DELETE http://gateway:9/storage/v1/b/w/o/y HTTP/1.1\r\nHost: gateway:9\r\n\r\n"
+    first, second = parse_batch(MIXED, batch(part(patch), part(delete, b"<id+2>")))
+    assert (first.method, first.target, first.body) == ("PATCH", b"/storage/v1/b/w/o/x", b'{"a":1}')
+    assert dict(first.headers)[b"content-type"] == b"application/json"
+    assert (second.method, second.target, second.body) == ("DELETE", b"http://gateway:9/storage/v1/b/w/o/y", b"")
+    assert (first.content_id, second.content_id) == ("<id+1>", "<id+2>")
+
+
+def test_bare_newlines_and_a_missing_length_will_do() -> None:
+    content = b"--b\nContent-Type: application/http\n\nGET /storage/v1/b/w/o HTTP/1.1\nAccept: */*\n\n--b--"
+    (only,) = parse_batch(MIXED, content)
+    assert (only.method, only.target, only.content_id, only.body) == ("GET", b"/storage/v1/b/w/o", "", b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"--b--",
+        batch(part(b"nonsense")),
+        batch(part(b"GET /w/x HTTP/1.1\r\n\r\n")),  # not the JSON API
+        batch(part(b"POST /batch HTTP/1.1\r\n\r\n")),  # a batch in a batch
+        batch(part(b"POST /upload/storage/v1/b/w/o HTTP/1.1\r\n\r\n")),
+        batch(part(b"GET /storage/v1/b/w/o/x?alt=media HTTP/1.1\r\n\r\n")),
+        batch(part(b"GET /download/storage/v1/b/w/o/x HTTP/1.1\r\n\r\n")),
+        batch(*[part(b"GET /storage/v1/b/w HTTP/1.1\r\n\r\n")] * (REQUESTS_MAX + 1)),
+    ],
+)
+def test_what_is_no_batch_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_batch(MIXED, content)
+
+
+async def test_answers_refer_to_their_requests_in_order() -> None:
+    async def body(content: bytes) -> AsyncIterator[bytes]:
+        yield content
+
+    async def answer(inner: Inner) -> PiecesResponse:
+        if inner.method == "DELETE":
+            return PiecesResponse(204, (("x-cache", "BYPASS"),))
+        return PiecesResponse(200, (("content-type", "application/json"),), body(b'{"name": "x"}'), 13)
+
+    requests = [
+        Inner("<id+1>", "DELETE", b"/storage/v1/b/w/o/y", (), b""),
+        Inner("<id+2>", "GET", b"/storage/v1/b/w/o/x", (), b""),
+    ]
+    reply = await render_batch(requests, answer)
+    content_type = dict(reply.headers)["content-type"]
+    message = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + reply.body)
+    parts: Any = message.get_payload()
+    first, second = parts
+    assert [one["Content-ID"] for one in (first, second)] == ["<response-id+1>", "<response-id+2>"]
+    assert first.get_payload().startswith("HTTP/1.1 204 No Content\r\n")
+    assert second.get_payload().startswith("HTTP/1.1 200 OK\r\n")
+    assert second.get_payload().rstrip().endswith('\r\n\r\n{"name": "x"}')
