@@ -5,8 +5,8 @@ How it works. Every request enters and leaves; how it went moves the limits.
   halved when the origin refuses (429, 503): additive increase, multiplicative decrease.
 - Rate: it begins at START_RATE and doubles each second until it is no limit any more, or a request is refused. Then
   the origin gets a little less than it was seen to take, in even steps, not bursts. While nothing is refused the rate
-  grows: quickly up to nearly the rate that was refused last, then slowly, and after each slow growth that was refused,
-  twice as late. A rate that is refused again at once is halved.
+  grows: quickly up to nearly the rate that was refused last, then slowly, faster the longer it goes well, and after
+  each slow growth that was refused, twice as late. A rate that is refused again at once is halved.
 - Pause: after a refusal nobody asks before `Retry-After`, or a moment, is over.
 - One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
 - Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
@@ -43,6 +43,7 @@ BURST_S = 0.05  # of unused time that may be caught up
 FIRST_GROWTH, FAST_GROWTH, SLOW_GROWTH = 1.0, 0.25, 0.01  # of the rate, per second
 NEAR_CEILING = 0.9
 HOLD_S, HOLD_MAX_S = 2.0, 60.0  # before growth after a cut
+QUIET_S = 5.0  # for so long without a refusal, and the slow growth is four times as fast
 FORGET_S = 120.0  # without a refusal, the limits of long ago are forgotten
 CONCURRENCY_MIN = 4
 LATER_S = 0.005  # when to look again where only other processes' ends are waited for
@@ -163,7 +164,8 @@ class Ledger:
         rate = numbers[_RATE]
         seen_s = now_s - numbers[_SINCE] if numbers[_SINCE] else 0.0
         if seen_s >= SEEN_OVER_S:
-            cut = min(numbers[_COUNT] / seen_s, rate) * BELOW_SEEN
+            # Never by more than half: what was seen may be all that was asked for.
+            cut = max(min(numbers[_COUNT] / seen_s, rate) * BELOW_SEEN, rate / 2)
         else:
             cut = min(rate, START_RATE * 2) / 2
         near = self._is_near()
@@ -189,7 +191,10 @@ class Ledger:
             numbers[_CEILING] = numbers[_HOLD] = 0.0
             growth = FIRST_GROWTH
         else:
-            growth = SLOW_GROWTH if self._is_near() else FAST_GROWTH
+            growth = FAST_GROWTH
+            if self._is_near():
+                quiet_s = now_s - numbers[_GROW_AT]
+                growth = min(SLOW_GROWTH * (1 + quiet_s / QUIET_S) ** 2, FAST_GROWTH)
         numbers[_RATE] *= 1 + growth * min(now_s - numbers[_GROWN_AT], 1.0)
         numbers[_GROWN_AT] = now_s
 
