@@ -9,6 +9,8 @@ word for.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +23,10 @@ from gcsapi.requests import Pass
 from gcsapi.resources import RESOURCE_HEADERS
 from gcsapi.targets import JsonTarget
 from gcsapi.uploads import boundary_of, first_part, object_name, parse_resource, second_part
+from proxy.blocks import update_sum
 from proxy.errors import (
     AccessDenied,
+    InvalidRequest,
     NotFound,
     NotSupported,
     OriginRefused,
@@ -30,10 +34,11 @@ from proxy.errors import (
     PreconditionFailed,
     WarmstartError,
 )
-from proxy.families import AMZ_METADATA, GOOG_METADATA
+from proxy.families import AMZ_METADATA, GOOG_METADATA, render_crc32c
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.routes import BucketRoute
 from proxy.lanes.incoming import chain, read_whole
+from proxy.objects import SumKind
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -106,6 +111,7 @@ async def _read_json_insert(exchange: Exchange, operation: Pass) -> Insert:
     delimiter = boundary_of(content_type)
     resource = parse_resource(first_part(content, delimiter) or b"")
     part_headers, data = second_part(content, delimiter)
+    _check_sums(resource, data)
     resource.setdefault("contentType", part_headers.get("content-type", "application/octet-stream"))
     headers += described_by(resource) + _sums(operation.header("x-goog-hash") or "")
     return Insert(object_name(parameters, resource), headers, chain(data) if data else None, len(data))
@@ -144,6 +150,17 @@ def described_by(resource: Mapping[str, Any]) -> Headers:
         headers += tuple((AMZ_METADATA + _wire(name).lower(), _wire(value)) for name, value in metadata.items())
     claimed = ",".join(f"{kind}={resource[field]}" for kind, field in _HASHES if isinstance(resource.get(field), str))
     return headers + _sums(claimed)
+
+
+def _check_sums(resource: Mapping[str, Any], data: bytes) -> None:
+    """Raises InvalidRequest where the resource's checksums are not the data's; not every store looks."""
+    found = {
+        "md5Hash": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode("ascii"),
+        "crc32c": render_crc32c(update_sum(SumKind.CRC32C, memoryview(data))),
+    }
+    for field, value in found.items():
+        if resource.get(field) not in (None, value):
+            raise InvalidRequest("invalid", f"Provided {field} {str(resource[field])[:100]!r} doesn't match {value!r}.")
 
 
 _HASHES = (("md5", "md5Hash"), ("crc32c", "crc32c"))

@@ -28,6 +28,8 @@ def crossing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossing]:
                 "moto": {"origin": "origin", "bucket": "real-moto"},
                 "goog": {"origin": "goog", "bucket": "real-goog"},
                 "shelf": {"origin": "shelf", "bucket": "real-shelf"},
+                "locked": {"origin": "goog", "bucket": "real-goog", "writes": "deny"},
+                **{name: {"origin": "origin"} for name in ("storage", "upload", "download", "batch")},
             },
             "cache": {"block_size": "64KiB"},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Crossing:
             connection.putrequest(method, target, skip_accept_encoding=True, skip_host="Host" in (headers or {}))
             for name, value in (headers or {}).items():
                 connection.putheader(name, value)
-            if body:
+            if body and "Content-Length" not in (headers or {}):
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
             response = connection.getresponse()
@@ -74,6 +75,11 @@ class Crossing:
             return Answer(response.status, found, response.read())
         finally:
             connection.close()
+
+    def send_and_leave(self, message: bytes) -> None:
+        """Raw bytes out, and gone without waiting for an answer."""
+        with socket.create_connection(("127.0.0.1", int(self.gateway.url.rsplit(":", 1)[1])), timeout=60) as connection:
+            connection.sendall(message)
 
     def read(self, dialect: str, bucket: str, key: str, method: str = "GET", query: str = "", **headers: str) -> Answer:
         """An object's bytes in one dialect. `headers` have underscores for dashes."""
