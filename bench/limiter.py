@@ -1,7 +1,7 @@
 """A node against an origin that allows so many requests a second and refuses all others with 503 SlowDown.
 
 The origin is a process of its own with a token bucket that holds one second's requests; it counts what it serves and
-what it refuses. The load is many small objects, each a request or two, read cold through a gateway with two workers by
+what it refuses. The load is many small objects, each one request, read cold through a gateway with two workers by
 32 connections. The ideal time is what the bucket allows: (requests served - one second's) / the rate.
 """
 
@@ -40,11 +40,11 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _row(rate: int, retry_after_s: int | None, seconds: int, rounds: int) -> Row:
-    found = [_load(rate, retry_after_s, rate * seconds // 2) for _ in range(rounds)]
+    found = [_load(rate, retry_after_s, rate * seconds) for _ in range(rounds)]
     return {
         "requests/s allowed": rate,
         "Retry-After": "none" if retry_after_s is None else f"{retry_after_s} s",
-        "objects": rate * seconds // 2,
+        "objects": rate * seconds,
         "seconds": middle([run[0] for run in found]),
         "against ideal": f"{middle([run[1] for run in found]):.2f}",
         "refused %": f"{middle([run[2] * 100 for run in found]):.2f}",
