@@ -30,6 +30,7 @@ from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fetch.arrival import Arrival, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.fill import WriterSink, fill_block
+from proxy.fetch.gate import Gate
 from proxy.fetch.limiter import FillLimiter
 from proxy.metrics import FILLS
 from proxy.objects import ObjectVersion
@@ -79,6 +80,10 @@ class Flights:
         self._dropped: set[FlightKey] = set()  # of those, the ones that were cancelled for want of interest
         self._per_version: Counter[bytes] = Counter()
         self.settled: Callable[[ObjectVersion], None] = lambda version: None
+
+    def gate(self, origin_id: str) -> Gate:
+        """What requests to that origin pass."""
+        return self._policy.gates.of(origin_id)
 
     def find(self, version: ObjectVersion, index: int) -> Arrival | None:
         return self._arrivals.get((version.digest, index))

@@ -50,10 +50,14 @@ class Gate:
             self.ledger.leave(success=error is None)
         self._ended.set()
 
+    async def enter(self, *, urgent: bool = False) -> Ticket:
+        """A ticket, when it is this request's turn; whoever gets it calls `leave`."""
+        return self.try_enter() or await self._wait(self._urgent if urgent else self._bulk)
+
     @asynccontextmanager
     async def turn(self, *, urgent: bool = False) -> AsyncIterator[None]:
         """Holds a place at the origin while the block runs; what it raises says how that went."""
-        ticket = self.try_enter() or await self._wait(self._urgent if urgent else self._bulk)
+        ticket = await self.enter(urgent=urgent)
         try:
             yield
         except BaseException as error:

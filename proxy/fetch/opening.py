@@ -7,6 +7,8 @@ the GET goes first, without a condition, for a version that is not known yet:
 2. The block's fill takes it like an origin (`read_range`), with the version that became known: only now it is judged,
    by the rules of every range. Another version, or nonsense, and the fill asks the origin as usual.
 3. Nobody takes it (the key is missing, a condition failed, the block was there): `drop` closes its connection.
+It passes the origin's gate by itself, and has a place there until its head has come: it must not hold one while it
+waits to be taken, for what tells its version may need a place, too. Who takes it needs no turn of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Awaitable
 from proxy.blocks import ByteSink, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fetch.gate import Gate
+from proxy.fetch.ledger import Ticket
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
 from proxy.ranges import ByteRange
@@ -32,17 +35,30 @@ class Opening:
         self._taken: asyncio.Future[None] = loop.create_future()
         self._record: ObjectRecord | None = None
         self._sink: ByteSink | None = None
+        self._gate = gate
+        self._ticket: Ticket | None = None
         self.delivered = False  # some of it
-        self._task = loop.create_task(self._ask(origin, bucket, key, gate), name=f"open {key!r}")
+        self._task = loop.create_task(self._ask(origin, bucket, key), name=f"open {key!r}")
         self._task.add_done_callback(self._ended)
 
-    async def _ask(self, origin: OpensRanges, bucket: str, key: str, gate: Gate) -> None:
-        async with gate.turn(urgent=True):
+    async def _ask(self, origin: OpensRanges, bucket: str, key: str) -> None:
+        self._ticket = await self._gate.enter(urgent=True)
+        try:
             await origin.open_range(bucket, key, self.span, self)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        self._leave(None)
+
+    def _leave(self, error: BaseException | None) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._gate.leave(ticket, error)
 
     def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
         """The origin's: the head has come and is a success."""
         self._record = record
+        self._leave(None)
         if not self._head.done():
             self._head.set_result(attach)
         return self
@@ -99,37 +115,37 @@ class Opening:
 
 
 class OpenedFirst:
-    """An origin whose first read is the opening's, as far as that goes; all others are its own."""
+    """An origin of which the opening has been asked already. `take` that where it `holds` what a fill wants first."""
 
     def __init__(self, opening: Opening, origin: Origin) -> None:
         self._opening: Opening | None = opening
         self._origin = origin
 
-    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            if opening.span.start == span.start:
-                end = min(span.end, opening.span.end)
-                if await self._take(opening, version, ByteRange(span.start, end), sink):
-                    span = ByteRange(end, span.end)
-            else:
-                opening.drop()
-        if span.length:
-            await self._origin.read_range(version, span, sink)
+    def holds(self, span: ByteRange) -> bool:
+        """Whether the span's first bytes are the opening's. Of a fill that begins elsewhere, it ends here."""
+        if self._opening is None or self._opening.span.start == span.start:
+            return self._opening is not None
+        self.drop()
+        return False
 
-    async def _take(self, opening: Opening, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> bool:
-        """False: it brought nothing, and was asked before the version was known, so its refusal says little of that."""
+    async def take(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        """Brings what the opening holds of the span, maybe nothing, and once. Raises what an origin's reading does."""
+        opening, self._opening = self._opening, None
+        assert opening is not None
         try:
-            await opening.read_range(version, span, sink)
+            await opening.read_range(version, ByteRange(span.start, min(span.end, opening.span.end)), sink)
         except OriginUnavailable:
             raise  # the next try comes after a pause
         except WarmstartError:
             if opening.delivered:
                 raise
-            return False
-        return True
+            # Asked before the version was known, so that its refusal says little of that.
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        await self._origin.read_range(version, span, sink)
 
     def drop(self) -> None:
         """The fill will not read any more."""
         if self._opening is not None:
             self._opening.drop()
+            self._opening = None

@@ -9,6 +9,9 @@ import pytest
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginUnavailable, VersionChanged
 from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.fill import deliver
+from proxy.fetch.gate import Gates
+from proxy.fetch.ledger import FREE_RATE, Ledger, private_numbers
 from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Opened
@@ -19,11 +22,23 @@ CONTENT = bytes(range(100))
 VERSION = version_of(CONTENT)
 
 
-def opened(origin: OpeningOrigin, start: int, end: int) -> Opening:
-    return Opening(origin, "b", "k", ByteRange(start, end), RetryPolicy().gates.of("s3://test"))
-
-
 RECORD = ObjectRecord(VERSION, '"1"', None, (), 0.0, sums_known=False)
+
+
+def narrow_policy() -> RetryPolicy:
+    """One request at a time."""
+
+    def ledger(origin_id: str) -> Ledger:
+        return Ledger(private_numbers(), 0, concurrency_max=1, start_rate=FREE_RATE)
+
+    return RetryPolicy(first_pause_s=0.001, gates=Gates(ledger))
+
+
+POLICY = narrow_policy()
+
+
+def opened(origin: OpeningOrigin, start: int, end: int) -> Opening:
+    return Opening(origin, "b", "k", ByteRange(start, end), POLICY.gates.of("s3://test"))
 
 
 class OpeningOrigin(MemoryOrigin):
@@ -87,27 +102,71 @@ async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: 
         await opened(origin, 20, 60).tell()
 
 
+async def fill(source: OpenedFirst, span: ByteRange, taken: Taken) -> None:
+    await deliver(source, "s3://test", VERSION, span, taken, POLICY)
+
+
 async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:
     source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
-    await source.read_range(VERSION, ByteRange(20, 100), taken)
+    await fill(source, ByteRange(20, 100), taken)
     assert bytes(taken.data) == CONTENT[20:]
     assert origin.asked == [ByteRange(60, 100)]
-    await source.read_range(VERSION, ByteRange(0, 20), taken)
+    await fill(source, ByteRange(0, 20), taken)
     assert origin.asked == [ByteRange(60, 100), ByteRange(0, 20)]
 
 
 async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: OpeningOrigin) -> None:
     source, taken = OpenedFirst(opened(origin, 80, 500), origin), Taken()
-    await source.read_range(VERSION, ByteRange(80, 100), taken)
+    await fill(source, ByteRange(80, 100), taken)
     assert bytes(taken.data) == CONTENT[80:]
+    assert origin.asked == []
 
 
 async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigin) -> None:
     source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
     await asyncio.sleep(0)
-    await source.read_range(VERSION, ByteRange(0, 10), taken)
+    await fill(source, ByteRange(0, 10), taken)
     assert bytes(taken.data) == CONTENT[:10]
     await asyncio.wait_for(origin.ended.wait(), 10)
+
+
+async def test_it_holds_no_place_at_the_gate_while_it_waits_to_be_taken(origin: OpeningOrigin) -> None:
+    gate = POLICY.gates.of("s3://test")
+    opening, taken = opened(origin, 20, 60), Taken()
+    await opening.tell()
+    async with asyncio.timeout(10), gate.turn():
+        source = OpenedFirst(opening, origin)
+        await fill(source, ByteRange(20, 60), taken)
+    assert bytes(taken.data) == CONTENT[20:60]
+    assert gate.ledger.under_way == 0
+
+
+async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: OpeningOrigin) -> None:
+    gate = POLICY.gates.of("s3://test")
+    async with gate.turn():
+        waiting = opened(origin, 20, 60)
+        await asyncio.sleep(0.001)
+        assert not origin.ended.is_set()
+        waiting.drop()
+    origin.head.clear()
+    under_way = opened(origin, 20, 60)
+    async with asyncio.timeout(10):
+        while gate.ledger.under_way == 0:
+            await asyncio.sleep(0.001)
+    under_way.drop()
+    await asyncio.wait_for(origin.ended.wait(), 10)
+    assert gate.ledger.under_way == 0
+
+
+@pytest.mark.parametrize("refusal", [NotFound("key", "k"), VersionChanged("older")])
+async def test_a_refusal_from_before_the_version_was_known_is_asked_again(
+    origin: OpeningOrigin, refusal: Exception
+) -> None:
+    origin.refusal = refusal
+    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    await fill(source, ByteRange(20, 60), taken)
+    assert bytes(taken.data) == CONTENT[20:60]
+    assert origin.asked == [ByteRange(20, 60)]
 
 
 @pytest.mark.parametrize("error", [VersionChanged("other"), OriginUnavailable("nonsense")])
