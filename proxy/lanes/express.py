@@ -11,7 +11,8 @@ message more,
 and passes all others on. It may be mixed with `http.response.body`. Its bytes count against Content-Length as
 a body's do (never more than declared; a response that ends with less closes the connection). The socket is touched
 only when the transport's buffer is empty. When the client goes away, `send` raises ClientGone; when anything else
-fails in mid-body the connection is closed, since what has left can't be told. TLS connections have no such message.
+fails in mid-body the connection is closed, since what has left can't be told. Under TLS the same pieces go through the
+transport (`chunksend`).
 A scope's `raw_path`, `path` and `query_string` are cut from the raw target without normalising anything ("//", ".", "#"
 stay); only `path` is percent-decoded.
 
@@ -43,11 +44,12 @@ from uvicorn.server import ServerState
 
 from proxy.blocks import DataFile
 from proxy.lanes.asgi import ZEROCOPY, Message, Receive, Scope, Send
+from proxy.lanes.chunksend import ChunkSender
 from proxy.lanes.connection import TARGET, Connection, Limits, disconnect
 from proxy.lanes.heads import parse_target
 from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, HotAnswer, HotLane, HotLine, is_plain
 from proxy.lanes.residency import is_resident
-from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, HasFileno
+from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, HasFileno, PieceSender
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class ExpressProtocol(Connection):
         self.app = self._run_app
 
         self._lane: HotLane | None = None  # set where this connection can be answered hot
-        self._sender: FileSender | None = None
+        self._sender: PieceSender | None = None
         self._running: RequestResponseCycle | None = None  # the application's; later requests wait in `pipeline`
         self._defaults: Sequence[tuple[bytes, bytes]] = ()  # uvicorn's own headers, a new list each second,
         self._default_lines = b""  # and rendered
@@ -97,13 +99,13 @@ class ExpressProtocol(Connection):
         if sock.family != socket.AF_UNIX:
             # The kernel gives up a client that takes nothing: parked, in the transport's buffer, closing or not.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.limits.send_timeout_s * 1000))
-        if self.scheme == "http":
-            try:
-                self._sender = FileSender(self.loop, sock.fileno())
-            except OSError as error:  # out of descriptors: this connection's bodies go as chunks
-                _logger.warning("no sendfile on a connection: %s", error)
-            else:
-                self._lane = self.lane
+        try:
+            plain = self.scheme == "http"
+            self._sender = FileSender(self.loop, sock.fileno()) if plain else ChunkSender(self.loop, transport)
+        except OSError as error:  # out of descriptors: this connection's bodies are read in threads
+            _logger.warning("no sendfile on a connection: %s", error)
+        else:
+            self._lane = self.lane
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sender is not None:
@@ -114,6 +116,16 @@ class ExpressProtocol(Connection):
             disconnect(self._running)
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._sender is not None:
+            self._sender.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._sender is not None:
+            self._sender.resume()
 
     def _extensions(self) -> dict[str, Any]:
         return {} if self._sender is None else {ZEROCOPY: {}}
@@ -169,7 +181,7 @@ class ExpressProtocol(Connection):
         self._note_idle()
         return True
 
-    def _send_large(self, lane: HotLane, sender: FileSender, answer: HotAnswer, head: bytes) -> bool:
+    def _send_large(self, lane: HotLane, sender: PieceSender, answer: HotAnswer, head: bytes) -> bool:
         first = answer.pieces[0]
         began_s = self.loop.time()
         try:
@@ -284,14 +296,15 @@ class ExpressProtocol(Connection):
             await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_piece(
-        self, cycle: RequestResponseCycle, sender: FileSender, file: HasFileno, offset: int, count: int
+        self, cycle: RequestResponseCycle, sender: PieceSender, file: HasFileno, offset: int, count: int
     ) -> None:
         if not cycle.chunked_encoding and count > cycle.expected_content_length:
             raise RuntimeError("Response content longer than Content-Length")
         try:
             if cycle.chunked_encoding:
                 self.transport.write(b"%x\r\n" % count)
-            await self._flush(cycle)
+            if isinstance(sender, FileSender):
+                await self._flush(cycle)
             await sender.send(file, offset, count)
         except BaseException:
             self.transport.close()

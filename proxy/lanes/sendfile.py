@@ -1,4 +1,4 @@
-"""FileSender: pieces of files on a connection's socket, without a copy and without waiting.
+"""Pieces of files on a connection, without waiting: the steps of any sender, and FileSender, which copies nothing.
 
 How it works. asyncio and uvloop own a transport's descriptor and refuse `add_writer` on it, but accept a `dup`. The
 sender makes one per connection, touches the socket only through it, and only while the transport has nothing left
@@ -20,6 +20,7 @@ import asyncio
 import errno
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -50,15 +51,14 @@ class PieceTooShort(Exception):
     """The file ends inside the piece."""
 
 
-class FileSender:
+class PieceSender(ABC):
     """One connection's; sends one piece or one answer at a time. Not thread-safe: its event loop's only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
-        """Raises OSError when there is no descriptor left for the dup."""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._owner = socket.socket(fileno=os.dup(socket_fd))
-        self._socket = self._owner.fileno()  # negative once closed
         self.failed: HasFileno | None = None  # the file of the piece that failed last, until the connection closes
+        self._closed = False
+        self._paused = False  # of the transport: its own word
         self._parked = False
         self._head = b""  # what is left of an answer's head
         self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
@@ -88,7 +88,7 @@ class FileSender:
     def start(self, file: HasFileno, offset: int, count: int, done: Callable[[BaseException | None], None]) -> bool:
         """True: all has left. False: `done` will be called with None or the error. Raises as `send` does."""
         assert not self.busy, "one piece at a time"
-        if self._socket < 0:
+        if self._closed:
             raise ClientGone("the connection is closed")
         self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
         self._done = done
@@ -107,21 +107,23 @@ class FileSender:
         self._head, self._later = head, later[::-1]
         return self.start(first.file, first.offset, first.length, done)
 
+    @abstractmethod
     def write(self, head: bytes, body: memoryview) -> int:
-        """What the socket takes of both at once; 0: it is full. Raises ClientGone."""
-        try:
-            return os.writev(self._socket, (head, body))
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise ClientGone(f"the client went away: {error.strerror}") from error
+        """How many bytes of both have left at once; 0: there is no room. `body` is free again. Raises ClientGone."""
+
+    def pause(self) -> None:
+        """The transport's buffer is full."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """It has room again."""
+        self._paused = False
 
     def close(self) -> None:
         """Fails the piece under way with ClientGone. Idempotent."""
+        self._closed = True
         if self.busy:
             self._finish(ClientGone("the client went away"))
-        self._owner.close()
-        self._socket = -1
         self.failed = None
 
     def _advance(self) -> bool:
@@ -152,32 +154,21 @@ class FileSender:
             piece = self._later.pop()
             self._file, self._offset, self._left, self._probed_end = piece.file, piece.offset, piece.length, 0
 
+    @abstractmethod
     def _send_head(self) -> bool:
-        """Whether all of it has left. The kernel keeps it back for the body that follows at once, 200 ms at most."""
-        try:
-            sent = self._owner.send(self._head, socket.MSG_MORE)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise ClientGone(f"the client went away: {error.strerror}") from error
-        self._head = self._head[sent:]
-        return not self._head
+        """Whether all of it has left."""
 
+    @abstractmethod
     def _send_step(self, fd: int, length: int) -> int:
-        """How many bytes the socket took; 0: it is full."""
-        try:
-            sent = os.sendfile(self._socket, fd, self._offset, length)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            if error.errno in GONE:
-                raise ClientGone(f"the client went away: {error.strerror}") from error
-            raise
-        if sent == 0:
-            raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
-        self._offset += sent
-        self._left -= sent
-        return sent
+        """How many bytes were taken; fewer: there is no more room now. Raises ClientGone, PieceTooShort, OSError."""
+
+    @abstractmethod
+    def _park(self) -> None:
+        """Sees to it that `_on_writable` is called when there is room."""
+
+    @abstractmethod
+    def _unpark(self) -> None:
+        """It must not be called any more. Idempotent."""
 
     def _read_ahead(self, file: HasFileno, step: int) -> None:
         self._unpark()
@@ -223,6 +214,54 @@ class FileSender:
         self._file = self._done = self._reading = None
         if self._later or self._head:
             self._later, self._head = [], b""
+
+
+class FileSender(PieceSender):
+    """On a plain socket."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
+        """Raises OSError when there is no descriptor left for the dup."""
+        super().__init__(loop)
+        self._owner = socket.socket(fileno=os.dup(socket_fd))
+        self._socket = self._owner.fileno()
+
+    def write(self, head: bytes, body: memoryview) -> int:
+        try:
+            return os.writev(self._socket, (head, body))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ClientGone(f"the client went away: {error.strerror}") from error
+
+    def close(self) -> None:
+        super().close()
+        self._owner.close()
+        self._socket = -1
+
+    def _send_head(self) -> bool:
+        try:  # the kernel keeps it back for the body that follows at once, 200 ms at most
+            sent = self._owner.send(self._head, socket.MSG_MORE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise ClientGone(f"the client went away: {error.strerror}") from error
+        self._head = self._head[sent:]
+        return not self._head
+
+    def _send_step(self, fd: int, length: int) -> int:
+        try:
+            sent = os.sendfile(self._socket, fd, self._offset, length)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno in GONE:
+                raise ClientGone(f"the client went away: {error.strerror}") from error
+            raise
+        if sent == 0:
+            raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
+        self._offset += sent
+        self._left -= sent
+        return sent
 
     def _park(self) -> None:
         if not self._parked:

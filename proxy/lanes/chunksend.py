@@ -1,0 +1,102 @@
+"""ChunkSender: pieces of files through a transport that does something to them, which is TLS.
+
+How it works. The steps are `sendfile`'s; each is read, from memory, chunk by chunk into one buffer of the process and
+given to the transport, which encrypts it at once. While the transport says that its buffer is full, nothing is
+read. A transport may keep what it could not encrypt yet (OpenSSL may want to hear of the client first): then the
+buffer is its, and another one takes its place. Whether it does is asked after each write, of the buffer itself: a
+bytearray that somebody still looks at can't be resized.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from proxy.lanes.sendfile import ClientGone, PieceSender, PieceTooShort
+
+CHUNK_BYTES = 256 << 10
+
+
+class ReusedBuffer:
+    """Memory for one chunk, again and again."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._memory = bytearray(size_bytes)
+
+    def lend(self, length: int) -> memoryview:
+        return memoryview(self._memory)[:length]
+
+    def take_back(self, view: memoryview) -> None:
+        view.release()
+        try:
+            self._memory.append(0)
+            self._memory.pop()
+        except BufferError:  # somebody keeps a part of it
+            self._memory = bytearray(self._size_bytes)
+
+
+_buffer = ReusedBuffer(CHUNK_BYTES)
+
+
+class ChunkSender(PieceSender):
+    """`pause` and `resume` are the transport's word on its buffer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        super().__init__(loop)
+        self._transport = transport
+        self._soon: asyncio.Handle | None = None
+
+    def resume(self) -> None:
+        super().resume()
+        if self._parked:
+            self._on_writable()
+
+    def write(self, head: bytes, body: memoryview) -> int:
+        self._check_open()
+        both = b"".join((head, body))
+        self._transport.write(both)
+        return len(both)
+
+    def _send_head(self) -> bool:
+        self._check_open()
+        self._transport.write(self._head)
+        self._head = b""
+        return True
+
+    def _send_step(self, fd: int, length: int) -> int:
+        sent = 0
+        while sent < length and not self._paused:
+            self._check_open()
+            chunk = _buffer.lend(min(CHUNK_BYTES, length - sent))
+            try:
+                read_bytes = os.preadv(fd, (chunk,), self._offset)
+                if read_bytes == 0:
+                    raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
+                self._transport.write(chunk[:read_bytes])
+            finally:
+                _buffer.take_back(chunk)
+            self._offset += read_bytes
+            self._left -= read_bytes
+            sent += read_bytes
+        return sent
+
+    def _check_open(self) -> None:
+        if self._transport.is_closing():
+            raise ClientGone("the client went away")
+
+    def _park(self) -> None:
+        self._parked = True
+        if not self._paused and self._soon is None:
+            self._soon = self._loop.call_soon(self._on_soon)
+
+    def _on_soon(self) -> None:
+        self._soon = None
+        if self._parked:
+            self._on_writable()
+
+    def _unpark(self) -> None:
+        self._parked = False
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
