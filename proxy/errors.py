@@ -63,13 +63,15 @@ class VersionChanged(WarmstartError):
 class OriginUnavailable(WarmstartError):
     """The origin can't be reached, throttles, or broke off; a retry may help.
 
-    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link.
+    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link. `heard`: the
+    origin's gate knows of it, so that one refusal counts once.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, throttled: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.throttled = throttled
+        self.heard = False
 
 
 class OriginRefused(WarmstartError):

@@ -50,7 +50,7 @@ class Attempts:
         self.progressed()
 
     def waited(self, seconds: float) -> None:
-        """Time before a request could leave says nothing of the origin's health."""
+        """Time in line for an origin that serves others says nothing of its health."""
         self._give_up_at += seconds
 
     def progressed(self) -> None:
@@ -73,8 +73,9 @@ async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: 
     """One attempt's place at the origin, and its gate."""
     gate = policy.gates.of(origin)
     began_s = time.monotonic()
-    async with gate.turn(urgent=urgent):
-        attempts.waited(time.monotonic() - began_s)
+    async with gate.turn(urgent=urgent, patience_s=policy.deadline_s):
+        if gate.ledger.quiet_s < policy.deadline_s:
+            attempts.waited(time.monotonic() - began_s)
         yield gate
 
 

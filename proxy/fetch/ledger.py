@@ -29,11 +29,12 @@ SLOT_COUNT = 256
 _PAUSE_END, _RATE, _NEXT_AT, _CUTS, _COUNT, _SINCE, _GROWN_AT, _GROW_AT, _HOLD, _CEILING, _CONCURRENCY, _PAID = range(
     12
 )
+_SERVED_AT = 12
 _STATE_NUMBERS = 16
 LEDGER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
 
 PAUSE_S = 0.1  # after a refusal without Retry-After
-RETRY_AFTER_MAX_S = 60.0
+RETRY_AFTER_MAX_S = 300.0  # a mistaken header must not cut a node off for a day
 RATE_MIN = 1.0  # requests per second
 START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
 FREE_RATE = 5000.0  # more than that a node does not ask: no limit
@@ -103,6 +104,16 @@ class Ledger:
         """Requests under way at most, in all processes."""
         return int(self._numbers[_CONCURRENCY]) or self._concurrency_max
 
+    @property
+    def pause_s(self) -> float:
+        """How long nobody may ask, from now on."""
+        return max(0.0, self._numbers[_PAUSE_END] - self._clock())
+
+    @property
+    def quiet_s(self) -> float:
+        """How long the origin has served nobody on this node: no request, no byte of one."""
+        return self._clock() - self._numbers[_SERVED_AT]
+
     def enter(self) -> Ticket | float:
         """A ticket: the request may go. Else the seconds after which to ask again."""
         now_s, numbers = self._clock(), self._numbers
@@ -127,8 +138,9 @@ class Ledger:
         with self._lock():
             numbers[self._own] -= 1
             if success:
+                numbers[_SERVED_AT] = self._clock()
                 if not numbers[_SINCE]:
-                    numbers[_SINCE] = self._clock()
+                    numbers[_SINCE] = numbers[_SERVED_AT]
                 numbers[_COUNT] += 1
                 if numbers[_CONCURRENCY]:
                     grown = numbers[_CONCURRENCY] + 1 / numbers[_CONCURRENCY]
@@ -151,9 +163,10 @@ class Ledger:
 
     def pay(self, nbytes: int) -> float:
         """So many bytes have arrived; the seconds to wait before taking more."""
+        now_s, numbers = self._clock(), self._numbers
+        numbers[_SERVED_AT] = now_s
         if self._bytes_per_s is None:
             return 0.0
-        now_s, numbers = self._clock(), self._numbers
         with self._lock():
             numbers[_PAID] = max(numbers[_PAID], now_s - BURST_S) + nbytes / self._bytes_per_s
             return max(0.0, numbers[_PAID] - now_s)

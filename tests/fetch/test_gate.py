@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from proxy.errors import OriginUnavailable
-from proxy.fetch.gate import Gate, Gates
+from proxy.errors import NotFound, OriginUnavailable
+from proxy.fetch.gate import URGENT_RUN, Gate, Gates
 from proxy.fetch.ledger import FREE_RATE, Ledger, private_numbers
 
 
@@ -99,3 +99,90 @@ async def test_each_origin_has_its_own() -> None:
     assert gates.of("s3://a") is gates.of("s3://a")
     assert gates.of("s3://a") is not gates.of("s3://b")
     assert set(gates.all) == {"s3://a", "s3://b"}
+
+
+async def fail(gate: Gate, error: OriginUnavailable) -> None:
+    with pytest.raises(OriginUnavailable):
+        async with gate.turn():
+            raise error
+
+
+async def test_a_pause_longer_than_its_patience_turns_a_request_away_at_once() -> None:
+    gate = made(8)
+    await fail(gate, OriginUnavailable("slow down", throttled=True, retry_after_s=40))
+    with pytest.raises(OriginUnavailable, match="asked for no requests") as caught:
+        await gate.enter(patience_s=30)
+    assert caught.value.throttled
+    assert caught.value.retry_after_s == pytest.approx(40, abs=5)
+    assert gate.waiting == gate.ledger.under_way == 0
+
+
+async def test_who_waits_already_is_turned_away_by_a_long_pause_and_the_patient_wait_on() -> None:
+    gate = made(4)
+    held = [gate.try_enter() for _ in range(4)]
+    waiting = [asyncio.create_task(gate.enter(patience_s=patience_s)) for patience_s in (0.0, 30, 1000)]
+    await settle()
+    assert held[0] is not None
+    gate.leave(held[0], OriginUnavailable("slow down", throttled=True, retry_after_s=200))
+    for task in waiting[:2]:
+        with pytest.raises(OriginUnavailable, match="asked for no requests"):
+            await task
+    assert not waiting[2].done()
+    waiting[2].cancel()
+
+
+async def test_an_origin_that_serves_nobody_fails_those_who_wait_and_one_that_serves_others_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.fetch.gate.PATIENCE_MIN_S", 0.05)
+    gate = made(2)
+    first, second = gate.try_enter(), gate.try_enter()
+    assert first is not None
+    assert second is not None
+    gate.leave(first, None)
+    assert gate.try_enter() is not None
+    waiting = asyncio.create_task(gate.enter(patience_s=0.05))
+    for _ in range(5):
+        gate.pay(1)  # bytes of others arrive
+        await asyncio.sleep(0.03)
+        assert not waiting.done()
+    with pytest.raises(OriginUnavailable, match="serves nobody"):
+        await waiting
+
+
+async def test_one_refusal_counts_once_however_many_turns_it_ends() -> None:
+    gate, error = made(64), OriginUnavailable("slow down", throttled=True, retry_after_s=0)
+    tickets = [gate.try_enter() for _ in range(32)]
+    for ticket in tickets:
+        assert ticket is not None
+        gate.leave(ticket, error)
+    concurrency = gate.ledger.concurrency
+    later = await gate.enter()
+    gate.leave(later, error)
+    assert gate.ledger.concurrency == concurrency
+
+
+async def test_an_answer_that_says_no_is_an_answer() -> None:
+    gate = made()
+    with pytest.raises(NotFound):
+        async with gate.turn():
+            raise NotFound("key", "k")
+    assert gate.ledger.quiet_s < 60
+    gate = made()
+    await fail(gate, OriginUnavailable("broken"))
+    assert gate.ledger.quiet_s > 60
+
+
+async def test_bulk_has_its_turn_however_many_urgent_requests_come() -> None:
+    gate, order = made(), list[str]()
+
+    async def request(name: str, *, urgent: bool) -> None:
+        async with gate.turn(urgent=urgent):
+            order.append(name)
+
+    async with gate.turn():
+        tasks = [asyncio.create_task(request("bulk", urgent=False))]
+        tasks += [asyncio.create_task(request("urgent", urgent=True)) for _ in range(3 * URGENT_RUN)]
+        await settle()
+    await asyncio.gather(*tasks)
+    assert order.index("bulk") == URGENT_RUN
