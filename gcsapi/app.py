@@ -37,7 +37,6 @@ from gcsapi.responses import (
 )
 from gcsapi.targets import JsonTarget
 from proxy.errors import InvalidRequest, NotSupported, OtherGeneration, RangeNotSatisfiable, WarmstartError
-from proxy.families import render_crc32c
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.hot import HotRead
@@ -62,8 +61,6 @@ class Reads(Protocol):
     def known(self, name: ObjectName) -> ObjectRecord | None: ...
 
     def prepare(self, request: ReadObject) -> HotRead | None: ...
-
-    async def crc32c(self, record: ObjectRecord) -> int | None: ...
 
     async def read(self, request: ReadObject) -> ReadAnswer: ...
 
@@ -153,7 +150,7 @@ class GcsApp:
             select({}, read.fields, OBJECT)  # refused before the object is looked up
         answer = await self._read_object(read)
         if not read.media and not answer.not_modified:
-            return exchange.reply(await self._resource(exchange, read, answer), answer.cache)
+            return exchange.reply(self._resource(exchange, read, answer), answer.cache)
         if not answer.not_modified and is_unpacked(read, answer.record):
             return await self._send_unpacked(exchange, read, answer)
         status, headers = render_read(read, answer)
@@ -198,11 +195,8 @@ class GcsApp:
             return PiecesResponse(200, headers)
         return PiecesResponse(200, headers, unpacked(answer.body), None, on_read_error=self._on_read_error)
 
-    async def _resource(self, exchange: Exchange, read: Read, answer: ReadAnswer) -> Reply:
-        """Clients that load in parts compare them with the resource's CRC32C, whoever the origin is."""
+    def _resource(self, exchange: Exchange, read: Read, answer: ReadAnswer) -> Reply:
         resource = object_resource(read.request.name, answer.record, exchange.host)
-        if "crc32c" not in resource and (found := await self._gateway.crc32c(answer.record)) is not None:
-            resource["crc32c"] = render_crc32c(found)
         etag = object_etag(Api.JSON, answer.record)
         return json_reply(select(resource, read.fields, OBJECT), headers=(("etag", etag),))
 

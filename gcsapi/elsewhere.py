@@ -106,6 +106,6 @@ async def _delete(reader: Reader, forwarder: Forwarder, route: BucketRoute, oper
     name = operation.target.name
     assert name is not None
     forwarder.check_writable(route)
-    await reader.read(ReadObject(ObjectName(route.name, name), head_only=True, revalidate=True))  # GCS says NotFound
-    await delete(forwarder, route, operation, name)
+    found = await reader.read(ReadObject(ObjectName(route.name, name), head_only=True, revalidate=True))
+    await delete(forwarder, route, operation, found.record)
     return Reply(204, (("content-type", JSON_TYPE),) if operation.api is Api.JSON else ())

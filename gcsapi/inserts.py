@@ -2,7 +2,8 @@
 
 How it works. An upload in one request (`uploadType=media`, or `multipart` of a small object, or a PUT of the XML API)
 becomes a PutObject with the same metadata and checksums, inside the object's fence; the answer is the resource of what
-is there then. A deletion looks first, for GCS says 404 where S3 says nothing. `ifGenerationMatch=0` is S3's
+is there then. A deletion looks first, for GCS says 404 where S3 says nothing; one of a generation carries the ETag that
+the generation was made of, for stores that heed it. `ifGenerationMatch=0` is S3's
 `If-None-Match: *`; other conditions can't be kept there, and are refused rather than dropped, like all that S3 has no
 word for.
 """
@@ -31,14 +32,16 @@ from proxy.errors import (
     NotSupported,
     OriginRefused,
     OriginUnavailable,
+    OtherGeneration,
     PreconditionFailed,
     WarmstartError,
 )
 from proxy.families import AMZ_METADATA, GOOG_METADATA, render_crc32c
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.routes import BucketRoute
+from proxy.generations import generation_of
 from proxy.lanes.incoming import chain, read_whole
-from proxy.objects import SumKind
+from proxy.objects import ObjectRecord, SumKind
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -78,13 +81,18 @@ async def insert(exchange: Exchange, forwarder: Forwarder, route: BucketRoute, o
     return found.name
 
 
-async def delete(forwarder: Forwarder, route: BucketRoute, operation: Pass, name: str) -> None:
-    """Deletes it. Raises NotSupported, and what the origin says."""
+async def delete(forwarder: Forwarder, route: BucketRoute, operation: Pass, record: ObjectRecord) -> None:
+    """Deletes the object, whose record is of just now; with a `generation`, that one. Raises what the origin says."""
     conditions = [parameter for parameter in operation.parameters if parameter.startswith("if")]
     conditions += [header for header, _ in operation.headers if header.startswith(("x-goog-if-", "if-"))]
-    if conditions or "generation" in operation.parameters:
-        raise _unknown((*conditions, "generation")[0])
-    request = ForwardRequest("DELETE", route.real_bucket, name, (), ())
+    if conditions:
+        raise _unknown(conditions[0])
+    asked = operation.parameters.get("generation")
+    if asked is not None and asked != str(generation_of(record)):
+        raise OtherGeneration(f"generation {asked}")
+    headers = (("if-match", record.etag),) if asked is not None and record.strong_etag else ()
+    name = record.version.key
+    request = ForwardRequest("DELETE", route.real_bucket, name, (), headers)
     response = await forwarder.forward(route, request, written_names(route.name, name), mutates=True)
     await _expect_success(response, route)
 

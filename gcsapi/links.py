@@ -1,7 +1,8 @@
 """GCS's answers with the names and links by which the client knows things. Pure.
 
 How it works. JSON documents are walked: in resources of objects and buckets, the bucket's name becomes the one that the
-client uses, and links lead to the host that it uses. Other documents, and what can't be read, stay as they are.
+client uses, and links lead to the host that it uses, an object's name being one segment of their path. Other documents,
+and what can't be read, stay as they are.
 """
 
 from __future__ import annotations
@@ -72,6 +73,13 @@ def _rewrite(item: dict[str, Any], names: Mapping[str, str], host: str) -> None:
             item[field] = rewrite_link(item[field], names, host)
     if isinstance(item.get("bucket"), str):
         item["bucket"] = names.get(item["bucket"], item["bucket"])
+    if isinstance(item.get("name"), str) and isinstance(item.get("bucket"), str) and "mediaLink" in item:
+        place = (
+            f"storage/v1/b/{encode(item['bucket'])}/o/{encode(item['name'])}"  # emulators encode names their own way
+        )
+        item["mediaLink"] = f"{host}/download/{place}?{urlsplit(item['mediaLink']).query}"
+        if "selfLink" in item:
+            item["selfLink"] = f"{host}/{place}"
     kind, identity = item.get("kind"), item.get("id")
     if kind == "storage#bucket":
         for field in ("id", "name"):

@@ -46,13 +46,6 @@ class Soundness:
         """How often this version failed. Grew it during a body, that body may have sent wrong bytes."""
         return self._mismatches.get(record.version.digest, 0)
 
-    async def crc32c(self, record: ObjectRecord) -> int | None:
-        """The whole object's: as the origin told it, else that of its blocks, where all are here."""
-        told = dict(record.sums).get(SumKind.CRC32C)
-        if told is not None or not record.cacheable or self.hopeless(record):
-            return told
-        return await self._threads.run(self._store.combined_sum, record.version, SumKind.CRC32C)
-
     async def check(self, record: ObjectRecord) -> bool | None:
         """True: the sums agree. False: they don't, and the disk's copy is discarded. None: some block is missing."""
         if not self.checkable(record):

@@ -45,6 +45,22 @@ def site(request: pytest.FixtureRequest, sites: Sites) -> Site:
     return sites[request.param]
 
 
+@pytest.fixture(params=["gcs", "gcs-emulator", "moto", "directory"])
+def goog(request: pytest.FixtureRequest, sites: Sites) -> Site:
+    """An endpoint for clients of GCS to read from, over each kind of origin."""
+    if DIRECT:
+        pytest.skip("the servers themselves have their own quirks")
+    return sites[request.param]
+
+
+@pytest.fixture
+def goog_writable(sites: Sites) -> Site:
+    """An endpoint for clients of GCS to write to whatever they write."""
+    if DIRECT:
+        pytest.skip("the servers themselves have their own quirks")
+    return sites["gcs"]
+
+
 @pytest.fixture(params=WRITABLE)
 def writable(request: pytest.FixtureRequest, sites: Sites) -> Site:
     """An endpoint to read from and write to, over each kind of origin that takes writes."""

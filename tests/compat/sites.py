@@ -23,7 +23,7 @@ import boto3
 from botocore.config import Config
 
 from tests.gateways import GatewayProcess, start_gateway
-from tests.servers import GcsServer, S3Server, start_fake_gcs, start_moto, start_rclone
+from tests.servers import GcsServer, S3Server, start_fake_gcs, start_gcs_emulator, start_moto, start_rclone
 
 DIRECT = os.environ.get("WARMSTART_TEST_DIRECT", "") not in ("", "0")
 HOST_SUFFIX = "s3.test"  # virtual-host style: <bucket>.s3.test
@@ -39,7 +39,7 @@ def payload(size_bytes: int, seed: int = 1) -> bytes:
 
 @dataclass(slots=True)
 class Site:
-    """One endpoint for clients. `kind` is moto, rclone, gcs or directory; `url` has no trailing slash.
+    """One endpoint for clients. `kind` is moto, rclone, gcs, gcs-emulator or directory; `url` has no trailing slash.
 
     `by_host`: for clients that can't be told how a name resolves. They send requests for `*.s3.test` to the gateway as
     if it were their proxy, that is in absolute form (`GET http://bucket.s3.test/key`).
@@ -203,6 +203,8 @@ def _start_server(kind: str, root: Path) -> S3Server | GcsServer:
             return start_moto()
         case "gcs":
             return start_fake_gcs()
+        case "gcs-emulator":
+            return start_gcs_emulator()
     return start_rclone(root)
 
 
