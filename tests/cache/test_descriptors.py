@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.mapping import map_words
 from proxy.cache.store import DESCRIPTORS_PER_SEGMENT
@@ -104,3 +105,17 @@ def test_memory_stays_as_long_as_somebody_looks_at_a_part_of_it(tmp_path: Path) 
 
 def maps() -> str:
     return Path("/proc/self/maps").read_text()
+
+
+def test_of_very_many_open_segments_each_tick_looks_at_some(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.cache.store.TICK_SEGMENTS", 2)
+    store = node.store()
+    for number in range(5):
+        fill(store, make_version(f"object {number}"), 0)
+    for path in files(node, ".map"):
+        mapfile.retire(path, None, "space")
+    left = []
+    for _ in range(4):
+        store.tick()
+        left.append(store.report()["open_segments"])
+    assert left == [3, 1, 0, 0]
