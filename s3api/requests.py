@@ -136,9 +136,15 @@ def parse_request(
     query = without_signature(place.query)
     if method in ("GET", "HEAD") and place.key is not None:
         operation = _parse_object_read(method, place, query, headers, fields)
-        if isinstance(operation, Read) and sniff(dict(raw), target.partition(b"?")[2]) is None:
+        if sniff(dict(raw), target.partition(b"?")[2]) is not None:
+            return operation
+        if isinstance(operation, Read):
             return replace(operation, bare=True)
-        return operation
+        return (
+            operation
+            if operation.instead is None
+            else replace(operation, instead=replace(operation.instead, bare=True))
+        )
     return _parse_pass(method, place, query, headers, fields)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable
+from proxy.errors import InvalidRequest, OriginUnavailable
 from proxy.origin import ForwardRequest
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, in_turn
 from tests.origin.asking import counted, read_all, s3_origin
@@ -252,11 +252,3 @@ async def test_a_closed_download_leaves_nothing_open() -> None:
         async with asyncio.timeout(10):
             while server.open_connections:
                 await asyncio.sleep(0.01)
-
-
-async def test_listings_are_forwarded_not_answered() -> None:
-    async with s3_origin("http://127.0.0.1:9") as origin:
-        with pytest.raises(NotSupported):
-            await origin.list_objects("models", prefix="", delimiter="", after="", limit=1)
-        with pytest.raises(NotSupported):
-            await origin.list_buckets()
