@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
+from proxy.lanes.readahead import WINDOW_BYTES
 
 TARGET = "warmstart.target"
 LINGER_S = 2.0  # for a client that is still sending to read the refusal
@@ -40,6 +42,7 @@ class Limits:
     head_bytes: int = 64 << 10
     head_timeout_s: float = 60.0
     send_timeout_s: float = 60.0  # while the client's receive window stays shut or nothing is acknowledged
+    read_ahead_bytes: int = WINDOW_BYTES  # asked of a disk ahead of one reader; 0: nothing
 
 
 class _Refused(Exception):
@@ -56,6 +59,8 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._lines: list[tuple[bytes, bytes]] = []  # the header lines of this head, names in lower case
+        self.on_header = _gatherer(self._lines)  # type: ignore[method-assign, assignment]  # before the parser looks for it
         super().__init__(config, server_state, app_state, _loop)
 
         # Per connection
@@ -66,7 +71,6 @@ class Connection(HttpToolsProtocol):
 
         # Per request
         self.url = b""
-        self.headers = []
         self._in_head = False
         self._for_app = False  # whether the message under way is the application's
         self._segment_bytes = 0  # of the segment that this head began in
@@ -100,6 +104,7 @@ class Connection(HttpToolsProtocol):
             self._unfinished_bytes += len(data)
         else:
             self._segment_bytes = len(data)
+            self._lines.clear()  # of trailers, which nobody wants
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -118,16 +123,12 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.url = b""
-        self.headers = []
+        self._lines.clear()
         self._in_head = True
         self._unfinished_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
-            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._head_timer is not None:
@@ -148,13 +149,13 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _bound_head(self) -> None:
-        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self._lines)
         if head_bytes > self.limits.head_bytes:
             self._refuse(TOO_LARGE)
 
     def _hand_over(self) -> None:
         """The request to uvicorn, with all that it gathers while a head is parsed."""
-        raw, headers = self.url, self.headers
+        raw, headers = self.url, self._lines
         target = parse_target(raw)
         if target is None:
             self._refuse(BAD_TARGET)
@@ -267,6 +268,16 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def _gatherer(lines: list[tuple[bytes, bytes]]) -> Callable[[bytes, bytes], None]:
+    """The parser's callback for a header line. A closure: it runs a dozen times per request."""
+    append = lines.append
+
+    def on_header(name: bytes, value: bytes) -> None:
+        append((name.lower(), value))
+
+    return on_header
 
 
 def disconnect(cycle: RequestResponseCycle) -> None:

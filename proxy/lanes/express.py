@@ -47,9 +47,10 @@ from proxy.lanes.asgi import ZEROCOPY, Message, Receive, Scope, Send
 from proxy.lanes.chunksend import ChunkSender
 from proxy.lanes.connection import TARGET, Connection, Limits, disconnect
 from proxy.lanes.heads import parse_target
-from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, HotAnswer, HotLane, HotLine, is_plain
+from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, AnswerHot, HotAnswer, HotLane, HotLine, is_plain
+from proxy.lanes.readahead import HasFileno, ReadAhead
 from proxy.lanes.residency import is_resident
-from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, HasFileno, PieceSender
+from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, PieceSender
 
 _logger = logging.getLogger(__name__)
 
@@ -70,11 +71,12 @@ class _Parked:
 
 class ExpressProtocol(Connection):
     lane: HotLane | None = None
+    reads: ReadAhead | None = None
 
     @classmethod
     def limited(cls, limits: Limits, lane: HotLane | None = None) -> type[ExpressProtocol]:
         """The same protocol with these limits and lane: uvicorn takes a class, and makes the instances itself."""
-        return type(cls.__name__, (cls,), {"limits": limits, "lane": lane})
+        return type(cls.__name__, (cls,), {"limits": limits, "lane": lane, "reads": ReadAhead(limits.read_ahead_bytes)})
 
     def __init__(
         self,
@@ -87,7 +89,8 @@ class ExpressProtocol(Connection):
         self._surface = self.app
         self.app = self._run_app
 
-        self._lane: HotLane | None = None  # set where this connection can be answered hot
+        self._lane: HotLane | None = None  # set where this connection can be answered hot,
+        self._answer: AnswerHot  # and by whom
         self._sender: PieceSender | None = None
         self._running: RequestResponseCycle | None = None  # the application's; later requests wait in `pipeline`
         self._defaults: Sequence[tuple[bytes, bytes]] = ()  # uvicorn's own headers, a new list each second,
@@ -101,11 +104,17 @@ class ExpressProtocol(Connection):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.limits.send_timeout_s * 1000))
         try:
             plain = self.scheme == "http"
-            self._sender = FileSender(self.loop, sock.fileno()) if plain else ChunkSender(self.loop, transport)
+            self._sender = (
+                FileSender(self.loop, sock.fileno(), self.reads)
+                if plain
+                else ChunkSender(self.loop, transport, self.reads)
+            )
         except OSError as error:  # out of descriptors: this connection's bodies are read in threads
             _logger.warning("no sendfile on a connection: %s", error)
         else:
             self._lane = self.lane
+            if self.lane is not None:
+                self._answer = self.lane.at(self.server)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sender is not None:
@@ -139,14 +148,14 @@ class ExpressProtocol(Connection):
         cycle, transport = self.cycle, self.transport
         if (cycle is not None and not cycle.response_complete) or transport.get_write_buffer_size():
             return False
-        headers, parser = self.headers, self.parser
+        headers, parser = self._lines, self.parser
         fields = dict(headers)
         if len(fields) != len(headers) or b"host" not in fields or not parser.should_keep_alive():
             return False
         if not NOT_PLAIN.isdisjoint(fields) and not is_plain(fields, parser.get_http_version):
             return False
         try:
-            answer = lane.answer(parser.get_method(), self.url, fields)
+            answer = self._answer(parser.get_method(), self.url, fields)
         except Exception:
             _logger.exception("a hot answer failed; the application answers")
             return False

@@ -51,7 +51,6 @@ def test_protocol_calls_what_we_override() -> None:
         "on_message_begin": [],
         "on_url": ["url"],
         "on_body": ["body"],
-        "on_header": ["name", "value"],
         "on_headers_complete": [],
         "on_message_complete": [],
         "on_response_complete": [],
@@ -64,6 +63,23 @@ def test_protocol_calls_what_we_override() -> None:
         assert list(inspect.signature(getattr(HttpToolsProtocol, name)).parameters)[1:] == arguments, name
     overridden = {name for name in OURS if name in vars(HttpToolsProtocol) and name[:2] != "__"}
     assert overridden == set(ours)
+
+
+def test_protocol_is_given_header_lines_by_an_attribute_of_its_own(protocol: HttpToolsProtocol) -> None:
+    """Set before uvicorn makes the parser, which keeps what it finds."""
+    lines: list[tuple[bytes, bytes]] = []
+
+    class Ours(HttpToolsProtocol):
+        def __init__(self, *args: Any) -> None:
+            self.on_header = lambda name, value: lines.append((name, value))  # type: ignore[method-assign]
+            super().__init__(*args)
+
+    ours = Ours(protocol.config, ServerState(), {}, protocol.loop)
+    ours.on_headers_complete = lambda: None  # type: ignore[method-assign]
+    ours.parser.feed_data(b"GET / HTTP/1.1\r\nA: b\r\n")
+    ours.parser.feed_data(b"C: d\r\n")
+    assert lines == [(b"A", b"b")]  # the parser gives a line away when it has seen what follows
+    protocol.loop.close()
 
 
 def test_protocol_has_no_private_names_that_ours_would_hide() -> None:
