@@ -36,15 +36,17 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
             concurrency_max=settings.limits.origin_requests,
             bytes_per_s=bandwidths[origin_id],
             lock=partial(tables.locks.ledger, place),
+            dead=tables.locks.dead_slot,
         )
 
     return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0))
 
 
 def publish(gates: Gates) -> None:
-    """The gauges of `/-/metrics`, up to date: call it each second."""
+    """The gauges of `/-/metrics`, up to date, and what killed workers had under way given back: call it each second."""
     for origin_id, gate in gates.all.items():
         ledger = gate.ledger
+        ledger.sweep()
         ORIGIN_RATE.labels(origin_id).set(ledger.rate if ledger.rate < FREE_RATE else float("inf"))
         ORIGIN_CONCURRENCY.labels(origin_id).set(ledger.concurrency)
         ORIGIN_UNDER_WAY.labels(origin_id).set(ledger.under_way)

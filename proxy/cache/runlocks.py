@@ -85,6 +85,16 @@ class RunLocks:
         raise RuntimeError(f"more than {count} processes of one run")
 
     @contextmanager
+    def dead_slot(self, number: int) -> Iterator[bool]:
+        """Whether no living process has that slot of the ledgers; if so, none takes it while the block runs."""
+        dead = self.try_hold(SLOTS + number)
+        try:
+            yield dead
+        finally:
+            if dead:
+                self.release(SLOTS + number)
+
+    @contextmanager
     def ledger(self, index: int) -> Iterator[None]:
         """With an origin's ledger, alone unless its holder was stopped. Inline, for an event loop's thread alone."""
         held = any(locks.try_lock(self._fd, LEDGERS + index) for _ in range(LEDGER_TRIES))

@@ -11,10 +11,10 @@ How it works. Every request enters and leaves; how it went moves the limits.
 - One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
 - Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
 
-Each process counts its requests in a slot of its own. A slot's next holder begins at nothing, so what a killed process
-had under way comes back with its successor. Changes are made under a lock of microseconds. A process that was stopped
-while holding it must not stop the others: whoever does not get it in a few tries changes the numbers all the same,
-at worst losing a count. Times are CLOCK_MONOTONIC, the same for all processes.
+Each process counts its requests in a slot of its own. What a killed process had under way comes back when another one
+sweeps, or with the slot's next holder, who begins at nothing. Changes are made under a lock of microseconds. A process
+that was stopped while holding it must not stop the others: whoever does not get it in a few tries changes the numbers
+all the same, at worst losing a count. Times are CLOCK_MONOTONIC, the same for all processes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Ticket:
 class Ledger:
     """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
 
-    `start_rate`: requests per second at first. `bytes_per_s`: None is no limit.
+    `start_rate`: requests per second at first. `bytes_per_s`: None is no limit. `dead` tells whether a slot's process
+    is, and lets none take the slot meanwhile.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Ledger:
         bytes_per_s: float | None = None,
         start_rate: float = START_RATE,
         lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+        dead: Callable[[int], AbstractContextManager[bool]] = lambda slot: nullcontext(False),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert numbers.format == "d"
@@ -86,6 +88,7 @@ class Ledger:
         self._bytes_per_s = bytes_per_s
         self._start_rate = start_rate
         self._lock = lock
+        self._dead = dead
         self._clock = clock
         numbers[self._own] = 0.0
 
@@ -93,6 +96,14 @@ class Ledger:
     def under_way(self) -> int:
         """Requests of all processes."""
         return int(sum(self._numbers[_STATE_NUMBERS:]))
+
+    def sweep(self) -> None:
+        """Gives back what dead processes had under way."""
+        for place in range(_STATE_NUMBERS, LEDGER_NUMBERS):
+            if self._numbers[place] and place != self._own:
+                with self._dead(place - _STATE_NUMBERS) as dead:
+                    if dead:
+                        self._numbers[place] = 0.0
 
     @property
     def rate(self) -> float:

@@ -105,6 +105,28 @@ def test_the_share_of_a_killed_process_comes_back_with_its_successor(clock: Cloc
     entered(other)
 
 
+def test_the_share_of_a_killed_process_comes_back_when_another_one_sweeps(clock: Clock) -> None:
+    tables = SharedTables.create()
+    doomed, other = SharedTables.attach(tables.fd), SharedTables.attach(tables.fd)
+    assert [doomed.locks.take_slot(8), other.locks.take_slot(8)] == [0, 1]
+    numbers, dead_slot = other.ledger(0), other.locks.dead_slot
+    ledger = Ledger(numbers, 1, concurrency_max=8, clock=clock, start_rate=FREE_RATE, dead=dead_slot)
+    dead = Ledger(doomed.ledger(0), 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
+    entered(ledger)
+    for _ in range(7):
+        entered(dead)
+    ledger.sweep()
+    assert ledger.under_way == 8, "it lives"
+    del dead
+    doomed.close()
+    ledger.sweep()
+    assert ledger.under_way == 1
+    ledger.leave(success=True)
+    del ledger, numbers
+    other.close()
+    tables.close()
+
+
 def test_concurrency_grows_back_by_successes(clock: Clock) -> None:
     ledger = made(clock, start_rate=FREE_RATE)
     ledger.refuse(entered(ledger), None)
