@@ -72,6 +72,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
         parts = build_parts(settings, tables, paper.run_id, writer_id, listeners)
         lane = HotLane(
             parts.answer_hot,
+            at=parts.answers_at,
             on_read_error=parts.store.note_read_error,
             log=log_hot_answer if settings.log.access else None,
         )
