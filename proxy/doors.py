@@ -16,7 +16,7 @@ from gcsapi.targets import json_door
 from proxy.dialects import Dialect, sniff
 from proxy.errors import WarmstartError
 from proxy.gateway.routes import Routes
-from proxy.lanes.hot import Fields, HotAnswer
+from proxy.lanes.hot import AnswerHot, Fields, HotAnswer, LocalAddress
 from proxy.lanes.incoming import raw_target
 from proxy.logs import App, Message, Receive, Send
 from proxy.targets import bucket_of_host, decode_name, host_name, split_target
@@ -84,10 +84,21 @@ class Doors:
         dialect = asked or sniff(fields, scope["query_string"]) or self.guess(raw_target(scope), host)
         await self._surfaces[dialect].app(scope, receive, send)
 
+    def answers_at(self, server: LocalAddress) -> AnswerHot:
+        """Who answers at once on connections to a local address: the one dialect's surface, or `answer_hot`."""
+        dialect = self._signs.of_listener(server)
+        if dialect is None:
+            return self.answer_hot
+        answer = self._surfaces[dialect].answer_hot
+
+        def answer_only(method: bytes, target: bytes, fields: Fields) -> HotAnswer | None:
+            bare = sniff(fields, target.partition(b"?")[2]) is None
+            return answer(method, target, fields, bare=bare)
+
+        return answer_only
+
     def answer_hot(self, method: bytes, target: bytes, fields: Fields) -> HotAnswer | None:
-        """What the surface answers at once that would get the request. Where listeners have dialects: nothing."""
-        if self._signs.listeners:
-            return None
+        """What the surface answers at once that would get the request, on a listener of both dialects."""
         said = sniff(fields, target.partition(b"?")[2])
         dialect = said or self._remember(target, fields)
         if self._suffixes and (host := fields.get(b"host")) is not None:

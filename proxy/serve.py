@@ -36,7 +36,7 @@ from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
-from proxy.lanes.hot import AnswerHot
+from proxy.lanes.hot import AnswerHot, AnswersAt
 from proxy.logs import AccessLog, App
 from proxy.origin import Origin
 from proxy.storage import build_store
@@ -54,10 +54,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Parts:
-    """What one worker consists of. `app` answers every request, `answer_hot` at once those that it can."""
+    """What one worker consists of. `app` answers every request, `answer_hot` at once those that it can;
+    `answers_at` tells who does that on connections to a local address."""
 
     app: App
     answer_hot: AnswerHot
+    answers_at: AnswersAt
     readiness: Readiness
     store: Store
     gateway: Gateway
@@ -107,6 +109,7 @@ def build_parts(
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
         answer_hot=app.answer_hot,
+        answers_at=app.answers_at,
         readiness=readiness,
         store=store,
         gateway=gateway,

@@ -32,6 +32,8 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 Fields = Mapping[bytes, bytes]
 AnswerHot = Callable[[bytes, bytes, Fields], "HotAnswer | None"]
+LocalAddress = tuple[str, int | None] | None
+AnswersAt = Callable[[LocalAddress], AnswerHot]
 OnReadError = Callable[[DataFile, OSError], None]
 
 
@@ -86,16 +88,21 @@ def is_plain(fields: Fields, version: Callable[[], str]) -> bool:
 
 
 class HotLane:
-    """What all connections of a process share. `log` takes the access log's lines, None: there is no log."""
+    """What all connections of a process share. `log` takes the access log's lines, None: there is no log.
+
+    `at` tells who answers on connections to a local address; without it, `answer` does on all.
+    """
 
     def __init__(
         self,
         answer: AnswerHot,
         *,
+        at: AnswersAt | None = None,
         on_read_error: OnReadError | None = None,
         log: Callable[[HotLine], None] | None = None,
     ) -> None:
         self.answer = answer
+        self._at = at
         self.on_read_error = on_read_error
         self.logs = log is not None
         self.armed = False
@@ -103,6 +110,10 @@ class HotLane:
         self._lines: list[HotLine] = []
         self._buffer = memoryview(bytearray(SMALL_BYTES))
         self._flushed_s = float("-inf")
+
+    def at(self, server: LocalAddress) -> AnswerHot:
+        """Who answers on a connection to that address."""
+        return self.answer if self._at is None else self._at(server)
 
     def read_small(self, piece: Piece) -> memoryview | None:
         """A piece of up to SMALL_BYTES, until the next call; None: it would wait for the disk, or can't be read."""
