@@ -67,10 +67,6 @@ class Gateway:
         route = self.route(name.bucket)
         return self._versions.peek(route, route.object_key(name))
 
-    async def crc32c(self, record: ObjectRecord) -> int | None:
-        """Of the whole object, where it is known."""
-        return await self._parts.soundness.crc32c(record)
-
     def prepare(self, request: ReadObject) -> HotRead | None:
         """The read, to be answered at once whenever that is possible; None: it never is. Raises NotFound."""
         if request.revalidate or request.part_number is not None:
