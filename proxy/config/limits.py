@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proxy.config.quantities import KIB, MIB, Duration, Size
+from proxy.config.quantities import GIB, KIB, MIB, Duration, Size
 from proxy.config.section import Section
 
 
@@ -47,5 +47,7 @@ class LimitSettings(Section):
     """Object records kept in memory, about 2 KiB each; the others are read from disk."""
     writer_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Threads that write to a disk that is slow at the moment."""
+    disk_read_ahead: Annotated[Size, Field(le=GIB)] = 8 * MIB
+    """Bytes asked of a disk ahead of a sequential reader, fewer if many read; far or striped ones want more; 0: no."""
     disk_threads: Annotated[int, Field(ge=1, le=256)] = 16
     """Threads that wait for disks otherwise: opening, checking, reading what is not in memory."""

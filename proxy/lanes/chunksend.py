@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from proxy.lanes.readahead import ReadAhead
 from proxy.lanes.sendfile import ClientGone, PieceSender, PieceTooShort
 
 CHUNK_BYTES = 256 << 10
@@ -42,8 +43,10 @@ _buffer = ReusedBuffer(CHUNK_BYTES)
 class ChunkSender(PieceSender):
     """`pause` and `resume` are the transport's word on its buffer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
-        super().__init__(loop)
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, reads: ReadAhead | None = None
+    ) -> None:
+        super().__init__(loop, reads)
         self._transport = transport
         self._soon: asyncio.Handle | None = None
 

@@ -1,7 +1,7 @@
-"""Are a piece's pages in memory? And reading those ahead that are not.
+"""Are a piece's pages in memory? And having the disk bring those that are not.
 
 `sendfile` waits for the disk when a page is missing, and would stop every connection of its event loop. So each
-step of a piece is probed first and, when pages are missing, read ahead in a thread.
+step of a piece is probed first and, when pages are missing, brought in a thread.
 
 How a probe decides (a few microseconds, against 50 for sending 512 KiB):
 1. `cachestat` (Linux 6.5) counts the pages that the cache holds. Some but not all: missing. A piece of one or two
@@ -10,7 +10,12 @@ How a probe decides (a few microseconds, against 50 for sending 512 KiB):
    RWF_NOWAIT, which refuses to wait. Reads arrive in order, nearly always.
 3. None: missing, unless the file system refuses RWF_NOWAIT altogether (EOPNOTSUPP). That is how tmpfs answers,
    which is memory, and overlayfs, whose own mapping is always empty: both count as resident.
-Without `cachestat` (older kernels, seccomp profiles that forbid it) steps 2 and 3 decide alone.
+Without `cachestat` (older kernels, seccomp profiles that forbid it) steps 2 and 3 decide alone. Whether a file system
+refuses is asked once for each: such a read of a missing page would start the kernel's read-ahead, and may have to wait
+for room in the disk's queue.
+
+How the disk is asked: by posix_fadvise, in pieces that no kernel cuts, with the kernel's own read-ahead switched off
+for the file. Measured on one disk, sequential 8 MiB reads: 1.9 GB/s by asking, 0.2-0.5 by the kernel's guesses.
 """
 
 from __future__ import annotations
@@ -19,10 +24,11 @@ import ctypes
 import errno
 import os
 import threading
+from functools import cache
 
 _SYS_CACHESTAT = 451  # the same on x86_64 and aarch64
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_SCRATCH_BYTES = 256 << 10
+_ASK_BYTES = 128 << 10  # a kernel cuts what is asked for at a time to what its disk takes, or reads ahead: no less
 
 
 class _Local(threading.local):
@@ -33,7 +39,6 @@ class _Local(threading.local):
         self.counts = (ctypes.c_uint64 * 5)()  # struct cachestat: cached, dirty, writeback, evicted, recently evicted
         self.span_address, self.counts_address = ctypes.byref(self.span), ctypes.byref(self.counts)
         self.byte = bytearray(1)
-        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
 
 
 _local = _Local()
@@ -70,7 +75,7 @@ def is_resident(fd: int, offset: int, length: int) -> bool:
     if pages > 2:
         cached = _syscall.cached_pages(fd, offset, length)
         if cached is not None and cached < pages:
-            return cached == 0 and _byte_at(fd, offset) is None
+            return cached == 0 and not _tells(fd)
     first = _byte_at(fd, offset)
     if first is None or pages == 1:
         return first is not False
@@ -78,18 +83,56 @@ def is_resident(fd: int, offset: int, length: int) -> bool:
 
 
 def read_ahead(fd: int, offset: int, length: int, ahead_bytes: int) -> None:
-    """Blocking: brings `length` bytes into memory, and starts reading `ahead_bytes` from the same offset on.
+    """Blocking: brings `length` bytes into memory, and asks the disk for `ahead_bytes` from the same offset on.
 
     Bytes beyond the file's end are no error here: whoever sends them will see. Raises OSError.
     """
-    os.posix_fadvise(fd, offset, max(length, ahead_bytes), os.POSIX_FADV_WILLNEED)
-    scratch = _local.scratch
+    ask(fd, offset, max(length, ahead_bytes))
     end = offset + length
     while offset < end:
-        read_bytes = os.preadv(fd, [scratch[: end - offset]], offset)
-        if read_bytes == 0:
+        brought_bytes = _bring(fd, offset, end - offset)
+        if brought_bytes == 0:
             return
-        offset += read_bytes
+        offset += brought_bytes
+
+
+def ask(fd: int, offset: int, length: int) -> bool:
+    """Asks the disk for these bytes, and waits for none of them; blocks while its queue is full. Raises OSError.
+
+    Whether all of them were in memory already.
+    """
+    if is_resident(fd, offset, length):
+        return True
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    for start in range(offset, offset + length, _ASK_BYTES):
+        os.posix_fadvise(fd, start, min(_ASK_BYTES, offset + length - start), os.POSIX_FADV_WILLNEED)
+    return False
+
+
+def _bring(fd: int, offset: int, length: int) -> int:
+    """Waits for bytes without copying them: how many are there, from the first on; 0: the file has ended."""
+    try:
+        return os.sendfile(_null(), fd, offset, length)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.preadv(fd, [bytearray(min(length, 256 << 10))], offset)  # a file system without splicing
+
+
+@cache
+def _null() -> int:
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+_telling: dict[int, bool] = {}  # by st_dev
+
+
+def _tells(fd: int) -> bool:
+    """Whether this file system can say that a page is missing."""
+    device = os.fstat(fd).st_dev
+    if device not in _telling:
+        _telling[device] = _byte_at(fd, 0) is not None
+    return _telling[device]
 
 
 def _byte_at(fd: int, offset: int) -> bool | None:

@@ -3,7 +3,8 @@
 How it works. asyncio and uvloop own a transport's descriptor and refuse `add_writer` on it, but accept a `dup`. The
 sender makes one per connection, touches the socket only through it, and only while the transport has nothing left
 to write (its owner's duty). A piece advances in steps of at most 512 KiB:
-1. Pages not in memory? A thread reads them, and some ahead, and the sender goes on when it is done.
+1. Pages not in memory? A thread brings them, and the sender goes on when it is done. What comes next, by the rules of
+   `readahead`, the disk is asked for meanwhile.
 2. `os.sendfile` until the step is sent. The socket is full: a writer callback on the dup goes on later. The burst is
    used up: likewise, so that one fast client does not hold the event loop.
 3. `sendfile` returned 0: the file is shorter than its piece. Nothing can mend that response.
@@ -23,24 +24,19 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from proxy.blocks import Piece
-from proxy.lanes.residency import is_resident, read_ahead
+from proxy.lanes.readahead import HasFileno, Reach, ReadAhead
+from proxy.lanes.residency import ask, is_resident, read_ahead
 
 STEP_BYTES = 512 << 10  # one probe and at most one thread hop each
 BURST_BYTES = 4 << 20  # sent at one go, about a millisecond
-AHEAD_BYTES = 4 << 20  # started when pages are missing: keeps a disk's queue filled while we send
 GONE = frozenset(
     {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT}
     | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
 )
 
 assert STEP_BYTES <= BURST_BYTES
-
-
-class HasFileno(Protocol):
-    def fileno(self) -> int: ...
 
 
 class ClientGone(ConnectionError):
@@ -54,14 +50,18 @@ class PieceTooShort(Exception):
 class PieceSender(ABC):
     """One connection's; sends one piece or one answer at a time. Not thread-safe: its event loop's only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, reads: ReadAhead | None = None) -> None:
+        """`reads` is the process's; None: one of its own."""
         self._loop = loop
+        self._reads = reads if reads is not None else ReadAhead()
+        self._reach: Reach | None = None  # set while pages of the file are known to be missing
         self.failed: HasFileno | None = None  # the file of the piece that failed last, until the connection closes
         self._closed = False
         self._paused = False  # of the transport: its own word
         self._parked = False
         self._head = b""  # what is left of an answer's head
         self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
+        self._begun_at = 0
         self._offset = 0
         self._left = 0
         self._later: list[Piece] = []  # in reverse order
@@ -90,7 +90,7 @@ class PieceSender(ABC):
         assert not self.busy, "one piece at a time"
         if self._closed:
             raise ClientGone("the connection is closed")
-        self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
+        self._take(file, offset, count)
         self._done = done
         try:
             finished = self._advance()
@@ -143,6 +143,8 @@ class PieceSender(ABC):
                     if not is_resident(fd, self._offset, step):
                         self._read_ahead(file, step)
                         return False
+                    if self._reach is not None:
+                        self._ask(self._reach, file)
                 step = min(step, self._probed_end - self._offset)
                 sent = self._send_step(fd, step)
                 burst -= sent
@@ -151,8 +153,15 @@ class PieceSender(ABC):
                     return False
             if not self._later:
                 return True
-            piece = self._later.pop()
-            self._file, self._offset, self._left, self._probed_end = piece.file, piece.offset, piece.length, 0
+            self._take(*self._later.pop())
+
+    def _take(self, file: HasFileno, offset: int, count: int) -> None:
+        """A piece begins."""
+        self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
+        self._begun_at = offset
+        if self._reach is not None:
+            self._reach.leave()
+        self._reach = self._reads.follow(file, offset, offset + count)
 
     @abstractmethod
     def _send_head(self) -> bool:
@@ -172,9 +181,21 @@ class PieceSender(ABC):
 
     def _read_ahead(self, file: HasFileno, step: int) -> None:
         self._unpark()
-        reading = self._loop.run_in_executor(None, _read_held, file, self._offset, step, self._left)
+        if self._reach is None:
+            self._reach = self._reads.begin(file, self._begun_at, self._offset + self._left)
+        self._reach.found(False)
+        wanted = self._reach.next(self._offset)
+        ahead_bytes = wanted.stop - self._offset if wanted is not None else 0
+        reading = self._loop.run_in_executor(None, _read_held, file, self._offset, step, ahead_bytes)
         self._reading = reading
         reading.add_done_callback(self._on_read)
+
+    def _ask(self, reach: Reach, file: HasFileno) -> None:
+        """Ask the disk for what is due, and wait for nothing."""
+        wanted = reach.next(self._offset)
+        if wanted is not None:
+            asking = self._loop.run_in_executor(None, _ask_held, file, wanted.start, len(wanted))
+            asking.add_done_callback(partial(_note_asked, reach))
 
     def _on_read(self, reading: asyncio.Future[None]) -> None:
         error = None if reading.cancelled() else reading.exception()
@@ -212,6 +233,9 @@ class PieceSender(ABC):
         """Forgets what is under way."""
         self._unpark()
         self._file = self._done = self._reading = None
+        if self._reach is not None:
+            self._reach.leave()
+            self._reach = None
         if self._later or self._head:
             self._later, self._head = [], b""
 
@@ -219,9 +243,9 @@ class PieceSender(ABC):
 class FileSender(PieceSender):
     """On a plain socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, reads: ReadAhead | None = None) -> None:
         """Raises OSError when there is no descriptor left for the dup."""
-        super().__init__(loop)
+        super().__init__(loop, reads)
         self._owner = socket.socket(fileno=os.dup(socket_fd))
         self._socket = self._owner.fileno()
 
@@ -283,6 +307,16 @@ def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
         waiter.set_exception(error)
 
 
-def _read_held(file: HasFileno, offset: int, step: int, left: int) -> None:
+def _read_held(file: HasFileno, offset: int, step: int, ahead_bytes: int) -> None:
     """In a thread; holding `file` keeps its descriptor open, also when the piece ends meanwhile."""
-    read_ahead(file.fileno(), offset, step, min(left, AHEAD_BYTES))
+    read_ahead(file.fileno(), offset, step, ahead_bytes)
+
+
+def _ask_held(file: HasFileno, offset: int, length: int) -> bool:
+    return ask(file.fileno(), offset, length)
+
+
+def _note_asked(reach: Reach, asking: asyncio.Future[bool]) -> None:
+    """A disk that fails is found out by who needs the bytes."""
+    if not asking.cancelled() and asking.exception() is None:
+        reach.found(asking.result())

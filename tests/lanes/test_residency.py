@@ -98,6 +98,7 @@ def test_file_system_that_knows_no_nowait_counts_as_resident(fd: int, monkeypatc
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(residency._syscall, "cached_pages", lambda *_: 0)  # an overlay's own mapping is empty
+    monkeypatch.setattr(residency, "_telling", {})
     monkeypatch.setattr("proxy.lanes.residency.os.preadv", refuse)
     assert is_resident(fd, 0, SIZE)
 
