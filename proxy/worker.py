@@ -107,6 +107,7 @@ def server_config(settings: Settings, parts: Parts, lane: HotLane) -> uvicorn.Co
             head_bytes=limits.request_head,
             head_timeout_s=limits.request_head_timeout,
             send_timeout_s=limits.send_timeout,
+            read_ahead_bytes=limits.disk_read_ahead,
         ),
         lane,
     )
