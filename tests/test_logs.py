@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.logs import AccessLog, Message, Receive, Send, start_logging
+from proxy.lanes.hot import HotLine
+from proxy.logs import AccessLog, Message, Receive, Send, log_hot_answer, start_logging
 
 
 class Terminal(io.StringIO):
@@ -131,3 +132,22 @@ async def test_the_access_log_tells_status_bytes_cache_and_time_but_no_query() -
 async def test_an_answer_that_never_began_has_the_status_0() -> None:
     line = await access_line([], {"type": "http", "method": "GET", "path": "/b", "raw_path": b"/b", "client": None})
     assert (line["status"], line["client"]) == (0, "-")
+
+
+async def test_a_hot_answer_has_the_same_line_with_its_own_time() -> None:
+    messages: list[Message] = [
+        {"type": "http.response.start", "status": 206, "headers": [(b"X-Cache", b"HIT")]},
+        {"type": "http.response.zerocopysend", "count": 1000},
+    ]
+    scope = {"type": "http", "method": "GET", "path": "/b/k", "raw_path": b"/b/k", "client": ("10.0.0.1", 5)}
+    other = await access_line(messages, scope)
+    stream = io.StringIO()
+    start_logging("p", stream=stream)
+    log_hot_answer(HotLine("GET", "/b/k", 206, "HIT", 1000, 0.0123, "10.0.0.1", 1_800_000_000.25))
+    line = json.loads(stream.getvalue())
+    assert line.keys() == other.keys()
+    assert (line["time"], line["ms"]) == ("2027-01-15T08:00:00.250Z", 12.3)
+    different = {"time", "ms"}
+    assert {name: value for name, value in line.items() if name not in different} == {
+        name: value for name, value in other.items() if name not in different
+    }

@@ -43,3 +43,8 @@ def parked(data: Path, loop: str) -> Iterator[tuple[Serving, Bodies, Client]]:
         client.get()
         client.read_head()
         yield serving, app, client
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, certificates: Certificates) -> Certificates | None:
+    return certificates if request.param == "tls" else None

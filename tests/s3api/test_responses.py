@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.gateway.answers import CacheStatus, PartSpan, ReadAnswer, ReadObject
+from proxy.lanes.hot import render_lines
 from proxy.objects import ObjectName, ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
 from s3api.requests import Read
-from s3api.responses import render_passed, render_read
+from s3api.responses import measure, measure_lines, read_status, render_passed, render_read
 
 OBJECT_HEADERS = (
     ("etag", '"abc-3"'),
@@ -158,3 +163,14 @@ def test_passed_answer_keeps_all_but_its_connections_headers() -> None:
 @pytest.mark.parametrize("status", [204, 304])
 def test_passed_answer_without_a_body_has_no_length(status: int) -> None:
     assert render_passed(status, (("content-length", "5"), ("etag", '"a"'))) == (("etag", '"a"'),)
+
+
+@given(size_bytes=st.integers(0, 50), first=st.integers(0, 60), last=st.none() | st.integers(0, 60))
+def test_measures_are_the_same_as_lines(size_bytes: int, first: int, last: int | None) -> None:
+    span = None
+    if first < size_bytes and (last is None or last >= first):
+        span = ByteRange(first, size_bytes if last is None else min(size_bytes, last + 1))
+    for answered in (answer(span, size_bytes=size_bytes), replace(answer(size_bytes=size_bytes), not_modified=True)):
+        status = read_status(answered)
+        start, end = (0, size_bytes) if answered.span is None else (answered.span.start, answered.span.end)
+        assert measure_lines(status, start, end, size_bytes) == render_lines(measure(answered, status))
