@@ -15,8 +15,9 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, side by side.")
     parser.add_argument("name", nargs="?", help="the question; without it they are listed")
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a first look")
+    parser.add_argument("--dialect", choices=("s3", "gcs"), default="s3", help="gcs, of `hot`: beside S3's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     arguments = parser.parse_args(words)
     questions = find_questions()
@@ -38,8 +40,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     if arguments.name not in questions:
         parser.error(f"no such question: {arguments.name}; there are {', '.join(questions)}")
+    module = importlib.import_module(f"bench.{arguments.name}")
+    question, measure = questions[arguments.name], module.measure
+    if arguments.dialect == "gcs":
+        if not hasattr(module, "measure_gcs"):
+            parser.error(f"{arguments.name} has no measurement of that dialect")
+        question, measure = module.QUESTION_GCS, module.measure_gcs
     try:
-        _answer(arguments.name, questions[arguments.name], arguments.quick, arguments.json)
+        _answer(arguments.name, question, partial(measure, arguments.quick), arguments)
     except Missing as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,17 +56,17 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _answer(name: str, question: str, quick: bool, json_file: Path | None) -> None:
+def _answer(name: str, question: str, measure: Callable[[], list[Row]], arguments: argparse.Namespace) -> None:
     began_s = time.monotonic()
-    rows: list[Row] = importlib.import_module(f"bench.{name}").measure(quick)
+    rows = measure()
     said = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": _machine(),
-        "took": f"{time.monotonic() - began_s:.0f} s" + (", quick" if quick else ""),
+        "took": f"{time.monotonic() - began_s:.0f} s" + (", quick" if arguments.quick else ""),
     }
     print(f"{question}\n\n{render(rows)}\n\n{'; '.join(said.values())}")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"bench": name, **said, "rows": rows}, indent=1) + "\n")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"bench": name, **said, "rows": rows}, indent=1) + "\n")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -17,7 +17,7 @@ from bench import Row
 from bench.processes import cpu_seconds
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.sides import NGINX_FILE, Side
-from bench.wrk import Load, Request, run_wrk
+from bench.wrk import SDK_HEADERS, Headers, Load, Request, run_wrk
 
 LARGE_BYTES = 1 << 20  # answers of this size and more: what wrk has of an answer at the end counts, too
 
@@ -31,6 +31,7 @@ class Hits:
     connections: int
     seconds: float
     sdk: bool = False
+    headers: Headers = ()  # beside the SDK's
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def compare(label: Row, hits: Hits, sides: Sequence[Side], rounds: int, folder: 
 
 def measure_once(side: Side, hits: Hits, folder: Path) -> Measured:
     before = cpu_seconds(side.pids)
-    load = run_wrk(side.url, folder, hits.requests, connections=hits.connections, seconds=hits.seconds, sdk=hits.sdk)
+    headers = (SDK_HEADERS if hits.sdk else ()) + hits.headers
+    load = run_wrk(side.url, folder, hits.requests, connections=hits.connections, seconds=hits.seconds, headers=headers)
     return Measured(load, hits.size_bytes, sum(cpu_seconds(side.pids)) - sum(before))
 
 

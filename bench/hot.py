@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import Row
+from bench import Row, dialects
 from bench.hits import Hits, compare
 from bench.rounds import QUICK_ROUNDS, ROUNDS
 from bench.sides import BUCKET, Side, make_object, nginx_side, rclone_side, slices_side, warm, warmstart_side
 from bench.wrk import Request, aligned_ranges
 
 QUESTION = "How fast are hot reads, next to nginx's sendfile, its slice cache and rclone's VFS cache?"
+QUESTION_GCS = "How fast are hot reads in GCS's dialect, next to those in S3's?"
 
 OBJECT_BYTES = 256 << 20
 PATH = f"/{BUCKET}/object"
@@ -64,6 +65,11 @@ def measure(quick: bool) -> list[Row]:
             compared = sides if case.wide else sides[:2]
             rows += compare(case.label, case.hits(), compared, QUICK_ROUNDS if quick else case.rounds, Path(name))
         return rows
+
+
+def measure_gcs(quick: bool) -> list[Row]:
+    """Hits in GCS's dialect, beside those in S3's."""
+    return dialects.measure(quick)
 
 
 def cases(quick: bool) -> list[Case]:

@@ -1,7 +1,7 @@
 """wrk, the load: one thread, N connections, requests made before the run, latencies taken from its own histogram.
 
 Every request names one range of one object; ranges are aligned to their length and spread at random, the same on
-every side. `sdk` adds what a usual SDK sends with each request, signature included.
+every side. SDK_HEADERS are what a usual SDK of S3 sends with each request, signature included.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from bench.processes import LOAD_CORES, join_bench, program
 
 INSTALL = "apt-get install wrk"
+Headers = tuple[tuple[str, str], ...]
 Request = tuple[str, str]  # path, and range (`0-4095`, "" for the whole object)
 _REQUESTS_MAX = 2048
 
@@ -74,13 +75,13 @@ class Load:
 
 
 def run_wrk(
-    url: str, folder: Path, requests: Sequence[Request], *, connections: int, seconds: float, sdk: bool = False
+    url: str, folder: Path, requests: Sequence[Request], *, connections: int, seconds: float, headers: Headers = ()
 ) -> Load:
     """All requests in turn, again and again. Raises RuntimeError on failed requests, Missing without wrk."""
     listed, script = folder / "requests", folder / "wrk.lua"
     listed.write_text("".join(f"{path} {span}\n" for path, span in requests))
-    headers = ", ".join(f'["{name}"] = "{value}"' for name, value in SDK_HEADERS) if sdk else ""
-    script.write_text(_SCRIPT.format(requests=listed, headers=headers, host=url.partition("://")[2]))
+    lines = ", ".join(f'["{name}"] = "{value}"' for name, value in headers)
+    script.write_text(_SCRIPT.format(requests=listed, headers=lines, host=url.partition("://")[2]))
     command = [program("wrk", INSTALL), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

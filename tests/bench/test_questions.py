@@ -56,6 +56,16 @@ def test_an_answer_is_printed_and_written_with_date_and_machine(
     assert render(ROWS) in printed
 
 
+def test_a_dialect_has_a_question_and_a_measurement_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench.hot, "measure_gcs", lambda quick: ROWS)
+    assert main(["hot", "--quick", "--dialect", "gcs"]) == 0
+    assert bench.hot.QUESTION_GCS in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["wire", "--dialect", "gcs"])
+
+
 def test_a_missing_peer_is_told_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
