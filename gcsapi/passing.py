@@ -96,8 +96,8 @@ class Passing:
         self, route: BucketRoute, operation: Pass, names: Mapping[str, str], session: Session | None
     ) -> ForwardRequest:
         target = operation.target
-        headers = tuple(pair for pair in operation.headers if pair[0] != "accept-encoding" or _is_media(operation))
-        if not _is_media(operation):
+        headers = tuple(pair for pair in operation.headers if pair[0] != "accept-encoding" or operation.media)
+        if not operation.media:
             headers = (*headers, ("accept-encoding", "identity"))  # its documents are looked into
         if session is not None:
             return ForwardRequest(operation.method, route.real_bucket, None, session.query, headers, path=session.path)
@@ -208,15 +208,11 @@ def json_path(target: JsonTarget, names: Mapping[str, str]) -> str:
     return door + "/".join(encode(segment) for segment in segments)
 
 
-def _is_media(operation: Pass) -> bool:
-    return operation.instead is not None and operation.instead.media
-
-
 def _is_document(operation: Pass, headers: Headers) -> bool:
     """Whether an answer is a JSON document that can be read."""
     fields = dict(headers)
     readable = fields.get("content-type", "").startswith("application/json") and "content-encoding" not in fields
-    return operation.api is Api.JSON and not _is_media(operation) and readable and operation.method != "HEAD"
+    return operation.api is Api.JSON and not operation.media and readable and operation.method != "HEAD"
 
 
 async def _read_document(route: BucketRoute, response: ForwardResponse) -> bytes:

@@ -100,7 +100,7 @@ class BodyForm:
 class Pass:
     """An operation that is no read of an object. `written` are the names whose cached record ends with it.
 
-    `instead` is the read that it is at an origin which has no access rules and customer keys.
+    `media`: its answer is an object's bytes. `instead` is the read that it is at an origin which has no access rules.
     """
 
     operation: str
@@ -111,6 +111,7 @@ class Pass:
     headers: Headers
     body: BodyForm = field(default_factory=BodyForm)
     written: tuple[ObjectName, ...] = ()
+    media: bool = False
     instead: Read | None = None
 
     @property
@@ -195,8 +196,11 @@ def _parse_json(
     media = alt == "media" or place.door == "download"
     request = _read_object(method, place.bucket, place.name, conditions, fields, media=media)
     read = Read(operation, Api.JSON, request, media, parameters.get("fields"), (), _accepts_gzip(fields), pin)
-    only_gcs = parameters.get("projection", "noAcl") == "full" or "softDeleted" in parameters
-    return replace(passed, instead=read) if only_gcs or _has_customer_key(fields) else read
+    if _has_customer_key(fields):
+        return replace(passed, media=media)
+    if parameters.get("projection", "noAcl") == "full" or "softDeleted" in parameters:
+        return replace(passed, media=media, instead=read)
+    return read
 
 
 # The XML API
@@ -232,7 +236,9 @@ def _parse_xml(
     overrides = _overrides(parameters)
     accepts_gzip = _accepts_gzip(fields)
     read = Read(operation, Api.XML, request, overrides=overrides, accepts_gzip=accepts_gzip, pin=pin, bare=bare)
-    return replace(passed, instead=read) if _has_customer_key(fields) or "origin" in fields else read
+    if _has_customer_key(fields):
+        return replace(passed, media=True)
+    return replace(passed, media=True, instead=read) if "origin" in fields else read
 
 
 # What both have

@@ -93,17 +93,31 @@ def test_no_cache_is_a_wish_and_no_transform_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "headers"),
+    ("target", "headers", "media"),
     [
-        (OBJECT + "?alt=media", {"x_goog_encryption_key": "k"}),
-        (OBJECT + "?projection=full", {}),
-        (OBJECT + "?softDeleted=true", {}),
-        ("/w/x", {"x_goog_encryption_algorithm": "AES256"}),
-        ("/w/x", {"origin": "https://page"}),
+        (OBJECT + "?projection=full", {}, False),
+        (OBJECT + "?softDeleted=true&alt=media", {}, True),
+        ("/w/x", {"origin": "https://page"}, True),
     ],
 )
-def test_what_only_gcs_can_answer_passes_there_and_is_a_read_elsewhere(target: str, headers: dict[str, str]) -> None:
-    assert passed("GET", target, **headers).instead is not None
+def test_what_only_gcs_can_answer_passes_there_and_is_a_read_elsewhere(
+    target: str, headers: dict[str, str], media: bool
+) -> None:
+    found = passed("GET", target, **headers)
+    assert (found.media, found.instead is not None) == (media, True)
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "media"),
+    [
+        (OBJECT + "?alt=media", {"x_goog_encryption_key": "k"}, True),
+        (OBJECT, {"x_goog_encryption_key": "k"}, False),
+        ("/w/x", {"x_goog_encryption_algorithm": "AES256"}, True),
+    ],
+)
+def test_a_read_with_the_customers_own_key_is_for_gcs_alone(target: str, headers: dict[str, str], media: bool) -> None:
+    found = passed("GET", target, **headers)
+    assert (found.media, found.instead) == (media, None)
 
 
 @pytest.mark.parametrize(
