@@ -47,7 +47,8 @@ def piece(reads: ReadAhead, file: File, start: int, end: int) -> list[range]:
 def test_a_file_of_which_nothing_is_missing_is_not_followed() -> None:
     reads = ReadAhead()
     assert reads.follow(File(), 0, MIB) is None
-    reads.begin(File(4), 0, MIB).leave()
+    known = File(4)
+    reads.begin(known, 0, MIB).leave()
     assert reads.follow(File(), 0, MIB) is None
     assert reads.follow(File(4), 0, MIB) is None, "another file, with that descriptor's number"
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from s3api.targets import Target, bucket_of_host, parse_query, parse_target, render_path
+from proxy.targets import parse_query
+from s3api.targets import Target, bucket_of_host, parse_target, render_path
 
 SUFFIXES = ("s3.local", "eu.s3.local")
 
