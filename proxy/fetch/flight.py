@@ -207,6 +207,10 @@ class Flights:
         self._waiting.discard(key)
         self._dropped.discard(key)
 
+    def has_room(self, length_bytes: int) -> bool:
+        """Whether a fill of that length would begin at once."""
+        return self._limiter.has_room(length_bytes)
+
     async def wait_idle(self) -> None:
         """Returns when there is little to do: see `FillLimiter.wait_idle`."""
         await self._limiter.wait_idle()

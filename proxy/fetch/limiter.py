@@ -45,6 +45,10 @@ class FillLimiter:
         finally:
             self._give(length_bytes)
 
+    def has_room(self, length_bytes: int) -> bool:
+        """Whether a fill of that length would not wait."""
+        return not self._queues and self._fits(min(length_bytes, self._bytes_max))
+
     async def wait_idle(self) -> None:
         """Returns when nobody waits and most of the room is free: for what is done only when nothing else is."""
         while not self._is_idle():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from cachetools import LRUCache
 
@@ -22,6 +23,7 @@ from proxy.errors import InvalidRequest, Overloaded, PreconditionFailed, RangeNo
 from proxy.fetch.attempts import with_attempts
 from proxy.fetch.flight import Flights
 from proxy.fetch.stream import stream_span
+from proxy.gateway.ahead import ReadAhead
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
@@ -49,6 +51,7 @@ class Gateway:
         self._store = store
         self._flights = flights
         self._parts = parts
+        self._ahead = ReadAhead(parts.block_bytes, parts.window_blocks_max, flights.has_room)
         self._background: set[asyncio.Task[object]] = set()
         # Records whose fills may complete an object; those of reads that began no fill must give way some day.
         self._unchecked: LRUCache[bytes, ObjectRecord] = LRUCache(CHECKED_RECORDS_MAX)
@@ -147,7 +150,7 @@ class Gateway:
 
     async def _head_status(self, answer: ReadAnswer) -> CacheStatus:
         span = answer.span or ByteRange(0, answer.record.size_bytes)
-        return await self._status(answer.record, span)
+        return await self._status(answer.record, span, to_read=False)
 
     async def _open(self, route: BucketRoute, key: ObjectKey, resolved: Resolved, answer: ReadAnswer) -> None:
         """Gives the answer its body and its X-Cache. Raises VersionChanged only while nothing has been sent."""
@@ -165,7 +168,9 @@ class Gateway:
             if pieces is not None:
                 answer.cache, answer.body = CacheStatus.HIT, _given(pieces)
             else:
-                answer.cache = await self._status(record, span)
+                if answer.span is not None and span.end < record.size_bytes:
+                    self._ahead.note(record.version, span, partial(self._parts.supply.fetch, route.origin, record))
+                answer.cache = await self._status(record, span, to_read=True)
                 self._watch(record, resolved.later)
                 body = Body(self._parts, route.origin, record, span, resolved.later)
                 answer.body = await self._begun(key, body.pieces())
@@ -179,12 +184,12 @@ class Gateway:
             return None
         return self._store.peek(record.version, span)
 
-    async def _status(self, record: ObjectRecord, span: ByteRange) -> CacheStatus:
+    async def _status(self, record: ObjectRecord, span: ByteRange, *, to_read: bool) -> CacheStatus:
         if not record.cacheable:
             return CacheStatus.BYPASS
         if span.length == 0:
             return CacheStatus.HIT
-        present, total = await self._parts.supply.presence(record.version, span)
+        present, total = await self._parts.supply.presence(record, span, to_read=to_read)
         if present == total:
             return CacheStatus.HIT
         return CacheStatus.PARTIAL if present else CacheStatus.MISS
@@ -237,6 +242,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         await self._versions.aclose()
+        await self._ahead.aclose()
         await self._parts.supply.aclose()
         await self._flights.aclose()
         await asyncio.gather(*self._background, return_exceptions=True)

@@ -23,13 +23,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_span, blocks_of
+from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_span
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
 from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.gateway.follow import BlockArrival, Followers
+from proxy.gateway.presence import peek_presence, read_presence
 from proxy.gateway.remainders import Remainders
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
@@ -168,21 +169,22 @@ class Supply:
             with contextlib.suppress(Exception):
                 await arrival.wait_end()
 
-    async def presence(self, version: ObjectVersion, span: ByteRange) -> tuple[int, int]:
-        """How many of the range's blocks are on this disk, and how many it has."""
-        return await self._threads.run(self._count_present, version, span)
+    async def presence(self, record: ObjectRecord, span: ByteRange, *, to_read: bool = False) -> tuple[int, int]:
+        """How many of the range's blocks are on this disk, and how many it has. `to_read`: a body follows."""
+        found = peek_presence(self._store, record.version, span)
+        if found is None:
+            make = second_sums(record) if to_read else None
+            found = await self._threads.run(read_presence, self._store, record.version, span, make)
+        return found
 
-    def _count_present(self, version: ObjectVersion, span: ByteRange) -> tuple[int, int]:
-        blocks = blocks_of(span, self._store.block_bytes)
-        present, index = 0, blocks.start
-        while index < blocks.stop:
-            block = self._store.open_block(version, index, create=False)
-            if block is None:  # nor any other of its segment
-                index += self._store.segment_blocks - index % self._store.segment_blocks
-                continue
-            present += block.state().kind is BlockKind.PRESENT
-            index += 1
-        return present, len(blocks)
+    async def fetch(self, origin: Origin, record: ObjectRecord, index: int) -> None:
+        """Returns when the block is there. Raises what its fill does, and StoreUnavailable."""
+        supplied = await self.obtain(origin, record, index, 0)
+        try:
+            if supplied.arrival is not None:
+                await supplied.arrival.wait_end()
+        finally:
+            self.release(record.version, supplied)
 
     def _begin(
         self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None
@@ -222,12 +224,7 @@ class Supply:
         record, index = claim.record, claim.arrival.block.index
 
         async def finish() -> None:
-            supplied = await self.obtain(claim.origin, record, index, 0)
-            try:
-                if supplied.arrival is not None:
-                    await supplied.arrival.wait_end()
-            finally:
-                self.release(record.version, supplied)
+            await self.fetch(claim.origin, record, index)
 
         self._remainders.add(record.version.digest, index, finish)
 
