@@ -8,7 +8,7 @@ as `proxy.dialects` says. Only where neither listener, host, signature nor path 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -63,10 +63,32 @@ class Surface:
     answer_hot: AnswersHot
 
 
+class LateSurface:
+    """One whose code is loaded when somebody first asks for it: a start should not wait for a dialect nobody speaks."""
+
+    def __init__(self, build: Callable[[], Surface]) -> None:
+        self._build = build
+        self._surface: Surface | None = None
+
+    @property
+    def surface(self) -> Surface:
+        if self._surface is None:
+            self._surface = self._build()
+        return self._surface
+
+    async def app(self, scope: Message, receive: Receive, send: Send) -> None:
+        await self.surface.app(scope, receive, send)
+
+    def answer_hot(self, method: bytes, target: bytes, fields: Fields, *, bare: bool) -> HotAnswer | None:
+        return self.surface.answer_hot(method, target, fields, bare=bare)
+
+
 class Doors:
     """One application of three. `admin` answers `/-/`."""
 
-    def __init__(self, admin: App, surfaces: Mapping[Dialect, Surface], routes: Routes, signs: Signs) -> None:
+    def __init__(
+        self, admin: App, surfaces: Mapping[Dialect, Surface | LateSurface], routes: Routes, signs: Signs
+    ) -> None:
         self._admin = admin
         self._surfaces = surfaces
         self._routes = routes

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gcsapi.app import GcsApp
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.config.handover import WILDCARD
 from proxy.dialects import Dialect
-from proxy.doors import Doors, Place, Signs, Surface
+from proxy.doors import Doors, LateSurface, Place, Signs, Surface
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.gate import Gates
@@ -103,9 +102,19 @@ def build_parts(
     readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
     signs = build_signs(settings, listeners)
     s3 = S3App(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
-    gcs = GcsApp(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
-    surfaces = {Dialect.S3: Surface(s3, s3.answer_hot), Dialect.GCS: Surface(gcs, gcs.answer_hot)}
-    app = Doors(AdminApp(readiness), surfaces, gateway.routes, signs)
+
+    def build_gcs() -> Surface:
+        from gcsapi.app import GcsApp
+
+        gcs = GcsApp(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
+        return Surface(gcs, gcs.answer_hot)
+
+    app = Doors(
+        AdminApp(readiness),
+        {Dialect.S3: Surface(s3, s3.answer_hot), Dialect.GCS: LateSurface(build_gcs)},
+        gateway.routes,
+        signs,
+    )
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
         answer_hot=app.answer_hot,
@@ -166,7 +175,8 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
 
 
 def load_later(origins: Iterable[OriginSettings]) -> None:
-    """Blocking: loads the libraries that a first request to these origins needs, and that hits do without."""
+    """Blocking: loads what a first request in GCS's dialect needs, and one to these origins, and a start does not."""
+    importlib.import_module("gcsapi.app")
     for origin in origins:
         if origin.type != "file":
             importlib.import_module("proxy.origin.transport")

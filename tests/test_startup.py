@@ -80,3 +80,12 @@ def test_what_misses_need_is_loaded_after_the_start(tmp_path: Path) -> None:
     keys = chain | {"access_key_id": "a", "secret_access_key": "b"}
     assert worker_loads(tmp_path, keys, "later") & {"botocore", "httpx"} == {"httpx"}
     assert not worker_loads(tmp_path, {"type": "file", "root": "/shelf"}, "later") & {"botocore", "httpx"}
+
+
+@pytest.mark.parametrize(("when", "told"), [("at start", "False"), ("later", "True")])
+def test_a_worker_serves_before_it_knows_the_other_dialect(tmp_path: Path, when: str, told: str) -> None:
+    worker_loads(tmp_path, {"type": "file", "root": str(tmp_path)})
+    code = BUILD + "print('gcsapi.app' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "settings"), when]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.strip() == told
