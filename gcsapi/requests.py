@@ -253,6 +253,7 @@ def _read_object(
         range=parse_range(fields.get("range")) if media else None,
         conditions=conditions,
         revalidate=_wants_revalidation(fields.get("cache-control")),
+        wants_sums=True,  # Google's clients compare a whole body with `x-goog-hash`
     )
 
 

@@ -35,6 +35,11 @@ class GenerationConditions:
     etag_match: str | None = None
     etag_none_match: str | None = None
 
+    @property
+    def only_news(self) -> bool:
+        """Whether the client may have the object already."""
+        return (self.not_match, self.meta_not_match, self.etag_none_match) != (None, None, None)
+
     def evaluate(self, generation: int, metageneration: int, etag: str, json_etag: str) -> Verdict:
         """`etag` is the object's in headers, `json_etag` that in its JSON resource; a list may name either."""
         if self.match not in (None, generation) or self.meta_match not in (None, metageneration):

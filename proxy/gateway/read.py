@@ -101,6 +101,8 @@ class Gateway:
         """Asks for the first bytes before the object is known, where these are likely to be what the read wants."""
         conditions, asked = request.conditions, request.range
         only_news = conditions.if_none_match is not None or conditions.if_modified_since is not None
+        if conditions.generations is not None:
+            only_news = only_news or conditions.generations.only_news
         if request.head_only or request.part_number is not None or request.name.version_id is not None or only_news:
             return None
         first, last = (0, None) if asked is None else (asked.first, asked.last)

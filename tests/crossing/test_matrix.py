@@ -244,3 +244,14 @@ def test_what_is_missing_is_told_in_the_dialect(crossing: Crossing, dialect: str
         root = ElementTree.fromstring(found.body)
         assert (root.tag, root.findtext("Code")) == ("Error", "NoSuchKey")
         assert (root.find("Details") is not None) == (dialect == "xml")
+
+
+@pytest.mark.parametrize("origin", ["moto", "goog"])
+@pytest.mark.parametrize("dialect", ["json", "xml"])
+def test_the_first_answer_tells_the_checksums_of_the_whole(crossing: Crossing, dialect: str, origin: str) -> None:
+    key = f"summed-{dialect}"
+    crossing.put(origin, key, BIG)
+    for _ in range(2):
+        found = crossing.read(dialect, origin, key)
+        assert found.body == BIG
+        assert {item.strip().partition("=")[0] for item in found.headers["x-goog-hash"].split(",")} == {"crc32c", "md5"}
