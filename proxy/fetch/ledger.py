@@ -39,10 +39,12 @@ RATE_MIN = 1.0  # requests per second
 START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
 FREE_RATE = 5000.0  # more than that a node does not ask: no limit
 BELOW_SEEN = 0.95  # of the rate that the origin was seen to take
-SEEN_OVER_S = 1.0  # a rate seen for less long says little: it may be a burst that was allowed once
+SEEN_MIN = 10  # requests; fewer say nothing of the rate
+STEADY_S, STEADY_CUT = 1.0, 0.8  # a rate that was taken for so long can't be much too high
 BURST_S = 0.05  # of unused time that may be caught up
 FIRST_GROWTH, FAST_GROWTH, SLOW_GROWTH = 1.0, 0.25, 0.01  # of the rate, per second
 NEAR_CEILING = 0.9
+NEAR_CUT = 0.9  # of the concurrency, where it was the rate that was tried out
 HOLD_S, HOLD_MAX_S = 2.0, 60.0  # before growth after a cut
 QUIET_S = 5.0  # for so long without a refusal, and the slow growth is four times as fast
 FORGET_S = 120.0  # without a refusal, the limits of long ago are forgotten
@@ -150,8 +152,6 @@ class Ledger:
             numbers[self._own] -= 1
             if success:
                 numbers[_SERVED_AT] = self._clock()
-                if not numbers[_SINCE]:
-                    numbers[_SINCE] = numbers[_SERVED_AT]
                 numbers[_COUNT] += 1
                 if numbers[_CONCURRENCY]:
                     grown = numbers[_CONCURRENCY] + 1 / numbers[_CONCURRENCY]
@@ -170,7 +170,7 @@ class Ledger:
             elif retry_after_s is not None:
                 numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
             numbers[_NEXT_AT] = max(numbers[_NEXT_AT], numbers[_PAUSE_END])
-            numbers[_SINCE] = numbers[_COUNT] = 0.0  # what is seen next begins after the pause
+            numbers[_SINCE], numbers[_COUNT] = now_s, 0.0
 
     def pay(self, nbytes: int) -> float:
         """So many bytes have arrived; the seconds to wait before taking more."""
@@ -185,19 +185,28 @@ class Ledger:
     def _cut(self, now_s: float, under_way: int) -> None:
         numbers = self._numbers
         numbers[_CUTS] += 1
-        rate = numbers[_RATE]
-        seen_s = now_s - numbers[_SINCE] if numbers[_SINCE] else 0.0
-        if seen_s >= SEEN_OVER_S:
-            # Never by more than half: what was seen may be all that was asked for.
-            cut = max(min(numbers[_COUNT] / seen_s, rate) * BELOW_SEEN, rate / 2)
-        else:
-            cut = min(rate, START_RATE * 2) / 2
+        rate = min(numbers[_RATE], FREE_RATE)
+        seen = self._seen(now_s, rate)
         near = self._is_near()
-        numbers[_CEILING] = min(rate, FREE_RATE)
         numbers[_HOLD] = min(numbers[_HOLD] * 2, HOLD_MAX_S) if near else HOLD_S
-        numbers[_RATE] = max(cut, RATE_MIN)
-        numbers[_CONCURRENCY] = max(CONCURRENCY_MIN, under_way / 2)
-        numbers[_GROWN_AT] = numbers[_GROW_AT] = now_s + (numbers[_HOLD] if near else PAUSE_S)
+        numbers[_CEILING] = seen or rate
+        numbers[_RATE] = max(seen * BELOW_SEEN if seen else rate / 2, RATE_MIN)
+        numbers[_CONCURRENCY] = max(CONCURRENCY_MIN, under_way * (NEAR_CUT if near else 0.5))
+        numbers[_GROWN_AT] = numbers[_GROW_AT] = now_s + (numbers[_HOLD] if seen else PAUSE_S)
+
+    def _seen(self, now_s: float, rate: float) -> float:
+        """The rate that the origin takes, as far as this refusal tells; 0: it does not.
+
+        At two refusals in a row an origin's allowance was used up: what it served in between is what it allows. Only
+        after a long Retry-After it may have allowed more than it can save up; hence no deep cut of a steady rate.
+        """
+        numbers = self._numbers
+        since_s = now_s - numbers[_SINCE]
+        if not numbers[_SINCE] or since_s > FORGET_S or numbers[_COUNT] < SEEN_MIN:
+            return 0.0
+        held_s = now_s - max(numbers[_PAUSE_END], numbers[_SINCE])
+        floor = STEADY_CUT if held_s >= STEADY_S else 0.5
+        return max(min(numbers[_COUNT] / since_s, rate), rate * floor)
 
     def _is_near(self) -> bool:
         """Whether the rate is nearly the one that was refused last."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.cache.shared import LEDGER_WORDS, SharedTables
 from proxy.fetch.ledger import (
+    BELOW_SEEN,
     CONCURRENCY_MIN,
     FREE_RATE,
     LEDGER_NUMBERS,
@@ -227,6 +228,39 @@ def test_an_origin_that_allows_so_many_a_second_is_found(
     longer, refused = simulate(allowed, allowed, took_s, retry_after_s)
     assert longer <= 1.2
     assert refused <= 0.02
+
+
+@pytest.mark.parametrize("allowed", [100.0, 300.0, 1000.0])
+@pytest.mark.parametrize("saved_s", [0.25, 1.0, 3.0])
+def test_it_is_found_whatever_burst_the_origin_allows(allowed: float, saved_s: float) -> None:
+    longer, refused = simulate(allowed, allowed * saved_s, 0.05, None)
+    assert longer <= 1.2
+    assert refused <= 0.02
+
+
+def test_what_was_served_between_two_refusals_is_the_rate(clock: Clock) -> None:
+    ledger = made(clock)
+    ledger.refuse(entered(ledger), None)
+    served = 0
+    for _ in range(90):
+        clock.now_s += 0.01
+        if served < 70 and isinstance(ledger.enter(), Ticket):
+            ledger.leave(success=True)
+            served += 1
+    assert served == 70
+    ledger.refuse(entered(ledger), None)
+    assert ledger.rate == pytest.approx(70 / 0.9 * BELOW_SEEN, rel=0.01)
+
+
+def test_an_origin_that_relaxes_is_asked_more_again(clock: Clock) -> None:
+    ledger = made(clock)
+    ledger.refuse(entered(ledger), None)
+    cut = ledger.rate
+    for _ in range(6000):
+        clock.now_s += 0.01
+        if isinstance(ledger.enter(), Ticket):
+            ledger.leave(success=True)
+    assert ledger.rate > 2 * cut
 
 
 def test_its_numbers_fit_the_shared_tables() -> None:
