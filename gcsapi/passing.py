@@ -36,6 +36,7 @@ from proxy.gateway.answers import CacheStatus
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import PiecesResponse
+from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import chain, read_whole
 
 _INSERT = "storage.objects.insert"
@@ -114,6 +115,8 @@ class Passing:
         form = operation.body
         body = exchange.body() if form.present else None
         if not isinstance(operation.target, JsonTarget):
+            if operation.method == "POST" and operation.target.name is None:
+                return await _open_form(operation, body)
             return body, form.length_bytes, None
         if operation.operation == _INSERT:
             return await self._open_upload(route, operation, names, body)
@@ -181,6 +184,17 @@ class Passing:
             path = f"{exchange.host}/{encode(route.name)}/{encode(operation.target.name)}"
             return f"{path}?{query}" if query else path
         return rewrite_link(location, clients, exchange.host)
+
+
+async def _open_form(
+    operation: Pass, body: AsyncIterator[bytes] | None
+) -> tuple[AsyncIterator[bytes], int | None, Upload]:
+    """A browser's form, which names its object in a field. Raises NotSupported for another POST to a bucket."""
+    content_type = operation.header("content-type") or ""
+    if body is None or not content_type.lower().startswith("multipart/form-data"):
+        raise NotSupported("A POST to a bucket is possible only as a form that writes an object.")
+    key, read = await read_form_key(content_type, body)
+    return chain(read, body), operation.body.length_bytes, Upload(key)
 
 
 def upload_kind(operation: Pass) -> str:

@@ -66,14 +66,20 @@ async def read_first_part(content_type: str, body: AsyncIterator[bytes]) -> tupl
     Raises InvalidRequest: the body is malformed, or the part too long.
     """
     delimiter = boundary_of(content_type)
-    read = bytearray()
+    read, worth_parsing_bytes = bytearray(), 0
     async for data in body:
         read += data
+        if len(read) < worth_parsing_bytes:
+            continue
         part = first_part(bytes(read), delimiter)
         if part is not None:
             return parse_resource(part), bytes(read)
+        worth_parsing_bytes = len(read) * 5 // 4  # a part that trickles in is not parsed anew for each byte
         if len(read) > RESOURCE_BYTES_MAX:
             break
+    part = first_part(bytes(read), delimiter)
+    if part is not None:
+        return parse_resource(part), bytes(read)
     raise InvalidRequest("parseError", "The multipart body has no first part, or one that is too long.")
 
 

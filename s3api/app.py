@@ -24,6 +24,7 @@ from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.hot import HotRead
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
+from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
 from proxy.objects import ObjectName
@@ -32,7 +33,6 @@ from s3api.bodies import (
     PARTS_BYTES_MAX,
     parse_delete,
     parse_delete_items,
-    read_form_key,
     render_parts,
 )
 from s3api.buckets import answer_bucket, list_buckets

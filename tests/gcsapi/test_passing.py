@@ -169,6 +169,17 @@ async def test_an_xml_resumable_upload_goes_on_at_this_host_under_the_clients_na
     assert found.headers["location"] == f"{HOST}/w/a%2Fb?upload_id=AB"
 
 
+async def test_a_form_is_fenced_by_the_key_in_its_fields(surface: Surface) -> None:
+    field = 'Content-Disposition: form-data; name="{}"\r\n\r\n'
+    body = f"--b\r\n{field.format('key')}posted\r\n--b\r\n{field.format('file')}data\r\n--b--".encode()
+    headers = {"authorization": "Bearer x", "content-type": "multipart/form-data; boundary=b"}
+    await surface.ask("POST", "/w", content=body, headers=headers)
+    assert (surface.last.body, surface.last.request.key) == (body, None)
+    assert surface.last.fenced == {"real-w/posted", "real-w/posted#null"}
+    found = await surface.ask("POST", "/w?delete", content=b"<Delete/>", headers={"authorization": "Bearer x"})
+    assert (found.status_code, len(surface.origin.sent)) == (501, 1)
+
+
 async def test_an_object_under_the_customers_key_is_read_past_the_cache(surface: Surface) -> None:
     surface.origin.answer = lambda sent: (
         200,

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
+from proxy.lanes.forms import FORM_FIELDS_BYTES_MAX, read_form_key
 from proxy.lanes.incoming import ClientGone, read_whole, receive_body
 from proxy.objects import ObjectName
 from s3api.bodies import (
-    FORM_FIELDS_BYTES_MAX,
     parse_delete,
-    read_form_key,
 )
 
 FORM = "multipart/form-data; boundary=XX"
