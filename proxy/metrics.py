@@ -59,6 +59,7 @@ UNCACHED_READS = Counter(
     "Spans streamed through memory, by reason (store, sum_mismatch, uncacheable)",
     ["reason"],
 )
+AHEAD_BLOCKS = Counter("warmstart_ahead_blocks", "Blocks asked for ahead of ranged requests that come in order")
 ASIDE_READS = Counter(
     "warmstart_aside_reads", "Small reads far from their block's fill, fetched by requests of their own"
 )

@@ -7,11 +7,17 @@ and wait for more. An arrival ends once: published (complete, and known to the s
 from __future__ import annotations
 
 import asyncio
+import time
 
 from proxy.blocks import available_bytes
 
 # A reader that waits is woken for no less than this, except for its first bytes and the block's last.
 WAKE_BYTES = 128 << 10
+
+
+ROUND_TRIP_S = 0.02  # until one was seen
+FAR_BYTES = 1 << 20  # what a fill of unknown speed brings in that time: 50 MB/s
+SEEN_OVER_S = 0.01  # a speed seen for less long says little
 
 
 class FillPaused(Exception):
@@ -27,7 +33,19 @@ class Arrival:
     `whole` is set where some reader wants more than a little of the block.
     """
 
-    __slots__ = ("_waiters", "error", "interest", "length", "progress", "published", "start", "whole")
+    __slots__ = (
+        "_asked_at_s",
+        "_moved_from",
+        "_moving_at_s",
+        "_waiters",
+        "error",
+        "interest",
+        "length",
+        "progress",
+        "published",
+        "start",
+        "whole",
+    )
 
     def __init__(self, length: int, start: int = 0, progress: int = 0) -> None:
         self.length = length
@@ -38,6 +56,8 @@ class Arrival:
         self.interest = 0
         self.whole = False
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._asked_at_s = self._moving_at_s = 0.0
+        self._moved_from = 0
 
     @property
     def complete(self) -> bool:
@@ -53,6 +73,17 @@ class Arrival:
         first, last = (offset - self.start) % self.length, (end - 1 - self.start) % self.length
         return max(0, (last if last >= first else self.length - 1) + 1 - self.progress)
 
+    def is_far(self, offset: int, end: int, now_s: float | None = None) -> bool:
+        """Whether the fill will come to [offset, end) later than an answer to a request of its own."""
+        before_bytes = self.distance(offset, end) - (end - offset)
+        now_s = time.monotonic() if now_s is None else now_s
+        moving_s = now_s - self._moving_at_s
+        if not self._moving_at_s or moving_s < SEEN_OVER_S:
+            return before_bytes > FAR_BYTES
+        round_trip_s = self._moving_at_s - self._asked_at_s if self._asked_at_s else ROUND_TRIP_S
+        came_bytes = self.progress - self._moved_from
+        return before_bytes * moving_s > came_bytes * round_trip_s
+
     @property
     def ended(self) -> bool:
         return self.published or self.error is not None
@@ -63,10 +94,16 @@ class Arrival:
 
     def move(self, start: int, progress: int) -> None:
         """The fill has come this far (or has begun again); wakes the readers that it satisfies."""
+        if not self._moving_at_s and progress > self.progress:
+            self._moving_at_s, self._moved_from = time.monotonic(), progress
         self.start = start
         self.progress = progress
         if self._waiters:
             self._wake()
+
+    def asked(self) -> None:
+        """The fill's first request leaves now."""
+        self._asked_at_s, self._moving_at_s = time.monotonic(), 0.0
 
     def publish(self) -> None:
         """All bytes are there and the store knows it."""

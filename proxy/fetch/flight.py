@@ -32,6 +32,7 @@ from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.fill import WriterSink, fill_block
 from proxy.fetch.gate import Gate
 from proxy.fetch.limiter import FillLimiter
+from proxy.fetch.opening import OpenedFirst
 from proxy.metrics import FILLS
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
@@ -154,6 +155,8 @@ class Flights:
                 if writer.progress:
                     await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
+                if not isinstance(origin, OpenedFirst):
+                    arrival.asked()
                 for until in (claim.first_bytes, None):
                     await fill_block(origin, version.origin, version, block, writer, sink, self._policy, until)
                     if writer.progress < writer.length and not arrival.wanted:

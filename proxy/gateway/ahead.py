@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from proxy.metrics import AHEAD_BLOCKS
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
@@ -55,6 +56,7 @@ class ReadAhead:
             if len(self._fetching) >= BLOCKS_MAX or not self._has_room(self._block_bytes):
                 return
             run.ahead_block = index + 1
+            AHEAD_BLOCKS.inc()
             task = asyncio.get_running_loop().create_task(_quietly(fetch, index), name=f"ahead {index}")
             self._fetching.add(task)
             task.add_done_callback(self._fetching.discard)

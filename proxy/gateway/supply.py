@@ -27,6 +27,7 @@ from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_spa
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
+from proxy.fetch.arrival import FAR_BYTES
 from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.gateway.follow import BlockArrival, Followers
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 
 SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for its whole block at once
 STEP_BYTES = 128 << 10  # nearer to its block's beginning a fill does not start inside: it would save nothing
-FAR_BYTES = 1 << 20  # what a fill brings in a round trip: 20 ms at 50 MB/s
 OPENINGS_MAX = 16  # each holds a receive buffer until its key is known
 TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
 
@@ -67,7 +67,7 @@ class Supplied:
         """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""
         if self.arrival is None or end - offset > SMALL_READ_BYTES:
             return False
-        return self.arrival.distance(offset, end) - (end - offset) > FAR_BYTES
+        return self.arrival.is_far(offset, end)
 
 
 @dataclass(frozen=True, slots=True)

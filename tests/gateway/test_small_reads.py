@@ -11,8 +11,9 @@ import pytest
 
 from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
+from proxy.fetch.arrival import FAR_BYTES
 from proxy.gateway.answers import CacheStatus
-from proxy.gateway.supply import FAR_BYTES, SMALL_READ_BYTES, STEP_BYTES, fill_start
+from proxy.gateway.supply import SMALL_READ_BYTES, STEP_BYTES, fill_start
 from proxy.metrics import ASIDE_READS
 from tests.gateway.rig import ObjectOrigin, Rig, body_bytes
 
@@ -179,3 +180,39 @@ def test_a_fill_begins_at_its_reader_unless_that_is_near_the_blocks_beginning() 
     assert fill_start(STEP_BYTES) == STEP_BYTES
     assert OFFSET - fill_start(OFFSET) < 64 << 10
     assert SMALL_READ_BYTES >= SMALL
+
+
+@pytest.mark.parametrize("offset", [OFFSET, BLOCK_BYTES - SMALL, STEP_BYTES])
+async def test_another_worker_goes_on_with_a_fill_that_began_inside_its_block_and_broke_off(
+    tmp_path: Path, offset: int
+) -> None:
+    tables, origin = SharedTables.create(), ObjectOrigin()
+    origin.put("k", CONTENT)
+    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1"))
+    stuck = asyncio.Event()
+
+    async def script(number: int, sent: int) -> None:
+        if number == 1 and sent >= 256 << 10:
+            stuck.set()
+            await asyncio.Event().wait()
+
+    origin.script = script
+    whole_from = min(offset, BLOCK_BYTES - (600 << 10))  # large enough to want the block as a whole
+    first = asyncio.ensure_future(one.get("k", whole_from, BLOCK_BYTES - 1))
+    async with asyncio.timeout(20):
+        await stuck.wait()
+    second = asyncio.ensure_future(two.get("k", 0, BLOCK_BYTES - 1))
+    async with asyncio.timeout(20):
+        while not two.flights.count():
+            await asyncio.sleep(0.001)
+    await one.aclose()
+    with pytest.raises(OriginUnavailable):
+        await first
+    assert await second == CONTENT[:BLOCK_BYTES]
+    assert origin.reads[0].start == fill_start(whole_from)
+    second_half = origin.reads[1:]
+    taken_over = fill_start(whole_from) + (256 << 10)
+    assert second_half[0].start == taken_over, "it goes on where the other one stood"
+    assert sum(span.length for span in second_half) == BLOCK_BYTES - (256 << 10)
+    assert await two.get("k") == CONTENT
+    await two.aclose()

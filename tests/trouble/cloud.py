@@ -45,13 +45,20 @@ def slow_cloud(root: Path, bytes_per_s: float = 20e6, latency_s: float = 0.002) 
 
 
 def read_prefix(
-    gateway: GatewayProcess, key: str, after_bytes: int = -1, then: Callable[[], None] | None = None
+    gateway: GatewayProcess,
+    key: str,
+    after_bytes: int = -1,
+    then: Callable[[], None] | None = None,
+    *,
+    start: int = 0,
 ) -> tuple[bytes, bool]:
-    """What arrives of an object, and whether it came whole; `then` runs once, after so many bytes."""
+    """What arrives of an object from `start` on, and whether all came; `then` runs once, after so many bytes."""
     got = bytearray()
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    url = f"{gateway.url}/{BUCKET}/{key}"
     try:
-        with httpx.stream("GET", f"{gateway.url}/{BUCKET}/{key}", trust_env=False, timeout=60) as answer:
-            if answer.status_code != 200:
+        with httpx.stream("GET", url, headers=headers, trust_env=False, timeout=60) as answer:
+            if answer.status_code not in (200, 206):
                 return bytes(got), False
             for chunk in answer.iter_raw():
                 got += chunk

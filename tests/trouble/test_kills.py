@@ -52,6 +52,30 @@ def test_killed_workers_leave_right_bytes_and_nothing_stuck(tmp_path: Path, roun
             assert_settled(gateway, key, content)
 
 
+def test_a_fill_that_began_inside_its_block_and_was_killed_is_finished_right(tmp_path: Path) -> None:
+    objects = make_objects(tmp_path / "root", 4, SIZE_BYTES)
+    chance = random.Random(7)
+    with (
+        slow_cloud(tmp_path / "root", bytes_per_s=5e6) as origin,
+        start_gateway(tmp_path, origin=origin, workers=2, config={"cache": {"block_size": "1MiB"}}) as gateway,
+    ):
+        for key, content in objects.items():
+            start = chance.randrange(200 << 10, 900 << 10)
+            doomed = chance.choice(gateway.worker_pids())
+            got, whole = read_prefix(
+                gateway,
+                key,
+                chance.randrange(600 << 10),
+                lambda: os.kill(doomed, signal.SIGKILL),  # noqa: B023
+                start=start,
+            )
+            assert got == content[start : start + len(got)]
+            assert not whole or len(got) == len(content) - start
+            assert_settled(gateway, key, content)
+            wait_until(lambda: len(gateway.worker_pids()) == 2, "the worker is not restarted")
+        assert gateway.metric("warmstart_checksum_failures_total") == 0
+
+
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_a_killed_gateway_starts_again_with_right_bytes_and_nothing_stuck(tmp_path: Path, rounds: int) -> None:
     objects = make_objects(tmp_path / "root", rounds, SIZE_BYTES)
