@@ -8,10 +8,12 @@ at most one fill of each other reader, never for the whole of a big cold load.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+IDLE_PATIENCE_S = 60.0
 URGENT_FILLS = 16  # small reads beside a full house: they bring kilobytes
 
 
@@ -49,12 +51,17 @@ class FillLimiter:
         """Whether a fill of that length would not wait."""
         return not self._queues and self._fits(min(length_bytes, self._bytes_max))
 
-    async def wait_idle(self) -> None:
-        """Returns when nobody waits and most of the room is free: for what is done only when nothing else is."""
-        while not self._is_idle():
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.append(turn)
-            await turn
+    async def wait_idle(self, patience_s: float = IDLE_PATIENCE_S) -> None:
+        """Returns when nobody waits and most of the room is free: for what is done only when nothing else is.
+
+        Or when it has waited for so long: what comes last comes all the same, a little at a time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while not self._is_idle():
+                    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._idle.append(turn)
+                    await turn
 
     def _is_idle(self) -> bool:
         spare = 4 * (self._fills_max - self._fills_free) <= self._fills_max

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.fetch.limiter import FillLimiter
+from proxy.fetch.limiter import URGENT_FILLS, FillLimiter
 
 
 async def hold(limiter: FillLimiter, stream: bytes, length: int, log: list[bytes], release: asyncio.Event) -> None:
@@ -80,3 +80,33 @@ async def test_room_granted_to_a_waiter_cancelled_in_the_same_moment_is_given_on
     running.add_done_callback(lambda done: doomed.cancel())
     await asyncio.gather(running, third)
     assert b"c" in log
+
+
+async def test_urgent_fills_have_places_of_their_own_while_they_last() -> None:
+    limiter, log, release = FillLimiter(bytes_in_flight_max=10, fills_max=1), list[bytes](), asyncio.Event()
+
+    async def urgent() -> None:
+        async with limiter.room(b"small", 10, urgent=True):
+            log.append(b"small")
+            await release.wait()
+
+    tasks = [asyncio.ensure_future(hold(limiter, b"big", 10, log, release))]
+    await settle()
+    tasks += [asyncio.ensure_future(urgent()) for _ in range(URGENT_FILLS + 5)]
+    await settle()
+    assert log == [b"big"] + [b"small"] * URGENT_FILLS
+    release.set()
+    await asyncio.gather(*tasks)
+    assert len(log) == 1 + URGENT_FILLS + 5
+
+
+async def test_what_waits_for_idleness_comes_last_and_comes_all_the_same() -> None:
+    limiter, log, release = FillLimiter(bytes_in_flight_max=10, fills_max=1), list[bytes](), asyncio.Event()
+    running = asyncio.ensure_future(hold(limiter, b"big", 10, log, release))
+    await settle()
+    idle = asyncio.ensure_future(limiter.wait_idle())
+    await settle()
+    assert not idle.done()
+    await limiter.wait_idle(patience_s=0.01)  # never starved
+    release.set()
+    await asyncio.gather(running, idle)
