@@ -68,6 +68,11 @@ class _Syscall:
 _syscall = _Syscall()
 
 
+def cached_pages(fd: int, offset: int, length: int) -> int | None:
+    """How many pages of these bytes are in memory; None: the kernel does not tell."""
+    return _syscall.cached_pages(fd, offset, length)
+
+
 def is_resident(fd: int, offset: int, length: int) -> bool:
     """Whether `sendfile` of these bytes needs no disk. Inline: never waits. Raises OSError."""
     last = offset + length - 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.lanes import residency
-from proxy.lanes.residency import is_resident, read_ahead
+from proxy.lanes.residency import ask, cached_pages, is_resident, read_ahead
 
 SIZE = 4 << 20
 
@@ -50,6 +50,21 @@ def test_pages_are_missing_until_they_were_read_ahead(fd: int) -> None:
     assert not is_resident(fd, 100, 512 << 10)
     read_ahead(fd, 100, 512 << 10, 0)
     assert is_resident(fd, 100, 512 << 10)
+
+
+def test_the_disk_brings_what_it_is_asked_for_and_nothing_else(fd: int) -> None:
+    if not forgets(fd) or cached_pages(fd, 0, SIZE) is None:
+        pytest.skip("this file system keeps its pages, or does not count them")
+    is_resident(fd, 0, SIZE)  # whether this file system tells is known from now on
+    os.pread(fd, SIZE, 0)  # nothing is on its way any more
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not is_resident(fd, 1 << 20, 1 << 20)
+    assert cached_pages(fd, 0, SIZE) == 0, "a probe makes nobody read"
+    assert not ask(fd, 1 << 20, 1 << 20)
+    read_ahead(fd, 1 << 20, 512 << 10, 1 << 20)
+    assert cached_pages(fd, 0, SIZE) == (1 << 20) // os.sysconf("SC_PAGE_SIZE")
+    os.pread(fd, 1 << 20, 1 << 20)
+    assert ask(fd, 1 << 20, 1 << 20), "all of it is there"
 
 
 @pytest.mark.usefixtures("way")

@@ -176,6 +176,30 @@ async def test_missing_pages_are_read_step_by_step(
     sender.close()
 
 
+async def test_pieces_in_order_have_the_disk_asked_for_the_next_one_in_a_thread(
+    file: DataFile, pair: tuple[socket.socket, socket.socket], disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[range, int]] = []
+
+    def ask(fd: int, offset: int, length: int) -> bool:
+        asked.append((range(offset, offset + length), threading.get_ident()))
+        return False
+
+    count = 4096
+    monkeypatch.setattr(sendfile, "ask", ask)
+    monkeypatch.setattr(sendfile, "is_resident", lambda fd, offset, length: offset >= 2 * count)
+    disk.release.set()
+    sender = make_sender(pair[0])
+    for number in range(6):  # the pages of the first two are missing, those of the others have come meanwhile
+        await sender.send(file, number * count, count)
+    assert await receive(pair[1], 6 * count) == CONTENT[: 6 * count]
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [(offset, length) for offset, length, _ in disk.reads] == [(0, count), (count, count)]
+    assert threading.get_ident() not in {thread for _, thread in asked}
+    assert max(span.stop for span, _ in asked) > 6 * count, "beyond what has been asked of us"
+    sender.close()
+
+
 async def test_piece_that_ends_while_its_pages_are_read_keeps_the_file_open(
     pair: tuple[socket.socket, socket.socket], disk: Disk, file: DataFile
 ) -> None:
