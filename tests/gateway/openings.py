@@ -1,4 +1,4 @@
-"""An origin in memory that opens ranges of objects which nobody knows yet."""
+"""Origins for first reads: one in memory that opens ranges, and S3 as the wire sees it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from proxy.errors import NotFound, RangeNotSatisfiable, VersionChanged
 from proxy.objects import ObjectVersion
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
+from tests.fakes.scripted import Exchange
 from tests.gateway.rig import ObjectOrigin
 
 
@@ -68,3 +69,24 @@ class OpeningOrigin(ObjectOrigin):
         async with asyncio.timeout(20):
             while self.closed < len(self.opened):
                 await asyncio.sleep(0.001)
+
+
+class CountingStore:
+    """S3 as seen by the wire, with one checksum that only a HEAD tells."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.sent_bytes = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        headers = [("ETag", '"v1"'), ("Last-Modified", "Tue, 24 Nov 2026 09:00:00 GMT")]
+        if exchange.request.method == "HEAD":
+            await exchange.send_head(200, headers, content_length=len(self.content))
+            return
+        asked = exchange.request.get("range")
+        assert asked is not None
+        start, end = map(int, asked.removeprefix("bytes=").split("-"))
+        body = self.content[start : end + 1]
+        self.sent_bytes += len(body)
+        label = f"bytes {start}-{start + len(body) - 1}/{len(self.content)}"
+        await exchange.respond(206, body, [*headers, ("Content-Range", label)])

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 from proxy.gateway.ahead import REQUESTS_MIN, RUNS_MAX, ReadAhead, Run
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
+from tests.fakes.scripted import ScriptedServer
+from tests.gateway.openings import CountingStore
 from tests.gateway.rig import Rig
+from tests.gateways import start_gateway
 
 BLOCK_BYTES = 256 << 10
 CONTENT = random.Random(12).randbytes(40 * BLOCK_BYTES + 77)
@@ -146,3 +150,20 @@ async def test_runs_side_by_side_are_told_apart(rig: Rig) -> None:
     await rig.quiet()
     assert len(bases) <= RUNS_MAX
     assert fetched(rig) > 4 * 4 * BLOCK_BYTES
+
+
+async def test_through_the_front_door_ranges_in_order_cost_each_byte_once(tmp_path: Path) -> None:
+    store, size_bytes = CountingStore(CONTENT), len(CONTENT)
+    async with ScriptedServer(store) as server:
+        config = {"cache": {"block_size": "256KiB"}}
+        gateway = await asyncio.to_thread(start_gateway, tmp_path, origin=server.url, config=config)
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+                for start in range(0, size_bytes, 300_000):
+                    headers = {"Range": f"bytes={start}-{start + 299_999}"}
+                    answer = await client.get(f"{gateway.url}/b/k", headers=headers)
+                    assert (answer.status_code, answer.content) == (206, CONTENT[start : start + 300_000])
+            assert store.sent_bytes == size_bytes
+            assert await asyncio.to_thread(gateway.metric, "warmstart_ahead_blocks_total") > 0
+        finally:
+            await asyncio.to_thread(gateway.stop)

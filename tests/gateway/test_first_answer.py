@@ -23,8 +23,8 @@ from proxy.errors import (
 from proxy.objects import ObjectName, SumKind
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
-from tests.fakes.scripted import Exchange, ScriptedServer
-from tests.gateway.openings import OpeningOrigin
+from tests.fakes.scripted import ScriptedServer
+from tests.gateway.openings import CountingStore, OpeningOrigin
 from tests.gateway.rig import Rig, body_bytes, piece_bytes
 from tests.gateways import start_gateway
 
@@ -239,25 +239,6 @@ async def test_a_record_from_a_first_answer_survives_on_disk_as_what_it_is(
     assert (await again.read("k", head_only=True)).record.sums == record.sums
     assert (len(origin.opened), origin.heads) == (1, 1)
     await again.aclose()
-
-
-class CountingStore:
-    """S3 as seen by the wire, with one checksum that only a HEAD tells."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    async def __call__(self, exchange: Exchange) -> None:
-        headers = [("ETag", '"v1"'), ("Last-Modified", "Tue, 24 Nov 2026 09:00:00 GMT")]
-        if exchange.request.method == "HEAD":
-            await exchange.send_head(200, headers, content_length=len(self.content))
-            return
-        asked = exchange.request.get("range")
-        assert asked is not None
-        start, end = map(int, asked.removeprefix("bytes=").split("-"))
-        body = self.content[start : end + 1]
-        label = f"bytes {start}-{start + len(body) - 1}/{len(self.content)}"
-        await exchange.respond(206, body, [*headers, ("Content-Range", label)])
 
 
 @pytest.mark.parametrize(("size_bytes", "methods"), [(70_000, ["GET"]), (9 << 20, ["GET", "GET", "HEAD"])])
