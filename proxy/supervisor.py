@@ -3,9 +3,8 @@
 How it works.
 1. The disks' locks are taken, the listeners bound, the shared tables made: whatever is wrong shows here, before
    anything serves.
-2. Workers are started, and the housekeeper when they serve: nobody waits for it. All are watched by their status
-   pipes. One that dies is counted and started again, after a pause that doubles while it dies young. Connections wait
-   in the listeners' queue meanwhile.
+2. Workers and the housekeeper are started and watched by their status pipes. One that dies is counted and started
+   again, after a pause that doubles while it dies young. Connections wait in the listeners' queue meanwhile.
 3. A child that says its configuration can't be used won't ever work: while nothing serves yet, that ends the start.
 4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over.
    A second signal kills at once. A kill -9 of this process takes the children along (`proxy.children`).
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 PAUSE_FIRST_S = 0.1
 PAUSE_LONGEST_S = 10.0
-HOUSEKEEPER_AFTER_S = 10.0  # at the latest: with a worker that can't start, the others' disks need it all the same
 YOUNG_S = 30.0  # a child that lived longer starts again at the first pause
 KILL_AFTER_S = 5.0  # beyond the drain time-out, for what a worker does at its end
 
@@ -74,7 +72,8 @@ class Supervisor:
         try:
             for number in range(self._settings.workers):
                 self._start(self._paper(WORKER, number))
-            self._due.append((time.monotonic() + HOUSEKEEPER_AFTER_S, self._paper(HOUSEKEEPER, 0)))
+            # Not after them: a small cache is then counted before they write; a count beside fills is an estimate.
+            self._start(self._paper(HOUSEKEEPER, 0))
             _count_restarts(WORKER, 0)  # shown as 0 from the start
             _count_restarts(HOUSEKEEPER, 0)
             while not self._signals and self._complaint is None:
@@ -150,9 +149,6 @@ class Supervisor:
         if self._announced or serving < self._settings.workers:
             return
         self._announced = True
-        for due in [due for due in self._due if due[1].role == HOUSEKEEPER]:
-            self._due.remove(due)
-            self._start(due[1])
         urls = [listener_url(listener, tls=self._settings.tls is not None) for listener in self._listeners]
         fields = {"pid": os.getpid(), "run": self._run_id, "workers": self._settings.workers}
         fields |= {"writes": "through" if self._settings.writes_through() else "deny"}
