@@ -22,13 +22,12 @@ from gcsapi.elsewhere import answer_bucket, list_buckets, list_objects
 from gcsapi.errors import render_error
 from gcsapi.exchange import Exchange
 from gcsapi.fields import OBJECT, select
-from gcsapi.hot import HotReads
+from gcsapi.hot import hot_reads
 from gcsapi.operations import destination
 from gcsapi.passing import Passing
 from gcsapi.requests import Api, Pass, Read, parse_request
 from gcsapi.resources import object_resource
 from gcsapi.responses import (
-    Reply,
     is_unpacked,
     json_reply,
     object_etag,
@@ -46,6 +45,7 @@ from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.gunzip import unpacked
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, read_whole
 from proxy.objects import ObjectName, ObjectRecord
+from proxy.surface.heads import Reply
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class GcsApp:
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
         self._on_read_error = on_read_error
-        self.answer_hot = HotReads(gateway.prepare, gateway.known, host_suffixes).answer
+        self.answer_hot = hot_reads(gateway.prepare, gateway.known, host_suffixes).answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]

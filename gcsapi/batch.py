@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from gcsapi.responses import Reply
 from gcsapi.targets import json_door
 from gcsapi.uploads import boundary_of
 from proxy.blocks import Piece
 from proxy.errors import InvalidRequest, WarmstartError
 from proxy.lanes.asgi import PiecesResponse
+from proxy.surface.heads import Reply
 from proxy.targets import split_target
 
 BATCH_BYTES_MAX = 10 << 20  # as at GCS

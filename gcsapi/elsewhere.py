@@ -11,13 +11,14 @@ from gcsapi.listing import list_page, parse_json_list, parse_xml_list
 from gcsapi.pages import json_page, xml_buckets, xml_page
 from gcsapi.requests import Api, Pass
 from gcsapi.resources import bucket_resource, object_resource, storage_layout
-from gcsapi.responses import JSON_TYPE, XML_TYPE, Reply, json_reply, xml_reply
+from gcsapi.responses import JSON_TYPE, XML_TYPE, json_reply, xml_reply
 from proxy.errors import NotSupported
 from proxy.families import goog_headers
 from proxy.gateway.answers import ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.objects import ObjectName
+from proxy.surface.heads import Reply
 
 
 class Reader(Protocol):

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from gcsapi.requests import Api
-from gcsapi.responses import JSON_TYPE, XML_TYPE, Headers, Reply
+from gcsapi.responses import JSON_TYPE, XML_TYPE
 from proxy.errors import (
     AccessDenied,
     InvalidRequest,
@@ -29,6 +29,7 @@ from proxy.errors import (
     StoreUnavailable,
     VersionChanged,
 )
+from proxy.surface.heads import Headers, Reply
 from proxy.xml import document, element
 
 _INVALID = {  # codes of InvalidRequest that have more to say than 400: status, reason, XML code

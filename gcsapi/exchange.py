@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from gcsapi.errors import Asked
 from gcsapi.requests import Api, api_of
-from gcsapi.responses import Headers, Reply, complete, new_request_id
+from gcsapi.responses import complete
 from proxy.gateway.answers import CacheStatus
 from proxy.lanes.asgi import PiecesResponse, Receive, Scope
 from proxy.lanes.incoming import ClientGone, chain, raw_target, receive_body
 from proxy.metrics import REQUESTS
+from proxy.surface.heads import Headers, Reply, new_request_id
 
 
 @dataclass(slots=True)

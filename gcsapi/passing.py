@@ -20,7 +20,6 @@ from gcsapi.links import DOCUMENT_BYTES_MAX, rewrite_document, rewrite_link, rew
 from gcsapi.operations import written_names
 from gcsapi.requests import Api, Pass
 from gcsapi.resources import encode
-from gcsapi.responses import Headers, Reply, render_passed
 from gcsapi.targets import JsonTarget, XmlTarget
 from gcsapi.uploads import (
     RESOURCE_BYTES_MAX,
@@ -38,6 +37,7 @@ from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import PiecesResponse
 from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import chain, read_whole
+from proxy.surface.heads import Headers, Reply, render_passed
 
 _INSERT = "storage.objects.insert"
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import formatdate
-from random import getrandbits
 from typing import Any
 
 from gcsapi.requests import Api, Read
@@ -22,9 +20,7 @@ from proxy.families import SHARED, amz_headers, goog_headers, stored_encoding
 from proxy.gateway.answers import CacheStatus, ReadAnswer
 from proxy.generations import generation_of, metageneration_of, render_etag
 from proxy.objects import ObjectRecord
-from proxy.ranges import render_content_range
-
-Headers = tuple[tuple[str, str], ...]
+from proxy.surface.heads import Headers, Reply, measure, overridden, read_status
 
 DEFAULT_TYPE = "application/octet-stream"  # what GCS gives an object that was stored without a type
 JSON_TYPE = "application/json; charset=UTF-8"
@@ -32,34 +28,6 @@ XML_TYPE = "application/xml; charset=UTF-8"
 _OF_NOT_MODIFIED = frozenset(  # RFC 9110 section 15.4.5, and GCS's own
     {"cache-control", "etag", "expires", "last-modified", "vary", "x-goog-generation", "x-goog-metageneration"}
 )
-_OF_ONE_ANSWER = frozenset(
-    {
-        "age",
-        "alt-svc",
-        "connection",
-        "date",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-connection",
-        "server",
-        "set-cookie",
-        "strict-transport-security",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-        "x-cache",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A small answer, whole; Content-Length is the body's."""
-
-    status: int
-    headers: Headers
-    body: bytes = b""
 
 
 def json_reply(resource: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Reply:
@@ -77,12 +45,6 @@ def render_read(read: Read, answer: ReadAnswer) -> tuple[int, Headers]:
     return status, describe(read, answer, status) + measure(answer, status)
 
 
-def read_status(answer: ReadAnswer) -> int:
-    if answer.not_modified:
-        return 304
-    return 200 if answer.span is None else 206
-
-
 def describe(read: Read, answer: ReadAnswer, status: int) -> Headers:
     """What the headers say of the object: the same for every range of it."""
     record = answer.record
@@ -93,30 +55,7 @@ def describe(read: Read, answer: ReadAnswer, status: int) -> Headers:
         headers += (("vary", "Accept-Encoding"),)
     if read.bare:
         headers += tuple(pair for pair in amz_headers(record) if is_other_word(pair[0]))
-    return _overridden(headers, read.overrides)
-
-
-def measure(answer: ReadAnswer, status: int) -> Headers:
-    """What the headers say of this answer's body."""
-    if status == 304:
-        return ()
-    headers: Headers = (("accept-ranges", "bytes"), ("content-length", str(answer.length)))
-    if status == 200:
-        return headers
-    assert answer.span is not None
-    return (*headers, ("content-range", render_content_range(answer.span, answer.record.size_bytes)))
-
-
-def measure_lines(status: int, start: int, end: int, size_bytes: int) -> bytes:
-    """`measure`, rendered, for the lane that counts microseconds: bytes [start, end) of the object."""
-    if status == 206:
-        return b"accept-ranges: bytes\r\ncontent-length: %d\r\ncontent-range: bytes %d-%d/%d\r\n" % (
-            end - start,
-            start,
-            end - 1,
-            size_bytes,
-        )
-    return b"" if status == 304 else b"accept-ranges: bytes\r\ncontent-length: %d\r\n" % size_bytes
+    return overridden(headers, read.overrides)
 
 
 def render_unpacked(read: Read, answer: ReadAnswer) -> Headers:
@@ -155,21 +94,6 @@ def complete(headers: Headers, cache: CacheStatus, request_id: str, *, closes: b
     return (*headers, *added)
 
 
-def new_request_id() -> str:
-    """A number that no two requests share; no secret."""
-    return f"{getrandbits(64):016X}"
-
-
-def render_passed(status: int, headers: Headers) -> Headers:
-    """The headers of an origin's answer as they pass through: all but those of its connection."""
-    bodiless = status in (204, 304)
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if name not in _OF_ONE_ANSWER and not (bodiless and name == "content-length")
-    )
-
-
 def is_other_word(name: str) -> bool:
     """Whether a header is of S3's family, and no checksum, which SDKs check against whatever they get."""
     return name.startswith("x-amz-") and not name.startswith("x-amz-checksum-")
@@ -184,10 +108,3 @@ def _described(record: ObjectRecord) -> Headers:
     if "content-type" not in names:
         kept.append(("content-type", DEFAULT_TYPE))
     return tuple(kept)
-
-
-def _overridden(headers: Headers, overrides: Headers) -> Headers:
-    if not overrides:
-        return headers
-    names = {name for name, _ in overrides}
-    return (*(pair for pair in headers if pair[0] not in names), *overrides)

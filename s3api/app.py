@@ -28,6 +28,7 @@ from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
 from proxy.objects import ObjectName
+from proxy.surface.heads import Headers, Reply, new_request_id, render_passed
 from s3api.bodies import (
     DELETE_BYTES_MAX,
     PARTS_BYTES_MAX,
@@ -39,10 +40,10 @@ from s3api.buckets import answer_bucket, list_buckets
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
 from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
-from s3api.hot import HotReads
+from s3api.hot import hot_reads
 from s3api.removal import delete_each, read_deletion
 from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
-from s3api.responses import Headers, Reply, complete, new_request_id, render_passed, render_read
+from s3api.responses import complete, render_read
 from s3api.sums import verified
 from s3api.targets import render_path
 
@@ -107,7 +108,7 @@ class S3App:
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
         self._on_read_error = on_read_error
-        self.answer_hot = HotReads(gateway.prepare, host_suffixes).answer
+        self.answer_hot = hot_reads(gateway.prepare, host_suffixes).answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]

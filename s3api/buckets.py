@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from proxy.errors import InvalidRequest, NotSupported
 from proxy.gateway.routes import BucketRoute, Routes
+from proxy.surface.heads import Reply
 from s3api.listing import parse_list_request, render_buckets, render_list, render_location
 from s3api.requests import Pass
-from s3api.responses import Reply
 
 REGION = "us-east-1"
 _XML = (("content-type", "application/xml"),)

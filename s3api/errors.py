@@ -25,7 +25,7 @@ from proxy.errors import (
     StoreUnavailable,
     VersionChanged,
 )
-from s3api.responses import Headers, Reply, render_passed
+from proxy.surface.heads import Headers, Reply, render_passed
 from s3api.xml import document, element
 
 _MISSING = {

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from proxy.errors import WarmstartError
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.routes import BucketRoute
+from proxy.surface.heads import Reply
 from s3api.errors import Asked, describe
 from s3api.goog import generation_query
 from s3api.requests import written_names
-from s3api.responses import Reply
 from s3api.xml import document, element
 
 AT_ONCE_MAX = 16

@@ -8,55 +8,22 @@ whatever the status.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from email.utils import formatdate
-from random import getrandbits
 
 from proxy.families import amz_headers, goog_headers
 from proxy.gateway.answers import CacheStatus, ReadAnswer
 from proxy.objects import ObjectRecord
-from proxy.ranges import render_content_range
+from proxy.surface import heads
+from proxy.surface.heads import OF_ONE_CONNECTION, Headers, overridden, read_status
 from s3api.requests import Read
-
-Headers = tuple[tuple[str, str], ...]
 
 DEFAULT_TYPE = "binary/octet-stream"  # what S3 gives an object that was stored without a type
 _CHECKSUM = "x-amz-checksum-"
-_OF_ONE_ANSWER = frozenset(
-    {
-        "accept-ranges",
-        "age",
-        "alt-svc",
-        "connection",
-        "content-length",
-        "content-range",
-        "date",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-connection",
-        "server",
-        "set-cookie",
-        "strict-transport-security",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-        "x-cache",
-    }
-)
-_OF_ONE_READ = _OF_ONE_ANSWER | {"x-amz-id-2", "x-amz-mp-parts-count", "x-amz-request-charged", "x-amz-request-id"}
+_OF_ONE_READ = OF_ONE_CONNECTION | {"accept-ranges", "content-length", "content-range"}
+_OF_ONE_READ |= {"x-amz-id-2", "x-amz-mp-parts-count", "x-amz-request-charged", "x-amz-request-id"}
 _OF_NOT_MODIFIED = frozenset(  # RFC 9110 section 15.4.5, and S3's own
     {"cache-control", "etag", "expires", "last-modified", "vary", "x-amz-version-id"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A small answer, whole; Content-Length is the body's."""
-
-    status: int
-    headers: Headers
-    body: bytes = b""
 
 
 def render_read(read: Read, answer: ReadAnswer) -> tuple[int, Headers]:
@@ -65,18 +32,12 @@ def render_read(read: Read, answer: ReadAnswer) -> tuple[int, Headers]:
     return status, describe(read, answer, status) + measure(answer, status)
 
 
-def read_status(answer: ReadAnswer) -> int:
-    if answer.not_modified:
-        return 304
-    return 200 if answer.span is None or answer.span.length == 0 else 206  # no Content-Range can name an empty part
-
-
 def describe(read: Read, answer: ReadAnswer, status: int) -> Headers:
     """What the headers say of the object: the same for every range of it."""
     headers = _record_headers(answer.record)
     if status == 304:
         return tuple(pair for pair in headers if pair[0] in _OF_NOT_MODIFIED)
-    headers = _overridden(headers, read.overrides)
+    headers = overridden(headers, read.overrides)
     if status == 200 and answer.part is None and read.wants_checksum:
         headers += tuple(pair for pair in amz_headers(answer.record) if pair[0].startswith(_CHECKSUM))
     return headers + goog_headers(answer.record) if read.bare else headers
@@ -84,32 +45,10 @@ def describe(read: Read, answer: ReadAnswer, status: int) -> Headers:
 
 def measure(answer: ReadAnswer, status: int) -> Headers:
     """What the headers say of this answer's body."""
-    if status == 304:
-        return ()
-    headers: Headers = (("accept-ranges", "bytes"), ("content-length", str(answer.length)))
-    if answer.part is not None:
-        headers = (("x-amz-mp-parts-count", str(answer.part.count)), *headers)
-    if status == 200:
-        return headers
-    assert answer.span is not None
-    return (*headers, ("content-range", render_content_range(answer.span, answer.record.size_bytes)))
-
-
-def measure_lines(status: int, start: int, end: int, size_bytes: int) -> bytes:
-    """`measure` rendered, of bytes [start, end) of an object: for the lane that counts microseconds."""
-    if status == 206:
-        return b"accept-ranges: bytes\r\ncontent-length: %d\r\ncontent-range: bytes %d-%d/%d\r\n" % (
-            end - start,
-            start,
-            end - 1,
-            size_bytes,
-        )
-    return b"" if status == 304 else b"accept-ranges: bytes\r\ncontent-length: %d\r\n" % (end - start)
-
-
-def new_request_id() -> str:
-    """A number that no two requests share; no secret."""
-    return f"{getrandbits(64):016X}"
+    parts: Headers = ()
+    if answer.part is not None and status != 304:
+        parts = (("x-amz-mp-parts-count", str(answer.part.count)),)
+    return parts + heads.measure(answer, status)
 
 
 def complete(headers: Headers, cache: CacheStatus, request_id: str, *, closes: bool = False) -> Headers:
@@ -120,17 +59,6 @@ def complete(headers: Headers, cache: CacheStatus, request_id: str, *, closes: b
     if closes:
         added.append(("connection", "close"))
     return (*headers, *added)
-
-
-def render_passed(status: int, headers: Headers) -> Headers:
-    """The headers of an origin's answer as they pass through: all but those of its connection."""
-    bodiless = status in (204, 304)
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if (name not in _OF_ONE_ANSWER or name in ("accept-ranges", "content-range", "content-length"))
-        and not (bodiless and name == "content-length")
-    )
 
 
 def _record_headers(record: ObjectRecord) -> Headers:
@@ -148,10 +76,3 @@ def _record_headers(record: ObjectRecord) -> Headers:
     if "content-type" not in names:
         kept.append(("content-type", DEFAULT_TYPE))
     return tuple(kept)
-
-
-def _overridden(headers: Headers, overrides: Headers) -> Headers:
-    if not overrides:
-        return headers
-    names = {name for name, _ in overrides}
-    return (*(pair for pair in headers if pair[0] not in names), *overrides)

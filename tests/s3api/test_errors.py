@@ -20,8 +20,8 @@ from proxy.errors import (
     StoreUnavailable,
     VersionChanged,
 )
+from proxy.surface.heads import Reply
 from s3api.errors import Asked, render_error
-from s3api.responses import Reply
 
 ASKED = Asked("GET", "/models/a%20b", "REQ1", "bytes=200-")
 

@@ -12,8 +12,9 @@ from proxy.gateway.answers import CacheStatus, PartSpan, ReadAnswer, ReadObject
 from proxy.lanes.hot import render_lines
 from proxy.objects import ObjectName, ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
+from proxy.surface.heads import measure_lines, read_status, render_passed
 from s3api.requests import Read
-from s3api.responses import measure, measure_lines, read_status, render_passed, render_read
+from s3api.responses import measure, render_read
 
 OBJECT_HEADERS = (
     ("etag", '"abc-3"'),

@@ -26,8 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway": {"cache", "fetch", "origin", "fleet", "words"},
     "jobs": {"gateway", "cache", "words"},
     "admin": {"jobs", "gateway", "lanes", "words"},
-    "s3api": {"gateway", "lanes", "words"},
-    "gcsapi": {"gateway", "lanes", "words"},
+    "surface": {"gateway", "lanes", "words"},
+    "s3api": {"surface", "gateway", "lanes", "words"},
+    "gcsapi": {"surface", "gateway", "lanes", "words"},
 }
 MAY_IMPORT["entry"] = set(MAY_IMPORT)
 
