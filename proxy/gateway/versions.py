@@ -105,14 +105,14 @@ class Versions:
         self._records = records
         self._tokens = tokens
         self._policy = policy
-        self._once = replace(
-            policy, deadline_s=0.0
-        )  # where a stale record can be served, nobody waits for a dead origin
+        # Where a stale record can be served, nobody waits for a dead origin.
+        self._once = replace(policy, deadline_s=0.0)
         self._threads = threads
-        self._clock = self.clock = clock
+        self.clock = clock
         self._known = KnownKeys(keys_max)
         self._look_ups: dict[bytes, _LookUp] = {}
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
+        self._keeping: set[asyncio.Future[bool]] = set()
         self._arrivals = 0
         self._complete_from_s = 0.0
 
@@ -122,12 +122,15 @@ class Versions:
 
     def recall(self, key: ObjectKey) -> Known | None:
         """What is remembered of the key and has not been invalidated, however old it is."""
-        return self._valid(key)
+        known = self._known.get(key.digest)
+        if known is None or known.token != self._tokens.peek(key):
+            return None
+        return known
 
     def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
         """The record, if it is known in memory and fresh. Costs a dict look-up and one compare."""
-        known = self._valid(key)
-        if known is None or known.record is None or not route.fresh(known.checked_at_s, self._clock()):
+        known = self.recall(key)
+        if known is None or known.record is None or not route.fresh(known.checked_at_s, self.clock()):
             return None
         return known.record
 
@@ -155,7 +158,7 @@ class Versions:
 
     async def complete(self, route: BucketRoute, name: ObjectName, resolved: Resolved) -> Resolved:
         """The same with the checksums of the whole, where its record lacks them and the origin tells in time."""
-        if resolved.record.sums_known or resolved.stale or self._clock() < self._complete_from_s:
+        if resolved.record.sums_known or resolved.stale or self.clock() < self._complete_from_s:
             return resolved
         key = route.object_key(name)
         try:
@@ -167,7 +170,7 @@ class Versions:
                         return found
                 return await self.resolve(route, name, revalidate=True)
         except (OriginUnavailable, TimeoutError):
-            self._complete_from_s = self._clock() + COMPLETE_PAUSE_S
+            self._complete_from_s = self.clock() + COMPLETE_PAUSE_S
             return resolved
 
     async def outdated(self, key: ObjectKey) -> None:
@@ -175,15 +178,9 @@ class Versions:
         self._known.drop(key.digest)
         await self._threads.run(self._records.remove, key)
 
-    def _valid(self, key: ObjectKey) -> Known | None:
-        known = self._known.get(key.digest)
-        if known is None or known.token != self._tokens.peek(key):
-            return None
-        return known
-
     def _check_negative(self, route: BucketRoute, key: ObjectKey) -> None:
-        known = self._valid(key)
-        if known is not None and known.record is None and self._clock() - known.checked_at_s < route.negative_ttl_s:
+        known = self.recall(key)
+        if known is not None and known.record is None and self.clock() - known.checked_at_s < route.negative_ttl_s:
             raise NotFound("key", key.key)
 
     async def _look_up(
@@ -202,7 +199,7 @@ class Versions:
             resolved = await asyncio.shield(current.found)
             if not joined_late:
                 return resolved
-            if resolved.stale or route.fresh(resolved.record.checked_at_s, self._clock()):
+            if resolved.stale or route.fresh(resolved.record.checked_at_s, self.clock()):
                 return replace(resolved, asked=False)
             await asyncio.wait({current.task})  # it took long to keep what it found
 
@@ -241,13 +238,13 @@ class Versions:
         on_unknown: OnUnknown | None,
         found: asyncio.Future[Resolved],
     ) -> Resolved:
-        known = self._valid(key)
+        known = self.recall(key)
         record = await self._newest(key, known)
         if record is not None:
-            if not skip_fresh and route.fresh(record.checked_at_s, self._clock()):
+            if not skip_fresh and route.fresh(record.checked_at_s, self.clock()):
                 self._known.put(key.digest, Known(token, record, record.checked_at_s))
                 return Resolved(record)
-            usable = route.usable_on_error(record.checked_at_s, self._clock())
+            usable = route.usable_on_error(record.checked_at_s, self.clock())
             if usable and known is not None and self._is_down(key, known):
                 self._ask_aside(route, key, known)
                 return self._stale(record)
@@ -262,19 +259,19 @@ class Versions:
         except OriginUnavailable:
             if record is None or not usable:
                 raise
-            self._known.put(key.digest, Known(token, record, record.checked_at_s, self._clock() + DOWN_PAUSE_S))
+            self._known.put(key.digest, Known(token, record, record.checked_at_s, self.clock() + DOWN_PAUSE_S))
             return self._stale(record)
         except NotFound:
             renewed = await self._threads.run(self._records.remove, key, token)
             if renewed is not None and route.negative_ttl_s > 0:
-                self._known.put(key.digest, Known(renewed, None, self._clock()))
+                self._known.put(key.digest, Known(renewed, None, self.clock()))
             raise
 
     async def _take_first(
         self, key: ObjectKey, token: int, on_unknown: OnUnknown, found: asyncio.Future[Resolved]
     ) -> Resolved | None:
         """What a first read's own answer tells; None: ask by HEAD, too."""
-        asked_at_s = self._clock()
+        asked_at_s = self.clock()
         first = on_unknown()
         if first is None:
             return None
@@ -295,11 +292,11 @@ class Versions:
 
     def _is_down(self, key: ObjectKey, known: Known) -> bool:
         """Whether the origin's silence is recent news; older news says nothing about now."""
-        return key.digest in self._asking_aside or self._clock() < known.down_until_s + DOWN_NEWS_S
+        return key.digest in self._asking_aside or self.clock() < known.down_until_s + DOWN_NEWS_S
 
     def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: Known) -> None:
         """Asks a down origin again, when its pause is over, with nobody waiting for the answer."""
-        if self._clock() < known.down_until_s or key.digest in self._asking_aside:
+        if self.clock() < known.down_until_s or key.digest in self._asking_aside:
             return
 
         async def ask() -> None:
@@ -308,7 +305,7 @@ class Versions:
             except NotFound:
                 await self._threads.run(self._records.remove, key, known.token)
             except WarmstartError:
-                known.down_until_s = self._clock() + DOWN_PAUSE_S
+                known.down_until_s = self.clock() + DOWN_PAUSE_S
 
         task = asyncio.get_running_loop().create_task(ask())
         self._asking_aside[key.digest] = task
@@ -334,7 +331,7 @@ class Versions:
         policy: RetryPolicy,
         found: asyncio.Future[Resolved] | None = None,
     ) -> Resolved:
-        asked_at_s = self._clock()
+        asked_at_s = self.clock()
 
         async def ask() -> ObjectRecord:
             return await route.origin.head(key.bucket, key.key, key.version_id)
@@ -348,9 +345,16 @@ class Versions:
 
     async def _install(self, key: ObjectKey, token: int, resolved: Resolved) -> Resolved:
         record = resolved.record
-        if record.cacheable and await self._threads.run(self._keep, key, record, token):
+        if record.cacheable and await self._keep_to_the_end(key, record, token):
             self._known.put(key.digest, Known(token, record, record.checked_at_s))
         return resolved
+
+    async def _keep_to_the_end(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
+        """`_keep` in a thread, which `aclose` waits for whatever becomes of the look-up."""
+        keeping = asyncio.ensure_future(self._threads.run(self._keep, key, record, token))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        return await asyncio.shield(keeping)
 
     def _keep(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
         """Installs the record on disk; True: it may be remembered, which a full disk does not prevent."""
@@ -359,7 +363,8 @@ class Versions:
         return self._tokens.peek(key) == token and not self._records.fenced(key)
 
     async def aclose(self) -> None:
-        """Ends what nobody waits for."""
-        for task in list(self._asking_aside.values()):
+        """Ends what nobody waits for, and returns when what the origin has told is kept."""
+        for task in [*self._asking_aside.values(), *(look_up.task for look_up in self._look_ups.values())]:
             task.cancel()
             await asyncio.wait({task})
+        await asyncio.gather(*self._keeping, return_exceptions=True)
