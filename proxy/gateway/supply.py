@@ -116,12 +116,12 @@ class Supply:
         place = (origin.id, bucket, key, index)
         if place in self._openings:
             return None
-        begin, end = index * block_bytes + fill_start(offset), (index + 1) * block_bytes
-        if last is not None and last + 1 - first <= SMALL_READ_BYTES and block_bytes > FAR_BYTES + SMALL_READ_BYTES:
-            end = min(end, last + 1)
-        opening = self._openings[place] = Opening(
-            origin, bucket, key, ByteRange(begin, end), self._flights.gate(origin.id)
-        )
+        block_start, start, own = index * block_bytes, fill_start(offset), None
+        if last is not None and last + 1 - first <= SMALL_READ_BYTES:
+            own = own_bytes(start, min(last + 1 - block_start, block_bytes), block_bytes)
+        end = block_bytes if own is None else start + own
+        span = ByteRange(block_start + start, block_start + end)
+        opening = self._openings[place] = Opening(origin, bucket, key, span, self._flights.gate(origin.id))
 
         def forget() -> None:
             if self._openings.get(place) is opening:
@@ -201,8 +201,7 @@ class Supply:
             arrival.move(writer.start, writer.progress)
         else:
             claim.start = fill_start(offset)
-            if end is not None and block.length - (end - claim.start) > FAR_BYTES:
-                claim.first_bytes = end - claim.start
+            claim.first_bytes = own_bytes(claim.start, end, block.length) if end is not None else None
             arrival.move(claim.start, 0)
         place = (version.origin, version.bucket, version.key, block.index)
         opening = self._openings.pop(place, None)
@@ -310,6 +309,11 @@ class _Claim:
 def fill_start(offset: int) -> int:
     """Where a fill for a reader at this offset of its block begins."""
     return 0 if offset < STEP_BYTES else offset // START_STEP_BYTES * START_STEP_BYTES
+
+
+def own_bytes(start: int, end: int, length: int) -> int | None:
+    """How many bytes the fill for a small read brings first, from `start` to the read's end; None: the whole block."""
+    return end - start if length - (end - start) > FAR_BYTES else None
 
 
 def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:
