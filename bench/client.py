@@ -6,13 +6,14 @@ the first body byte came. It counts bytes and looks at none of them.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -94,29 +95,38 @@ def read_ranges(
         waiting.put(span)
     received: list[int] = []
     first_at_s: list[float] = []
-    failed: list[BaseException] = []
 
     def work() -> None:
-        try:
-            connection = Connection(url, tls)
+        connection = Connection(url, tls)
+        with contextlib.suppress(queue.Empty):
             while True:
                 length, first = connection.get(path, waiting.get_nowait())
                 received.append(length)
                 first_at_s.append(first)
-        except queue.Empty:
-            connection.close()
+        connection.close()
+
+    began_s = time.monotonic()
+    at_once(connections, work)
+    return Read(sum(received), time.monotonic() - began_s, min(first_at_s) - began_s)
+
+
+def at_once(threads: int, work: Callable[[], None]) -> None:
+    """Runs `work` in so many threads; raises the first error when all have ended."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
         except BaseException as error:
             failed.append(error)
 
-    began_s = time.monotonic()
-    threads = [threading.Thread(target=work) for _ in range(connections)]
-    for thread in threads:
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
         thread.start()
-    for thread in threads:
+    for thread in running:
         thread.join()
     if failed:
         raise failed[0]
-    return Read(sum(received), time.monotonic() - began_s, min(first_at_s) - began_s)
 
 
 def cut(size_bytes: int, range_bytes: int) -> list[tuple[int, int]]:

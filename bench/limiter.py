@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import Row
-from bench.client import Connection
+from bench.client import Connection, at_once
 from bench.rounds import middle
 from tests.gateways import start_gateway
 
@@ -73,29 +73,19 @@ def _load(rate: int, retry_after_s: int | None, objects: int) -> tuple[float, fl
 def _read_all(url: str, name: str, objects: int) -> None:
     numbers = iter(range(objects))
     guard = threading.Lock()
-    failed: list[BaseException] = []
 
     def work() -> None:
-        try:
-            connection = Connection(url)
-            while True:
-                with guard:
-                    number = next(numbers, None)
-                if number is None:
-                    break
-                length, _ = connection.get(f"/bench/{name}-{number}")
-                assert length == OBJECT_BYTES
-            connection.close()
-        except BaseException as error:
-            failed.append(error)
+        connection = Connection(url)
+        while True:
+            with guard:
+                number = next(numbers, None)
+            if number is None:
+                break
+            length, _ = connection.get(f"/bench/{name}-{number}")
+            assert length == OBJECT_BYTES
+        connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(READERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
+    at_once(READERS, work)
 
 
 @contextmanager

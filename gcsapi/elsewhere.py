@@ -58,18 +58,8 @@ async def list_objects(exchange: Exchange, route: BucketRoute, operation: Pass) 
 
 
 async def list_buckets(exchange: Exchange, routes: Routes, operation: Pass) -> Reply:
-    """Every bucket that a client can name: the configured ones, and those of a wildcard's origin.
-
-    A configured bucket of a cloud has no creation time here; it is said to be as old as the epoch. Raises NotSupported
-    where the wildcard's origin can't tell its buckets.
-    """
-    created: dict[str, float] = {}
-    if routes.wildcard is not None:
-        created.update(await routes.wildcard.origin.list_buckets())
-    for name, route in routes.named.items():
-        there = dict(await route.origin.list_buckets()) if route.origin.dialect == "file" else {route.real_bucket: 0.0}
-        if route.real_bucket in there:
-            created[name] = there[route.real_bucket]
+    """See `Routes.list_buckets`."""
+    created = await routes.list_buckets()
     if operation.api is Api.XML:
         return xml_reply(xml_buckets(created.items()))
     prefix = operation.parameters.get("prefix", "")

@@ -37,7 +37,7 @@ from proxy.errors import (
     WarmstartError,
 )
 from proxy.families import AMZ_METADATA, GOOG_METADATA, render_crc32c
-from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
+from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, read_body
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import generation_of
 from proxy.lanes.incoming import chain, read_whole
@@ -204,16 +204,9 @@ def _wire(value: object) -> str:
 
 async def _expect_success(response: ForwardResponse, route: BucketRoute) -> None:
     """Raises the error that an S3 store's answer is."""
-    body = bytearray()
-    try:
-        async for data in response.body:
-            body += data
-            if len(body) > ERROR_BYTES_MAX:
-                break
-    finally:
-        await response.close()
+    body = await read_body(response, ERROR_BYTES_MAX)
     if response.status >= 300:
-        raise _error(response.status, bytes(body), route)
+        raise _error(response.status, body, route)
 
 
 def _error(status: int, body: bytes, route: BucketRoute) -> WarmstartError:

@@ -32,7 +32,7 @@ from gcsapi.uploads import (
 )
 from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable
 from proxy.gateway.answers import CacheStatus
-from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
+from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, read_body
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import PiecesResponse
 from proxy.lanes.forms import read_form_key
@@ -231,15 +231,10 @@ def _is_document(operation: Pass, headers: Headers) -> bool:
 
 async def _read_document(route: BucketRoute, response: ForwardResponse) -> bytes:
     """The whole body; the response is closed then, and its fences lifted. Raises OriginUnavailable."""
-    content = bytearray()
-    try:
-        async for data in response.body:
-            content += data
-            if len(content) > DOCUMENT_BYTES_MAX:
-                raise OriginUnavailable(f"{route.origin.id} sent a document of more than {DOCUMENT_BYTES_MAX} bytes")
-    finally:
-        await response.close()
-    return bytes(content)
+    content = await read_body(response, DOCUMENT_BYTES_MAX)
+    if len(content) > DOCUMENT_BYTES_MAX:
+        raise OriginUnavailable(f"{route.origin.id} sent a document of more than {DOCUMENT_BYTES_MAX} bytes")
+    return content
 
 
 def _renamed(content: bytes, operation: Pass, names: Mapping[str, str]) -> bytes:

@@ -29,6 +29,7 @@ from proxy.conditions import Conditions, GenerationConditions
 from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
+from proxy.hops import FRAMING, connection_headers
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
 from proxy.targets import Query, split_target
@@ -43,23 +44,6 @@ _GENERATION = re.compile(r"[0-9]{1,19}")
 _INT64_MAX = (1 << 63) - 1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CUSTOMER_KEY = "x-goog-encryption-"
-_HOP_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-http-method-override",
-    }
-)
 
 
 class Api(Enum):
@@ -267,8 +251,7 @@ def _pass(
     fields: Mapping[str, str],
     written: tuple[ObjectName, ...],
 ) -> Pass:
-    named_by_connection = {name.strip().lower() for name in fields.get("connection", "").split(",")}
-    dropped = _HOP_HEADERS | SIGNATURE_HEADERS | named_by_connection
+    dropped = connection_headers(headers) | FRAMING | SIGNATURE_HEADERS | {"x-http-method-override"}
     kept = tuple(pair for pair in headers if pair[0] not in dropped)
     return Pass(operation, api, method, target, parameters, kept, _parse_body_form(fields), written)
 

@@ -2,7 +2,7 @@
 
 How it works. uvicorn drives the connections; signals are ours. At SIGTERM the worker says "not ready", closes its
 listeners, lets the bodies in flight end for the drain time-out, then closes the parts in order. Once a second it
-lets the store drop what other processes have retired.
+lets the store drop what other processes have retired, and tells the gauges how the origins fare.
 """
 
 from __future__ import annotations

@@ -13,19 +13,8 @@ _XML = (("content-type", "application/xml"),)
 
 
 async def list_buckets(routes: Routes) -> Reply:
-    """Every bucket that a client can name: the configured ones, and those of a wildcard's origin.
-
-    A configured bucket of a cloud has no creation time here; it is said to be as old as the epoch. Raises NotSupported
-    where the wildcard's origin can't tell its buckets.
-    """
-    created: dict[str, float] = {}
-    if routes.wildcard is not None:
-        created.update(await routes.wildcard.origin.list_buckets())
-    for name, route in routes.named.items():
-        there = dict(await route.origin.list_buckets()) if route.origin.dialect == "file" else {route.real_bucket: 0.0}
-        if route.real_bucket in there:
-            created[name] = there[route.real_bucket]
-    return Reply(200, _XML, render_buckets(created.items()))
+    """See `Routes.list_buckets`."""
+    return Reply(200, _XML, render_buckets((await routes.list_buckets()).items()))
 
 
 async def answer_bucket(route: BucketRoute, operation: Pass) -> Reply:

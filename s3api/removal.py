@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from proxy.errors import WarmstartError
-from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
+from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, read_body
 from proxy.gateway.routes import BucketRoute
 from proxy.surface.heads import Reply
 from s3api.errors import Asked, describe
@@ -60,13 +60,6 @@ async def _delete_one(forwarder: Forwarder, route: BucketRoute, key: str, versio
 
 async def read_deletion(response: ForwardResponse) -> tuple[bool, bytes]:
     """Whether GCS says that there was nothing to delete, and its answer's body; the response is closed then."""
-    body = bytearray()
-    try:
-        async for data in response.body:
-            body += data
-            if len(body) > ERROR_BYTES_MAX:
-                break
-    finally:
-        await response.close()
+    body = await read_body(response, ERROR_BYTES_MAX)
     found = _CODE.search(body)
-    return response.status == 404 and found is not None and found[1] == b"NoSuchKey", bytes(body)
+    return response.status == 404 and found is not None and found[1] == b"NoSuchKey", body

@@ -19,6 +19,7 @@ from proxy.conditions import Conditions
 from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
+from proxy.hops import FRAMING, connection_headers
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
 from s3api.auth import SIGNATURE_HEADERS, without_signature
@@ -53,22 +54,6 @@ _PASS_HEADERS = frozenset(
     }
 )
 PASS_HEADERS = frozenset(name.encode() for name in _PASS_HEADERS)
-_HOP_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -301,8 +286,7 @@ def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:
 
 
 def _passed_headers(headers: Headers, fields: Mapping[str, str], chunked: ChunkedForm | None) -> Headers:
-    named_by_connection = {name.strip().lower() for name in fields.get("connection", "").split(",")}
-    dropped = _HOP_HEADERS | SIGNATURE_HEADERS | named_by_connection
+    dropped = connection_headers(headers) | FRAMING | SIGNATURE_HEADERS
     kept = tuple(pair for pair in headers if pair[0] not in dropped)
     return kept if chunked is None else without_framing(kept, chunked)
 

@@ -3,9 +3,8 @@
 How it works. A range that begins where another ended continues a run. From its third request on, the blocks behind a
 run's end are asked for as well, as many as the run has taken so far and no more than one reader's window: who stops
 early has fetched twice what it read, at most, and a reader that jumps about fetches nothing ahead. Nothing is fetched
-ahead where other fills would have to wait for it. Requests that are
-answered at once, for what came ahead is there, are not seen here: so a run goes on, too, with a range that begins
-anywhere in what was fetched ahead of it.
+ahead where other fills would have to wait for it. Requests that are answered at once, for what came ahead is there, are
+not seen here: so a run goes on, too, with a range that begins anywhere in what was fetched ahead of it.
 """
 
 from __future__ import annotations

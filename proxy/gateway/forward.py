@@ -32,6 +32,19 @@ _NO_VERDICT = (502, 504)  # a middle box's: the origin may still be at work
 LINGER_S = 60.0  # longer than an origin's own time-out for a request whose sender is gone
 
 
+async def read_body(response: ForwardResponse, bytes_max: int) -> bytes:
+    """A small answer's body, longer than `bytes_max` where there is more of it; the response is closed then."""
+    body = bytearray()
+    try:
+        async for data in response.body:
+            body += data
+            if len(body) > bytes_max:
+                break
+    finally:
+        await response.close()
+    return bytes(body)
+
+
 class Fence(Protocol):
     def lift(self) -> None: ...
 

@@ -20,13 +20,12 @@ from proxy.errors import RangeNotSatisfiable, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.decide import judge
 from proxy.gateway.known import Known
+from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectKey, ObjectRecord
 from proxy.ranges import ByteRange, parse_range, parse_span
-
-PEEK_BLOCKS_MAX = 64  # beyond that a body looks at its blocks one by one, as it comes to them
 
 
 def _no_segment() -> Segment | None:

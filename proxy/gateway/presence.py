@@ -11,7 +11,7 @@ from proxy.errors import StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
-PEEK_BLOCKS_MAX = 64  # looked at inline
+PEEK_BLOCKS_MAX = 64  # looked at inline; of a longer range, one by one as a body comes to them
 
 
 def is_here(block: Block) -> bool:

@@ -27,7 +27,8 @@ from proxy.gateway.ahead import ReadAhead
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
-from proxy.gateway.hot import PEEK_BLOCKS_MAX, HotRead
+from proxy.gateway.hot import HotRead
+from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.supply import Expected, second_sums
 from proxy.gateway.versions import FirstAnswer, OnUnknown, Resolved, Versions

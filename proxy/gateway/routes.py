@@ -64,3 +64,20 @@ class Routes:
         if self.wildcard is None:
             raise NotFound("bucket", bucket)
         return replace(self.wildcard, name=bucket, real_bucket=bucket)
+
+    async def list_buckets(self) -> dict[str, float]:
+        """Every bucket that clients can name, with its creation time: the configured, and those of a wildcard's origin.
+
+        A configured bucket of a cloud has no creation time here; it is said to be as old as the epoch. Raises
+        NotSupported where the wildcard's origin can't tell its buckets.
+        """
+        created: dict[str, float] = {}
+        if self.wildcard is not None:
+            created.update(await self.wildcard.origin.list_buckets())
+        for name, route in self.named.items():
+            there = (
+                dict(await route.origin.list_buckets()) if route.origin.dialect == "file" else {route.real_bucket: 0.0}
+            )
+            if route.real_bucket in there:
+                created[name] = there[route.real_bucket]
+        return created

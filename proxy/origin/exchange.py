@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 from proxy.errors import ConfigInvalid
-from proxy.origin.headers import Headers, read_length
+from proxy.hops import Headers
+from proxy.origin.headers import read_length
+from proxy.wire.client import WireClient
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.head import ResponseHead
 from proxy.wire.response import MAX_COLLECTED_BYTES, Accept, Response
@@ -120,6 +122,19 @@ def _open_transport(origin: str, context: ssl.SSLContext, proxy: str | None, lim
     from proxy.origin.transport import Transport
 
     return Transport(origin, context, proxy, limits)
+
+
+def range_client(context: ssl.SSLContext, limits: ExchangeLimits) -> WireClient:
+    """What brings the block bytes, with the same trust and patience as everything else."""
+    return WireClient(
+        max_idle_per_endpoint=limits.idle_connections_max,
+        idle_timeout_s=limits.idle_timeout_s,
+        connect_timeout_s=limits.connect_timeout_s,
+        tls_timeout_s=limits.connect_timeout_s,
+        head_timeout_s=limits.read_timeout_s,
+        read_timeout_s=limits.read_timeout_s,
+        ssl_context=context,
+    )
 
 
 def header_pairs(response: httpx.Response) -> Headers:

@@ -9,23 +9,9 @@ import re
 from dataclasses import dataclass
 
 from proxy.conditions import parse_http_date
+from proxy.hops import Headers
 from proxy.ranges import ByteRange
 
-Headers = tuple[tuple[str, str], ...]
-
-HOP_BY_HOP = frozenset(
-    [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ]
-)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
@@ -43,20 +29,6 @@ def read_length(headers: Headers) -> int | None:
     if length is None or not length.isascii() or not length.isdigit() or len(length) > 19:
         return None
     return int(length)
-
-
-def end_to_end(headers: Headers) -> Headers:
-    """All but the hop-by-hop headers (RFC 9110 section 7.6.1)."""
-    named = connection_headers(headers)
-    return tuple((name, value) for name, value in headers if name not in named)
-
-
-def connection_headers(headers: Headers) -> frozenset[str]:
-    """The names that count for one hop only: the usual ones and those that `Connection` lists."""
-    listed = [value for name, value in headers if name == "connection"]
-    if not listed:
-        return HOP_BY_HOP
-    return HOP_BY_HOP | {item.strip().lower() for value in listed for item in value.split(",")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from proxy.hops import FRAMING, Headers, connection_headers
 from proxy.metrics import ORIGIN_ERRORS
 from proxy.origin import ForwardRequest
-from proxy.origin.headers import Headers, connection_headers
 
 PEEKED_BYTES_MAX = 64 << 10
 
-_OWN_HEADERS = frozenset(["host", "authorization", "content-length", "expect"])
+_OWN_HEADERS = FRAMING | {"authorization"}
 
 
 def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset[str] = frozenset()) -> Headers:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 from proxy.errors import ConfigInvalid, InvalidRequest
-from proxy.origin.headers import Headers, read_length
+from proxy.hops import Headers
+from proxy.origin.headers import read_length
 from proxy.origin.trouble import unreachable
 
 if TYPE_CHECKING:

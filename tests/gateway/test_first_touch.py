@@ -70,7 +70,6 @@ async def test_what_is_known_or_on_disk_is_not_opened(rig: Rig, origin: OpeningO
     await rig.get("k")
     await rig.get("k", revalidate=True)
     assert len(origin.opened) == 1
-    await rig.read("fresh", head_only=True) if "fresh" in origin.objects else None
 
 
 async def test_reads_that_may_want_no_bytes_open_nothing(rig: Rig, origin: OpeningOrigin) -> None:

@@ -13,7 +13,8 @@ import pytest
 from proxy.conditions import Conditions
 from proxy.errors import WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadObject
-from proxy.gateway.hot import PEEK_BLOCKS_MAX, HotRead, Peeked
+from proxy.gateway.hot import HotRead, Peeked
+from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import Consistency
 from proxy.objects import ObjectName, SumKind
 from proxy.ranges import parse_range

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from proxy.errors import NotFound, NotSupported, OriginUnavailable
 from proxy.origin import ListPage
-from proxy.origin.gcs.listing import Found, beyond, list_page, list_query, read_page
+from proxy.origin.gcs.listing import beyond, list_page, list_query, read_page
 from proxy.origin.gcs.target import Query
+from proxy.origin.pages import Found
 from tests.fakes.scripted import ScriptedServer, in_turn
 from tests.origin.asking import Tokens, gcs_origin
 from tests.origin.goog import document, said

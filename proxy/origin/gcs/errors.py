@@ -14,8 +14,9 @@ import re
 from dataclasses import dataclass
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, WarmstartError
+from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_ERRORS
-from proxy.origin.headers import Headers, end_to_end, first_value, parse_retry_after
+from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.trouble import mismatch
 
 MESSAGE_MAX = 1000

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from proxy.errors import OriginUnavailable
+from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
-from proxy.origin.headers import Headers, end_to_end
 from proxy.origin.passing import count_status, nothing, replay, sent_headers
 
 USER_PROJECT = "x-goog-user-project"

@@ -1,33 +1,23 @@
 """Listing a bucket through GCS's JSON API, in the pages that our clients ask for. Pure but for `ask`.
 
-How it works. A page is asked for by the name where it begins (`startOffset`), never by GCS's own page token: the place
-where our page ended says all, so a token of ours never runs out and means the same on every node. `startOffset` is
-inclusive and our `after` is not, so the name itself is dropped. A common prefix that was shown is left by starting at
-the first name beyond it; one that `after` lies in is shown if there are names beyond `after` in it. GCS may give fewer
-names than it was asked for, even none, and a token for the next ones; such pages are added until ours is full.
+How it works. A page is asked for by the name where it begins (`startOffset`); what else there is to it, `pages` does.
+`startOffset` is inclusive and our `after` is not, so the name itself is dropped. A common prefix that was shown is left
+by starting at the first name beyond it; one that `after` lies in is shown if there are names beyond `after` in it.
 Source: Cloud Storage documentation, "Objects: list".
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from proxy.origin import ListedObject, ListPage
 from proxy.origin.gcs.record import listed_etag, parse_time
 from proxy.origin.gcs.target import Query
+from proxy.origin.pages import Found, gather_page
 
 PAGE_MAX = 1000  # more, GCS does not give at once
 FIELDS = "items(name,size,updated,md5Hash,generation,metageneration),prefixes,nextPageToken"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One page of GCS's. `listed` maps names to objects, and common prefixes to None."""
-
-    listed: Mapping[str, ListedObject | None]
-    token: str | None
 
 
 async def list_page(
@@ -37,14 +27,11 @@ async def list_page(
     if limit <= 0:
         return ListPage((), (), None)
     query = list_query(prefix, delimiter, after, limit)
-    listed: dict[str, ListedObject | None] = {}
-    token: str | None = None
-    while True:
-        found = await ask(query if token is None else (*query, ("pageToken", token)))
-        listed |= {name: item for name, item in found.listed.items() if _is_beyond(name, item is None, after)}
-        token = found.token
-        if token is None or len(listed) >= limit:
-            return _cut(listed, limit, more=token is not None)
+
+    async def ask_at(token: str | None) -> Found:
+        return await ask(query if token is None else (*query, ("pageToken", token)))
+
+    return await gather_page(ask_at, after=after, limit=limit, undecodable="surrogatepass")
 
 
 def list_query(prefix: str, delimiter: str, after: str, limit: int) -> Query:
@@ -87,21 +74,3 @@ def _offset(prefix: str, delimiter: str, after: str) -> str:
     if found + len(delimiter) == len(after):
         return beyond(after) or after
     return after + "\x01"
-
-
-def _is_beyond(name: str, is_prefix: bool, after: str) -> bool:
-    return _order(name) > _order(after) or (is_prefix and name != after and after.startswith(name))
-
-
-def _cut(listed: Mapping[str, ListedObject | None], limit: int, *, more: bool) -> ListPage:
-    names = sorted(listed, key=_order)
-    kept = names[:limit]
-    objects = tuple(item for name in kept if (item := listed[name]) is not None)
-    prefixes = tuple(name for name in kept if listed[name] is None)
-    ended = not more and len(names) <= limit
-    return ListPage(objects, prefixes, None if ended or not kept else kept[-1])
-
-
-def _order(name: str) -> bytes:
-    """Names are ordered by their UTF-8 bytes."""
-    return name.encode("utf-8", "surrogatepass")

@@ -19,19 +19,20 @@ from typing import Any, TypeVar
 
 from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, NotSupported, OriginUnavailable, VersionChanged, WarmstartError
+from proxy.hops import Headers
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
 from proxy.origin.answers import Claim, ExactSink
-from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
+from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, range_client, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.errors import missing, parse_refusal, read_error
 from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
-from proxy.origin.gcs.listing import Found, list_page, read_page
+from proxy.origin.gcs.listing import list_page, read_page
 from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.origin.gcs.target import Query, Target, parse_site
-from proxy.origin.headers import Headers
+from proxy.origin.pages import Found
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
 from proxy.wire.client import WireClient
@@ -81,17 +82,8 @@ class GcsOrigin:
         self._settings = settings
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint)
-        limits = settings.limits
-        self._wire = wire or WireClient(
-            max_idle_per_endpoint=limits.idle_connections_max,
-            idle_timeout_s=limits.idle_timeout_s,
-            connect_timeout_s=limits.connect_timeout_s,
-            tls_timeout_s=limits.connect_timeout_s,
-            head_timeout_s=limits.read_timeout_s,
-            read_timeout_s=limits.read_timeout_s,
-            ssl_context=context,
-        )
-        self._exchange = Exchange(self.id, context, proxy, limits)
+        self._wire = wire or range_client(context, settings.limits)
+        self._exchange = Exchange(self.id, context, proxy, settings.limits)
         self._proxied = proxy is not None
         self._tokens = tokens
         self._clock = clock

@@ -20,8 +20,8 @@ from typing import Any
 
 from proxy.families import RESOURCE
 from proxy.generations import METAGENERATION, render_etag
+from proxy.hops import Headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
-from proxy.origin.headers import Headers
 
 DEFAULT_TYPE = "application/octet-stream"  # what GCS gives an object that was stored without a type
 USER_METADATA = "x-goog-meta-"

@@ -7,9 +7,10 @@ key again); an answer that fits no version is OriginUnavailable.
 
 from __future__ import annotations
 
+from proxy.hops import Headers
 from proxy.objects import ObjectVersion
 from proxy.origin.answers import check_range
-from proxy.origin.headers import Headers, first_value
+from proxy.origin.headers import first_value
 from proxy.origin.s3.headers import parse_validator, read_validator
 from proxy.origin.trouble import changed, mismatch
 from proxy.ranges import ByteRange

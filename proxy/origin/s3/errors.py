@@ -6,8 +6,9 @@ import html
 import re
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, WarmstartError
+from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_ERRORS
-from proxy.origin.headers import Headers, end_to_end, first_value, parse_retry_after
+from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.trouble import mismatch
 
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9._-]{1,100})\s*</Code>")

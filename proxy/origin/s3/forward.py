@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from proxy.errors import OriginUnavailable
+from proxy.hops import end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, header_pairs
-from proxy.origin.headers import end_to_end, first_value
+from proxy.origin.headers import first_value
 from proxy.origin.passing import count_status, nothing, peek, replay, sent_headers
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions

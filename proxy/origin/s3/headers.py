@@ -10,8 +10,9 @@ import binascii
 import re
 
 from proxy.conditions import parse_http_date
+from proxy.hops import Headers, connection_headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
-from proxy.origin.headers import Headers, connection_headers, first_value
+from proxy.origin.headers import first_value
 
 # What belongs to one answer or one connection, not to the object.
 _PER_ANSWER = frozenset(

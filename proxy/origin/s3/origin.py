@@ -15,18 +15,20 @@ from typing import TypeVar
 
 from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, VersionChanged, WarmstartError
+from proxy.hops import Headers
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
 from proxy.origin.answers import Claim, ExactSink, told_size
-from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, tls_context
-from proxy.origin.headers import Headers, first_value, parse_content_range, read_length
+from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, range_client, tls_context
+from proxy.origin.headers import first_value, parse_content_range, read_length
+from proxy.origin.pages import Found
 from proxy.origin.s3.answers import check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import refusal
 from proxy.origin.s3.forward import Forwarding
 from proxy.origin.s3.headers import parse_validator, read_record, without_sums
-from proxy.origin.s3.listing import Found, list_page, read_buckets, read_page
+from proxy.origin.s3.listing import list_page, read_buckets, read_page
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
 from proxy.origin.s3.redirects import Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
@@ -77,17 +79,8 @@ class S3Origin:
         self.id = self._site.id
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
-        limits = settings.limits
-        self._wire = wire or WireClient(
-            max_idle_per_endpoint=limits.idle_connections_max,
-            idle_timeout_s=limits.idle_timeout_s,
-            connect_timeout_s=limits.connect_timeout_s,
-            tls_timeout_s=limits.connect_timeout_s,
-            head_timeout_s=limits.read_timeout_s,
-            read_timeout_s=limits.read_timeout_s,
-            ssl_context=context,
-        )
-        self._exchange = Exchange(self.id, context, proxy, limits)
+        self._wire = wire or range_client(context, settings.limits)
+        self._exchange = Exchange(self.id, context, proxy, settings.limits)
         self._proxied = proxy is not None
         self._credentials = credentials
         self._clock = clock

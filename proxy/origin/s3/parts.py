@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest
+from proxy.hops import Headers
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
-from proxy.origin.headers import Headers, first_value
+from proxy.origin.headers import first_value
 from proxy.ranges import ByteRange
 
 VERSIONS_MAX = 256

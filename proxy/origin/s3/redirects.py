@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from proxy.origin.headers import Headers, first_value
+from proxy.hops import Headers
+from proxy.origin.headers import first_value
 from proxy.origin.s3.errors import parse_code, parse_region
 from proxy.origin.s3.target import Query, Site, is_region, redirected
 

@@ -1,0 +1,55 @@
+"""A page of a listing, made of a store's own pages. Pure but for `ask`.
+
+How it works. A page begins behind a name (`after`), never at a store's own token: the place where a page ended says
+all, and means the same on every node. A store may show what lies before that place once more, which is dropped, and
+give fewer names than it was asked for, even none, with a token for the next ones; such pages are added until ours
+is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from proxy.origin import ListedObject, ListPage
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page of the store's. `listed` maps names to objects, and common prefixes to None."""
+
+    listed: Mapping[str, ListedObject | None]
+    token: str | None
+
+
+async def gather_page(
+    ask: Callable[[str | None], Awaitable[Found]], *, after: str, limit: int, undecodable: str
+) -> ListPage:
+    """`ask` gives the store's page at its token, its first one at None. `limit` counts keys and common prefixes.
+
+    Names are ordered by their UTF-8 bytes; `undecodable` is how such a name holds what is no UTF-8 (codecs' error
+    handlers).
+    """
+    order = partial(str.encode, encoding="utf-8", errors=undecodable)
+
+    def is_beyond(name: str, is_prefix: bool) -> bool:
+        """A prefix that `after` lies in is shown if there are names beyond `after` in it, and the store found some."""
+        return order(name) > order(after) or (is_prefix and name != after and after.startswith(name))
+
+    listed: dict[str, ListedObject | None] = {}
+    token: str | None = None
+    while True:
+        found = await ask(token)
+        listed |= {name: item for name, item in found.listed.items() if is_beyond(name, item is None)}
+        token = found.token
+        if token is None or len(listed) >= limit:
+            return _cut(listed, sorted(listed, key=order), limit, more=token is not None)
+
+
+def _cut(listed: Mapping[str, ListedObject | None], names: list[str], limit: int, *, more: bool) -> ListPage:
+    kept = names[:limit]
+    objects = tuple(item for name in kept if (item := listed[name]) is not None)
+    prefixes = tuple(name for name in kept if listed[name] is None)
+    ended = not more and len(names) <= limit
+    return ListPage(objects, prefixes, None if ended or not kept else kept[-1])
