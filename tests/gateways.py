@@ -4,7 +4,8 @@
         boto3.client("s3", endpoint_url=gateway.url, ...)
 
 Start it in the main thread (it dies with the thread that started it). The cache lies in `tmp_path/cache`: a second
-start with the same `tmp_path` finds what the first one left there.
+start with the same `tmp_path` finds what the first one left there. `WARMSTART_TEST_EVENT_LOOP` (asyncio, uvloop) names the
+event loop of every gateway that does not say its own.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ def start_gateway(
         "cache": {"disks": [{"path": str(tmp_path / "cache"), "size": cache_size}]},
         "log": {"level": "debug"},
     }
+    if (loop := os.environ.get("WARMSTART_TEST_EVENT_LOOP")) is not None:
+        settings["event_loop"] = loop
     if origin is not None:
         settings["origins"] = {"origin": origin_settings(origin)}
         settings["buckets"] = {"*": {"origin": "origin"}}
