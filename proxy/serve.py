@@ -158,7 +158,18 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
     )
     if settings.type == "gcs":
         return build_gcs_origin(settings, exchange_limits)
-    from proxy.origin.s3 import S3Origin, S3Settings
+    from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings
+
+    if settings.type == "gateway":
+        below = S3Settings(
+            endpoint=settings.endpoint,
+            region="us-east-1",
+            addressing="path",
+            ca_file=settings.ca_file,
+            verify_tls=settings.verify,
+            limits=exchange_limits,
+        )
+        return S3Origin(below, FixedCredentials(None))
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(

@@ -72,3 +72,6 @@ class BucketSettings(Section):
     """How long "not found" is remembered; 0: never, so that a new object is seen at once."""
     writes: WriteRule | None = None
     """`through` or `deny` for this bucket; without it the top-level `writes`."""
+    replicate: bool = True
+    """Whether each node of a fleet that reads a block keeps a copy; `false`: only the block's owner, so that the disks
+    of all hold more."""

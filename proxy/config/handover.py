@@ -49,6 +49,14 @@ class PlainSettings(Plain):
         return bool(rule.writes == "through")
 
 
+class PlainCluster(Plain):
+    """The fleet's section, its secrets read."""
+
+    def secrets(self) -> tuple[bytes, ...]:
+        found: tuple[bytes, ...] = self.__dict__["secret"]
+        return found
+
+
 class PlainSecret:
     """Told only to who asks for it by name."""
 
@@ -69,6 +77,9 @@ def render_settings(settings: Settings) -> bytes:
         name: Plain(_section_values(rule) | {"writes": "through" if settings.writes_through(rule) else "deny"})
         for name, rule in settings.bucket_rules().items()
     }
+    if settings.cluster is not None:
+        cluster = _section_values(settings.cluster)
+        values["cluster"] = PlainCluster(cluster | {"secret": settings.cluster.secrets()})
     return pickle.dumps(PlainSettings(values))
 
 

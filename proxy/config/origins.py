@@ -185,6 +185,19 @@ class FileOriginSettings(Section):
     type: Literal["file"]
     root: LocalPath
     """The directory that holds the buckets."""
+    shared: bool = False
+    """Whether every node of a fleet has the same directory there; else it is this node's own, and never asked of
+    others."""
 
 
-OriginSettings = Annotated[S3OriginSettings | GcsOriginSettings | FileOriginSettings, Field(discriminator="type")]
+class GatewayOriginSettings(RemoteOriginSettings):
+    """Another gateway, or a service of several, as the origin: a region pulls once over its wide link."""
+
+    type: Literal["gateway"]
+    endpoint: Endpoint
+    """URL of that gateway; it decides which buckets there are."""
+
+
+OriginSettings = Annotated[
+    S3OriginSettings | GcsOriginSettings | FileOriginSettings | GatewayOriginSettings, Field(discriminator="type")
+]

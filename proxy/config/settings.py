@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from proxy.config.buckets import BucketSettings, WriteRule
 from proxy.config.cache import CacheSettings, one_or_more
+from proxy.config.cluster import ClusterSettings
 from proxy.config.handover import WILDCARD
 from proxy.config.limits import LimitSettings
 from proxy.config.origins import OriginSettings
@@ -102,6 +103,8 @@ class Settings(Section):
     buckets: dict[str, BucketSettings] = Field(default_factory=dict)
     """What clients' buckets stand for; `*` for all others. With one origin and no buckets: all of that origin's."""
     limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings | None = None
+    """The other nodes of the fleet; without it this node works alone."""
     event_loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     """What workers run on; `auto` takes uvloop, which is faster."""
 

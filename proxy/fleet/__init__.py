@@ -1,0 +1,7 @@
+"""Who else is here, and whom to read from: members, owners, relay chains, invalidation. Knows no caches and no bytes.
+
+How it works. One process of each node, the control process, keeps company with the other nodes: it finds the members
+(`redis`, or by addresses: `dns`, a static list), answers asks as the owner of blocks (`desk`, `chains`), and hears of
+invalidations. What it finds, the node's workers read from shared memory (`board`): the members, and how long records
+may be trusted. Requests between nodes are signed (`signing`).
+"""

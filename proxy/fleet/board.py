@@ -1,0 +1,163 @@
+"""What the processes of one node share about the fleet: a piece of memory that the supervisor makes for each run.
+
+How it works. The control process writes the roster and the times until which records may be trusted; workers read
+them. Which fill a block of this node belongs to (`join`) and which fills this node's desk has begun (`own`) stand in
+two tables of 64-bit fill ids, one slot for the hash of a block: a fill id is random, so a slot that another block has
+taken only ever says "not this one". The rows of workers are their own affair, read by the control process.
+
+The roster is guarded by its sequence number, odd while it is being written: a reader that finds it odd, or changed,
+or a checksum that does not fit (a writer killed in the middle), keeps what it read before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import zlib
+
+_MAGIC = 0x77735F626F617264  # "ws_board"
+_VERSION = 1
+ROSTER_BYTES_MAX = 2 << 20
+SLOT_COUNT = 16_384
+ROW_COUNT = 256  # workers
+ROW_WORDS = 16
+
+_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED = 2, 3, 4, 5, 6, 7
+_ROWS = 512
+_JOINED = _ROWS + ROW_COUNT * ROW_WORDS
+_OWNED = _JOINED + SLOT_COUNT
+_ROSTER = _OWNED + SLOT_COUNT
+_BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
+
+# columns of a worker's row
+UPLOADS, FILLS, SENT_BYTES, RECEIVED_BYTES, ORIGIN_BYTES, HITS, MISSES = range(7)
+
+
+class Board:
+    """The run's fleet memory as one process sees it. `fd` is what a child inherits and attaches."""
+
+    def __init__(self, fd: int) -> None:
+        """Use `create` or `attach`; takes the descriptor over."""
+        self.fd = fd
+        self._map = mmap.mmap(fd, _BYTES)
+        whole = memoryview(self._map)
+        self._words = whole[: 8 * _ROSTER].cast("Q")
+        self._numbers = whole[: 8 * _ROSTER].cast("d")
+        self._text = whole[8 * _ROSTER :]
+        whole.release()
+
+    @classmethod
+    def create(cls) -> Board:
+        """The supervisor's part."""
+        fd = os.memfd_create("warmstart-fleet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.posix_fallocate(fd, 0, _BYTES)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        board = cls(fd)
+        board._words[0], board._words[1] = _MAGIC, _VERSION
+        return board
+
+    @classmethod
+    def attach(cls, fd: int) -> Board:
+        """Join the memory behind an inherited descriptor, which stays the caller's."""
+        return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    # The roster.
+
+    @property
+    def sequence(self) -> int:
+        """Changes with the roster; odd while it is being written."""
+        return self._words[_SEQUENCE]
+
+    def publish_roster(self, text: bytes) -> None:
+        """The control process's. Raises ValueError for more than ROSTER_BYTES_MAX."""
+        if len(text) > ROSTER_BYTES_MAX:
+            raise ValueError(f"a roster of {len(text)} bytes; {ROSTER_BYTES_MAX} are the most")
+        words = self._words
+        sequence = words[_SEQUENCE] | 1
+        words[_SEQUENCE] = sequence
+        self._text[: len(text)] = text
+        words[_LENGTH], words[_SUM] = len(text), zlib.crc32(text)
+        words[_SEQUENCE] = sequence + 1
+
+    def read_roster(self) -> tuple[int, bytes] | None:
+        """Its sequence number and text; None: none yet, or it is being written."""
+        words = self._words
+        sequence = words[_SEQUENCE]
+        if sequence == 0 or sequence & 1:
+            return None
+        text = bytes(self._text[: min(words[_LENGTH], ROSTER_BYTES_MAX)])
+        if words[_SEQUENCE] != sequence or zlib.crc32(text) != words[_SUM]:
+            return None
+        return sequence, text
+
+    # How long records may be trusted.
+
+    @property
+    def fresh_until_s(self) -> float:
+        """Until when (time.monotonic) this node is sure to have heard of every write."""
+        return self._numbers[_FRESH_UNTIL]
+
+    @fresh_until_s.setter
+    def fresh_until_s(self, value: float) -> None:
+        self._numbers[_FRESH_UNTIL] = value
+
+    @property
+    def due_before_s(self) -> float:
+        """Records checked before this moment (Unix time) may have missed a write."""
+        return self._numbers[_DUE_BEFORE]
+
+    @due_before_s.setter
+    def due_before_s(self, value: float) -> None:
+        self._numbers[_DUE_BEFORE] = value
+
+    @property
+    def coordinated(self) -> bool:
+        """Whether Redis answers. False without one."""
+        return bool(self._words[_COORDINATED])
+
+    @coordinated.setter
+    def coordinated(self, value: bool) -> None:
+        self._words[_COORDINATED] = int(value)
+
+    # Fills.
+
+    def join(self, place: int, fill_id: int) -> None:
+        """A fill of this node's has this source."""
+        self._words[_JOINED + place % SLOT_COUNT] = fill_id
+
+    def joined(self, place: int) -> int:
+        return self._words[_JOINED + place % SLOT_COUNT]
+
+    def own(self, place: int, fill_id: int) -> None:
+        """This node's desk names sources within this fill."""
+        self._words[_OWNED + place % SLOT_COUNT] = fill_id
+
+    def owned(self, place: int) -> int:
+        return self._words[_OWNED + place % SLOT_COUNT]
+
+    # Workers' rows.
+
+    def add(self, row: int, column: int, number: int) -> None:
+        """By the worker of that row alone."""
+        at = _ROWS + row * ROW_WORDS + column
+        self._words[at] = max(0, self._words[at] + number)
+
+    def clear_row(self, row: int) -> None:
+        """A new worker's first act: what its predecessor had under way has ended with it. Totals stay."""
+        for column in (UPLOADS, FILLS):
+            self._words[_ROWS + row * ROW_WORDS + column] = 0
+
+    def total(self, column: int) -> int:
+        """Over all workers."""
+        return sum(self._words[_ROWS + row * ROW_WORDS + column] for row in range(ROW_COUNT))
+
+    def close(self) -> None:
+        """Leave. Calling it twice does no harm."""
+        if self.fd < 0:
+            return
+        for view in (self._words, self._numbers, self._text):
+            view.release()
+        self._map.close()
+        os.close(self.fd)
+        self.fd = -1
