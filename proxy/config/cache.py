@@ -16,8 +16,12 @@ DISK_BYTES_MIN = 64 * MIB
 
 
 def default_cache_path() -> Path:
-    """`$XDG_CACHE_HOME/warmstart`, else `~/.cache/warmstart`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "warmstart"
+    """`$XDG_CACHE_HOME/warmstart`, else `~/.cache/warmstart`; a user without a home has `/var/cache/warmstart`."""
+    try:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and a number that no user has: a container that runs under any uid
+        place = Path("/var/cache")
+    return place / "warmstart"
 
 
 def _block_bytes(value: int) -> int:

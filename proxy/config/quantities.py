@@ -188,6 +188,14 @@ def _text(render: Callable[[Any], str]) -> PlainSerializer:
     return PlainSerializer(render, return_type=str, when_used="json")
 
 
+def expand_home(path: Path) -> Path:
+    """`~` becomes the home directory; raises ValueError with the fix for a user that has none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, and there is no such home directory; write the whole path") from None
+
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
@@ -220,4 +228,4 @@ ListenAddress = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^.+:\d{1,5}$", "examples": ["127.0.0.1:9000", "[::1]:9000"]}),
 ]
 Suffix = Annotated[HostSuffix, BeforeValidator(parse_host_suffix), _text(str), WithJsonSchema({"type": "string"})]
-LocalPath = Annotated[Path, AfterValidator(Path.expanduser)]
+LocalPath = Annotated[Path, AfterValidator(expand_home)]

@@ -43,6 +43,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("cache: {disks: [{path: /x}, {path: /y, size: 1MiB}]}", ["cache.disks[1].size: '1MiB'", "at least 64MiB"]),
         ("cache: {disks: [{path: /x}, {path: /x}]}", ["cache.disks[1].path: '/x'", "listed twice"]),
         ("cache: {disks: []}", ["cache.disks", "is empty"]),
+        ("cache: {disks: {path: ~nobody-of-that-name/x}}", ["cache.disks[0].path", "no such home", "whole path"]),
         ("cache: {disks: 7}", ["cache.disks[0]", "'7'", "mapping"]),
         ("cache: 5", ["cache: '5'", "mapping"]),
         ("cache: {low_watermark: 96%}", ["cache.low_watermark: '96%'", "below high_watermark (95%)"]),

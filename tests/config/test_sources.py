@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_default_cache_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert load(tmp_path).cache.disks[0].path == Path("/xdg/warmstart")
+
+
+def test_a_user_without_a_home_has_a_default_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs under any number: no HOME, and no line in the password file."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert load(tmp_path).cache.disks[0].path == Path("/var/cache/warmstart")
+    with pytest.raises(ConfigInvalid, match="no such home directory"):
+        load(tmp_path, ORIGIN, {}, None, cache_dir="~/c")
 
 
 @pytest.mark.parametrize(
