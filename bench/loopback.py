@@ -3,12 +3,14 @@
 It answers HEAD, GET and ranged GET of any path with one file's bytes, and checks nothing else, so each round of a bench
 takes a new key; to GCS's JSON API it gives the metadata of such an object. Plain connections are answered by
 `sendfile`; with TLS one thread a connection encrypts. A `Link` may limit all connections together (the origin's link)
-and each by itself (what a cloud gives one stream), and delay each answer's first byte. `GET /-/counts` tells how many
-requests and body bytes there were so far.
+and each by itself (what a cloud gives one stream), and delay each answer's first byte. It may refuse the first GET of
+each block of each object, as an origin that throttles does: with 429 and `Retry-After`. `GET /-/counts` tells how many
+requests and body bytes there were so far, and how many requests were refused and are not among them.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -20,16 +22,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _SIZE = re.compile(rb"\.(\d+)(?:\?|$)")
 _RANGE = re.compile(rb"(?i)\r\nrange: bytes=(\d+)-(\d*)\r\n")
 BURST_S = 0.005  # of the rate: what a link that was idle passes at once; also makes good for sleeping too long
 _STEP_BYTES = 128 << 10  # between two looks at the clock
 _COUNTS = b"/-/counts"
+_BLOCK_BYTES = 8 << 20
 _BYTES_ACKED_AT = 120  # tcpi_bytes_acked in struct tcp_info, <linux/tcp.h>
 
 
@@ -50,10 +54,17 @@ FULL_SPEED = Link()
 class Origin:
     port: int
     tls: bool
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class Counts(NamedTuple):
+    requests: int
+    sent_bytes: int
+    refused: int
 
 
 @contextmanager
@@ -76,25 +87,36 @@ def make_data(path: Path, size_bytes: int) -> Path:
 
 
 @contextmanager
-def start_origin(data: Path, link: Link = FULL_SPEED, tls_files: tuple[Path, Path] | None = None) -> Iterator[Origin]:
-    command = [sys.executable, "-m", "bench.loopback", str(data), *map(str, astuple(link)), *map(str, tls_files or ())]
+def start_origin(
+    data: Path,
+    link: Link = FULL_SPEED,
+    tls_files: tuple[Path, Path] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    refuse_after_s: int = 0,
+    prefix: Sequence[str] = (),
+) -> Iterator[Origin]:
+    """`refuse_after_s`: the `Retry-After` of first requests, 0: none is refused. `prefix` goes before the command."""
+    command = [*prefix, sys.executable, "-m", "bench.loopback", str(data), *map(str, astuple(link))]
+    command += ["--host", host, "--refuse", str(refuse_after_s)]
+    if tls_files is not None:
+        command += ["--tls", *map(str, tls_files)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield Origin(int(server.stdout.readline()), tls_files is not None)
+        yield Origin(int(server.stdout.readline()), tls_files is not None, host)
     finally:
         server.kill()
         server.communicate()
 
 
-def read_counts(origin: Origin) -> tuple[int, int]:
-    """Requests and body bytes so far; the asking itself is not counted."""
-    with socket.create_connection(("127.0.0.1", origin.port), 10) as connection:
+def read_counts(origin: Origin) -> Counts:
+    """So far; the asking itself is not counted."""
+    with socket.create_connection((origin.host, origin.port), 10) as connection:
         assert not origin.tls, "not over TLS"
         connection.sendall(b"GET %s HTTP/1.1\r\n\r\n" % _COUNTS)
         answer = connection.recv(4096)
-    requests, sent_bytes = answer.partition(b"\r\n\r\n")[2].split()
-    return int(requests), int(sent_bytes)
+    return Counts(*map(int, answer.partition(b"\r\n\r\n")[2].split()))
 
 
 class Pace:
@@ -145,18 +167,19 @@ class _Client:
 
 
 class _Server:
-    def __init__(self, path: str, link: Link, context: ssl.SSLContext | None) -> None:
+    def __init__(self, path: str, link: Link, context: ssl.SSLContext | None, refuse_after_s: int) -> None:
         self._data = os.open(path, os.O_RDONLY)
         self._size_bytes = os.fstat(self._data).st_size
         self._link = link
         self._pace = Pace(link.total_bytes_per_s)
         self._context = context
-        self._requests = 0
-        self._sent_bytes = 0
+        self._refuse_after_s = refuse_after_s
+        self._met: set[tuple[bytes, int]] = set()  # blocks that were asked for
+        self._requests = self._sent_bytes = self._refused = 0
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    def run(self, host: str) -> None:
+        listener = socket.create_server((host, 0), backlog=1024)
         print(listener.getsockname()[1], flush=True)
         while True:
             connection, _ = listener.accept()
@@ -187,14 +210,18 @@ class _Server:
     def _answer(self, client: _Client, head: bytes) -> None:
         method, target = head.split(b" ", 2)[:2]
         if target == _COUNTS:
-            text = b"%d %d" % (self._requests, self._sent_bytes)
+            text = b"%d %d %d" % (self._requests, self._sent_bytes, self._refused)
             client.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
             return
-        with self._lock:
-            self._requests += 1
         named = _SIZE.search(target)
         size_bytes = min(int(named[1]), self._size_bytes) if named else self._size_bytes
         match = _RANGE.search(head)
+        if method != b"HEAD" and self._refuses(target, int(match[1]) if match else 0):
+            client.send(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: %d\r\n" % self._refuse_after_s)
+            client.send(b"content-length: 0\r\n\r\n")
+            return
+        with self._lock:
+            self._requests += 1
         start, end = (int(match[1]), int(match[2] or size_bytes - 1) + 1) if match else (0, size_bytes)
         end = min(end, size_bytes)
         if self._link.latency_s:
@@ -222,6 +249,17 @@ class _Server:
         if method != b"HEAD":
             self._send(client, start, end)
 
+    def _refuses(self, target: bytes, start: int) -> bool:
+        """Whether it is the first GET of a block, and such are refused."""
+        if not self._refuse_after_s:
+            return False
+        block = target.partition(b"?")[0], start // _BLOCK_BYTES
+        with self._lock:
+            first = block not in self._met
+            self._met.add(block)
+            self._refused += first
+        return first
+
     def _send(self, client: _Client, start: int, end: int) -> None:
         limited = bool(self._link.total_bytes_per_s or self._link.connection_bytes_per_s)
         while start < end:
@@ -238,13 +276,20 @@ class _Server:
                     self._sent_bytes += sent
 
 
-def _serve(path: str, link: Link, tls_files: list[str]) -> None:
+def _serve() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("link", nargs=4, type=float)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--refuse", type=int, default=0)
+    parser.add_argument("--tls", nargs=2)
+    arguments = parser.parse_args()
     context = None
-    if tls_files:
+    if arguments.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*tls_files)
-    _Server(path, link, context).run()
+        context.load_cert_chain(*arguments.tls)
+    _Server(arguments.data, Link(*arguments.link), context, arguments.refuse).run(arguments.host)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], Link(*map(float, sys.argv[2:6])), sys.argv[6:])
+    _serve()

@@ -40,7 +40,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _row(way: str, gateway: GatewayProcess, origin: Origin, size_bytes: int) -> Row:
-    _, before = read_counts(origin)
+    before = read_counts(origin).sent_bytes
     peaks: dict[int, int] = {}
     done = threading.Event()
     sampler = threading.Thread(target=_sample, args=(gateway.worker_pids(), peaks, done))
@@ -53,7 +53,7 @@ def _row(way: str, gateway: GatewayProcess, origin: Origin, size_bytes: int) -> 
         sampler.join()
     assert all(read.received_bytes == size_bytes for read in found)
     seconds = max(read.seconds for read in found)
-    _, sent = read_counts(origin)
+    sent = read_counts(origin).sent_bytes
     resident_mib = max(_status_kib(pid, "VmHWM") for pid in peaks) >> 10
     return {
         "read": way,

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import Row
 from bench.client import Connection
 from bench.cold import CLOUD, start_cold_gateway
-from bench.loopback import Origin, make_data, read_counts, start_origin
+from bench.loopback import Counts, Origin, make_data, read_counts, start_origin
 from bench.rounds import middle
 
 QUESTION = "How late does the first byte of a small cold read come, next to the origin, and what does it fetch?"
@@ -65,7 +65,7 @@ def _read(kind: str, url: str, origin: Origin, seed: int) -> Reads:
     wanted = _wanted(kind, seed)
     connection = Connection(url)
     connection.get(f"/bench/first-{next(_names)}.1")  # the connection, here and to the origin, is not what is asked
-    requests, sent_bytes = read_counts(origin)
+    requests, sent_bytes, _ = read_counts(origin)
     first_ms, asked = [], 0
     for path, span in wanted:
         began_s = time.monotonic()
@@ -73,8 +73,8 @@ def _read(kind: str, url: str, origin: Origin, seed: int) -> Reads:
         first_ms.append((first_at_s - began_s) * 1e3)
         asked += length
     connection.close()
-    at_last = read_counts(origin)[1] - sent_bytes
-    requests_after, sent_after = _quiet_counts(origin)
+    at_last = read_counts(origin).sent_bytes - sent_bytes
+    requests_after, sent_after, _ = _quiet_counts(origin)
     return Reads(first_ms, asked, sent_after - sent_bytes, at_last, requests_after - requests)
 
 
@@ -88,7 +88,7 @@ def _wanted(kind: str, seed: int) -> list[tuple[str, tuple[int, int] | None]]:
     return [(f"/bench/new-{next(_names)}.{WHOLE_BYTES}", None) for _ in range(READS // 4)]
 
 
-def _quiet_counts(origin: Origin) -> tuple[int, int]:
+def _quiet_counts(origin: Origin) -> Counts:
     """The counts once no byte has come for `QUIET_S`."""
     counts, since_s = read_counts(origin), time.monotonic()
     deadline_s = since_s + QUIET_TIMEOUT_S

@@ -4,8 +4,8 @@
         boto3.client("s3", endpoint_url=gateway.url, ...)
 
 Start it in the main thread (it dies with the thread that started it). The cache lies in `tmp_path/cache`: a second
-start with the same `tmp_path` finds what the first one left there. `WARMSTART_TEST_EVENT_LOOP` (asyncio, uvloop) names the
-event loop of every gateway that does not say its own.
+start with the same `tmp_path` finds what the first one left there. `WARMSTART_TEST_EVENT_LOOP` (asyncio, uvloop) names
+the event loop of every gateway that does not say its own.
 """
 
 from __future__ import annotations
@@ -114,12 +114,13 @@ def start_gateway(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     wait: bool = True,
+    prefix: Sequence[str] = (),
 ) -> GatewayProcess:
     """Start it and wait until it is ready.
 
     `origin` serves every bucket: a server of `tests.servers`, a URL (http: read without credentials; file:), or the
-    settings of one. `config` is laid over the written configuration, mapping by mapping. Raises RuntimeError with
-    what was printed when it does not start.
+    settings of one. `config` is laid over the written configuration, mapping by mapping. `prefix` goes before the
+    command, which it must become (`ip netns exec`). Raises RuntimeError with what was printed when it does not start.
     """
     settings: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -134,7 +135,7 @@ def start_gateway(
         settings["buckets"] = {"*": {"origin": "origin"}}
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(overlay(settings, config or {})), "utf-8")
-    return _start(tmp_path, path, arguments, environment or {}, wait)
+    return _start(tmp_path, path, arguments, environment or {}, wait, prefix)
 
 
 def origin_settings(origin: S3Server | str | Mapping[str, Any]) -> dict[str, Any]:
@@ -164,11 +165,17 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _start(
-    tmp_path: Path, config: Path, arguments: Sequence[str], environment: Mapping[str, str], wait: bool
+    tmp_path: Path,
+    config: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    wait: bool,
+    prefix: Sequence[str],
 ) -> GatewayProcess:
     url_file, log = tmp_path / "gateway.url", tmp_path / "gateway.log"
     url_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "proxy", "serve", "--config", str(config), "--url-file", str(url_file), *arguments]
+    command = [*prefix, sys.executable, "-m", "proxy", "serve", "--config", str(config), "--url-file", str(url_file)]
+    command += arguments
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _LAUNCH, *command],

@@ -68,12 +68,22 @@ def test_a_path_may_name_its_objects_size(origin: Origin, data: Path) -> None:
 
 def test_requests_and_body_bytes_are_counted_and_the_asking_is_not(data: Path) -> None:
     with start_origin(data) as origin:
-        assert read_counts(origin) == (0, 0)
+        assert read_counts(origin) == (0, 0, 0)
         ask(origin, "HEAD", "/bucket/key")
         ask(origin, "GET", "/bucket/key", "bytes=10-19")
         read = read_ranges(origin.url, "/bucket/key", cut(3 * MIB, MIB), 2)
         assert read.received_bytes == 3 * MIB
-        assert read_counts(origin) == (5, 3 * MIB + 10)
+        assert read_counts(origin) == (5, 3 * MIB + 10, 0)
+
+
+def test_a_throttling_origin_refuses_the_first_get_of_each_block_and_counts_it(tmp_path: Path) -> None:
+    with start_origin(make_data(tmp_path / "data", 9 * MIB), refuse_after_s=5) as origin:
+        assert ask(origin, "HEAD", "/bucket/key")[0] == 200
+        for byte_range in ("bytes=0-9", "bytes=8388608-8388617"):
+            status, headers, body = ask(origin, "GET", "/bucket/key", byte_range)
+            assert (status, headers["retry-after"], body) == (429, "5", b"")
+            assert ask(origin, "GET", "/bucket/key", byte_range)[0] == 206
+        assert read_counts(origin) == (3, 20, 2)
 
 
 def test_what_a_client_never_took_does_not_count(tmp_path: Path) -> None:
