@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 PREFIX = "warmstart-run-"
@@ -24,9 +24,12 @@ _UNLOCKED_FOR_S = 3600.0  # a folder without a lock file may be one that is just
 
 
 class RuntimeFolder:
-    """Makes the folder in the first of `places` that lets it, and cleans up after dead runs there."""
+    """Makes the folder in the first of `places` that lets it, and cleans up after dead runs there.
 
-    def __init__(self, run_id: str, places: Iterable[Path]) -> None:
+    The last of them is made where it is missing. Raises OSError where none can be written.
+    """
+
+    def __init__(self, run_id: str, places: Sequence[Path]) -> None:
         self.path = _make_folder(run_id, places)
         self.metrics = self.path / "metrics"
         self.metrics.mkdir(mode=0o700)
@@ -57,10 +60,12 @@ def remove_left_behind(place: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_folder(run_id: str, places: Iterable[Path]) -> Path:
+def _make_folder(run_id: str, places: Sequence[Path]) -> Path:
     complaints = []
     for place in places:
         try:
+            if place == places[-1]:  # the cache's own, which a first start has not made yet
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
             return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-", dir=place))
         except OSError as error:
             complaints.append(f"{place} ({error.strerror})")

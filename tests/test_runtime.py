@@ -57,9 +57,17 @@ def test_the_next_place_is_taken_where_one_can_not_be_written(tmp_path: Path) ->
     folder.close()
 
 
+def test_a_first_start_finds_its_last_place_not_made_yet(tmp_path: Path) -> None:
+    """The cache's directory, where the machine lets nothing else be written."""
+    folder = RuntimeFolder("abc", [Path("/proc"), tmp_path / "cache" / "warmstart"])
+    assert folder.path.parent == tmp_path / "cache" / "warmstart"
+    assert folder.path.parent.stat().st_mode & 0o777 == 0o700
+    folder.close()
+
+
 def test_without_any_place_the_message_names_them_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"/proc \(.*none \(.*set TMPDIR"):
-        RuntimeFolder("abc", [Path("/proc"), tmp_path / "none"])
+        RuntimeFolder("abc", [Path("/proc"), Path("/proc/none")])
 
 
 def test_the_users_runtime_folder_comes_first_and_the_cache_last(monkeypatch: pytest.MonkeyPatch) -> None:
