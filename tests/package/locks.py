@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = "constraints.txt"
@@ -35,6 +36,10 @@ class Pin:
     version: str
     marker: str
     hashes: tuple[str, ...]
+
+    def applies(self) -> bool:
+        """Whether this machine's Python gets it."""
+        return not self.marker or Marker(self.marker.removeprefix(";").strip()).evaluate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def locks() -> tuple[Lock, Lock]:
     )
 
 
-def read_pins(path: Path) -> dict[str, Pin]:
+def read_pins(path: Path) -> dict[NormalizedName, Pin]:
     """What a lock or constraints file pins, by canonical name."""
     return {
         canonicalize_name(name): Pin(version, marker.strip(), tuple(re.findall(r"--hash=(\S+)", hashes)))
@@ -87,7 +92,7 @@ def read_pins(path: Path) -> dict[str, Pin]:
     }
 
 
-def unmet(requirements: Sequence[str], pins: dict[str, Pin]) -> list[str]:
+def unmet(requirements: Sequence[str], pins: dict[NormalizedName, Pin]) -> list[str]:
     """The requirements that have no pin, or one that they refuse."""
     wanted = [Requirement(line) for line in requirements]
     found = {need: pins.get(canonicalize_name(need.name)) for need in wanted}
