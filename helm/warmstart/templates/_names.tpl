@@ -1,0 +1,79 @@
+{{/* Names, labels and addresses that several manifests share. */}}
+
+{{- define "warmstart.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 40 characters, so that what is appended stays below the 63 that Kubernetes allows. */}}
+{{- define "warmstart.fullname" -}}
+{{- $name := include "warmstart.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a Service or policy selects by. Arguments: context, component. */}}
+{{- define "warmstart.selector" -}}
+app.kubernetes.io/name: {{ include "warmstart.name" .context }}
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "warmstart.labels" -}}
+{{ include "warmstart.selector" . }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .context.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "warmstart.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "warmstart.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "warmstart.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "warmstart.scheme" -}}
+{{- ternary "https" "http" (ne .Values.tls.existingSecret "") -}}
+{{- end -}}
+
+{{/* The URL of the Service, which leads to the gateway of the caller's node. */}}
+{{- define "warmstart.url" -}}
+{{- printf "%s://%s.%s.svc:%d" (include "warmstart.scheme" .) (include "warmstart.fullname" .) .Release.Namespace (int .Values.service.port) -}}
+{{- end -}}
+
+{{- define "warmstart.priorityClass" -}}
+{{- if .Values.priorityClass.create -}}
+{{- default (include "warmstart.fullname" .) .Values.priorityClass.name -}}
+{{- else -}}
+{{- .Values.priorityClass.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where gateways find each other by Redis, whosever it is. */}}
+{{- define "warmstart.byRedis" -}}
+{{- if and .Values.cluster.enabled (or .Values.redis.enabled .Values.redis.url .Values.redis.existingSecret) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* What the processes of a pod may do: nothing but their own work. */}}
+{{- define "warmstart.unprivileged" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
