@@ -1,4 +1,4 @@
-"""What the chart made up at its first install is found again by every upgrade: helm asks a cluster for it, a fake one."""
+"""What the chart made up at its first install is found again by every upgrade: helm asks a cluster, here a fake one."""
 
 from __future__ import annotations
 
