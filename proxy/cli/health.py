@@ -6,29 +6,42 @@ import argparse
 import http.client
 import ssl
 import sys
+import time
 from urllib.parse import urlsplit
 
 from proxy.config.sources import load_configuration
 from proxy.errors import ConfigInvalid
+
+_PAUSE_S = 0.2  # between the questions of --wait
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Exit with 0 when the gateway answers, with 1 and the reason when it does not."
     parser.add_argument("--url", help="of the gateway; default: the first listener that the settings name")
     parser.add_argument("--ready", action="store_true", help="ask whether it is ready to serve, not only alive")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="default 5")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="of one question, default 5")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="ask again for so long, default 0")
 
 
 def run(arguments: argparse.Namespace) -> int:
     url = arguments.url or default_url()
     path = "/-/ready" if arguments.ready else "/-/health"
+    deadline = time.monotonic() + arguments.wait
+    well, text = _ask(url, path, arguments.timeout)
+    while not well and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+        well, text = _ask(url, path, arguments.timeout)
+    print(text, file=sys.stdout if well else sys.stderr)
+    return 0 if well else 1
+
+
+def _ask(url: str, path: str, timeout_s: float) -> tuple[bool, str]:
+    """Whether all is well, and what to print. Raises ConfigInvalid for what is no URL."""
     try:
-        status, text = _get(url, path, arguments.timeout)
+        status, text = _get(url, path, timeout_s)
     except (OSError, http.client.HTTPException) as error:
-        print(f"warmstart: {url} does not answer ({error or type(error).__name__})", file=sys.stderr)
-        return 1
-    print(text.strip(), file=sys.stdout if status == 200 else sys.stderr)
-    return 0 if status == 200 else 1
+        return False, f"warmstart: {url} does not answer ({error or type(error).__name__})"
+    return status == 200, text.strip()
 
 
 def default_url() -> str:
