@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in (["worker"], ["housekeep"]):
+    if words[:1] in (["worker"], ["housekeep"], ["control"]):
         from proxy.birth import run_child
 
         return run_child(words[0], words[1])

@@ -6,7 +6,7 @@ import logging
 import resource
 import signal
 
-from proxy.children import WORKER, ChildPaper, close_on_exec, die_with_parent, read_settings, say_invalid
+from proxy.children import CONTROL, WORKER, ChildPaper, close_on_exec, die_with_parent, read_settings, say_invalid
 from proxy.errors import ConfigInvalid
 from proxy.logs import start_logging
 
@@ -25,6 +25,10 @@ def run_child(role: str, text: str) -> int:
             from proxy.worker import run_worker
 
             run_worker(paper, settings)
+        elif role == CONTROL:
+            from proxy.control import run_control
+
+            run_control(paper, settings)
         else:
             from proxy.housekeeping import keep_house
 

@@ -30,15 +30,22 @@ if TYPE_CHECKING:
 
 WORKER = "worker"
 HOUSEKEEPER = "housekeep"
+CONTROL = "control"
+ROLES = (WORKER, HOUSEKEEPER, CONTROL)
+LET_GO = signal.SIGUSR1  # to a control process that drains: the workers have drained
 READY = b"R"
 INVALID = b"I"  # and the message: starting again would not help
 
+_NAMES = {HOUSEKEEPER: "housekeeper", CONTROL: "control"}
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True, slots=True)
 class ChildPaper:
-    """What a child is told. All `*_fd` are numbers that it inherits; `number` counts the children of one role."""
+    """What a child is told. All `*_fd` are numbers that it inherits; `number` counts the children of one role.
+
+    `fleet_fd`: the run's fleet memory, -1 where there is no fleet. `served_at`: host and port of the first listener.
+    """
 
     role: str
     number: int
@@ -49,10 +56,12 @@ class ChildPaper:
     status_fd: int
     listen_fds: tuple[int, ...]
     held_fds: tuple[int, ...]
+    fleet_fd: int = -1
+    served_at: tuple[str, int] = ("", 0)
 
     @property
     def name(self) -> str:
-        return f"{self.role}-{self.number}" if self.role == WORKER else "housekeeper"
+        return f"{self.role}-{self.number}" if self.role == WORKER else _NAMES[self.role]
 
     def arguments(self) -> list[str]:
         values = {key: value for key, value in asdict(self).items() if key != "role"}
@@ -61,12 +70,13 @@ class ChildPaper:
     @classmethod
     def parse(cls, role: str, text: str) -> Self:
         values: dict[str, Any] = json.loads(text)
-        for key in ("listen_fds", "held_fds"):
+        for key in ("listen_fds", "held_fds", "served_at"):
             values[key] = tuple(values[key])
         return cls(role=role, **values)
 
     def inherited(self) -> tuple[int, ...]:
-        return (self.settings_fd, self.tables_fd, self.status_fd, *self.listen_fds, *self.held_fds)
+        fleet_fds = (self.fleet_fd,) if self.fleet_fd >= 0 else ()
+        return (self.settings_fd, self.tables_fd, self.status_fd, *fleet_fds, *self.listen_fds, *self.held_fds)
 
 
 class Child:

@@ -6,14 +6,17 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.errors import ConfigInvalid
 
 if TYPE_CHECKING:
+    from proxy.config.cluster import ClusterSettings
     from proxy.config.quantities import Address
 
 LOOPBACK_CONGESTION = b"reno"  # no system forbids it, tcp(7); one that paces, as BBR, costs a timer every few packets
+PORT_MAX = 65535
 BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn
 
 
@@ -22,12 +25,21 @@ def open_listeners(addresses: Sequence[Address]) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for address in addresses:
-            sockets.append(_open_listener(address))
+            sockets.append(open_listener("listen", address))
     except ConfigInvalid:
         for listener in sockets:
             listener.close()
         raise
     return sockets
+
+
+def open_control(cluster: ClusterSettings, first: Address) -> socket.socket:
+    """Where other nodes' questions are answered: by default one port above the first of the gateway's own addresses.
+
+    Raises ConfigInvalid.
+    """
+    address = cluster.control or replace(first, port=first.port + 1 if first.port else 0, dialect=None)
+    return open_listener("cluster.control", address)
 
 
 def listener_url(listener: socket.socket, *, tls: bool) -> str:
@@ -37,11 +49,14 @@ def listener_url(listener: socket.socket, *, tls: bool) -> str:
     return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _open_listener(address: Address) -> socket.socket:
+def open_listener(key: str, address: Address) -> socket.socket:
+    """Bind and listen. Raises ConfigInvalid naming the setting and the address."""
+    if address.port > PORT_MAX:
+        raise ConfigInvalid(f"{key}: '{address}' has a port above {PORT_MAX}; write {key}: host:port")
     try:
         infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
-        raise ConfigInvalid(f"listen: '{address}' names no address of this machine; write host:port") from None
+        raise ConfigInvalid(f"{key}: '{address}' names no address of this machine; write host:port") from None
     family, _, _, _, place = min(infos, key=lambda info: info[0] != socket.AF_INET)  # localhost: 127.0.0.1 first
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -57,5 +72,5 @@ def _open_listener(address: Address) -> socket.socket:
     except OSError as error:
         listener.close()
         fix = "stop what listens there, or choose another port (0 takes a free one)"
-        raise ConfigInvalid(f"listen: '{address}' can't be listened on ({error.strerror}); {fix}") from None
+        raise ConfigInvalid(f"{key}: '{address}' can't be listened on ({error.strerror}); {fix}") from None
     return listener

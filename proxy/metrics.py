@@ -10,7 +10,7 @@ REQUESTS = Counter(
     ["operation", "status", "lane", "cache"],
 )
 SENT_BYTES = Counter(
-    "warmstart_sent_bytes", "Body bytes sent to clients, by source (disk, memory, forward)", ["source"]
+    "warmstart_sent_bytes", "Body bytes sent, by source (disk, memory, forward, peer: to other nodes)", ["source"]
 )
 ORIGIN_REQUESTS = Counter(
     "warmstart_origin_requests",
@@ -85,6 +85,54 @@ RECORD_FAILURES = Counter(
     "warmstart_record_failures",
     "Key records that a disk could not keep or give, by reason (full, broken, other)",
     ["reason"],
+)
+
+FLEET_MEMBERS = Gauge(
+    "warmstart_fleet_members",
+    "Nodes of the fleet that this one knows, itself among them",
+    multiprocess_mode="mostrecent",
+)
+FLEET_COORDINATED = Gauge(
+    "warmstart_fleet_coordinated", "1 while Redis answers this node; 0 without one", multiprocess_mode="mostrecent"
+)
+FLEET_FAILED_BEATS = Counter("warmstart_fleet_failed_beats", "Heartbeats that Redis did not take")
+FLEET_TWINS = Gauge(
+    "warmstart_fleet_twins",
+    "1 while another node has the id of this one: a copied disk",
+    multiprocess_mode="mostrecent",
+)
+PEER_REFUSED = Counter("warmstart_peer_refused", "Requests for other nodes only that were not signed by one")
+WRITES_TOLD = Counter(
+    "warmstart_writes_told",
+    "Writes that the fleet was told of, by outcome (acknowledged: by every node; waited_out: some node was silent until"
+    " it could serve nothing old; untold: Redis did not answer)",
+    ["outcome"],
+)
+KEYS_HEARD = Counter("warmstart_keys_heard", "Keys forgotten because another node has written them")
+PEER_RECEIVED_BYTES = Counter("warmstart_peer_received_bytes", "Bytes of blocks received from other nodes")
+PEER_UPLOADS = Counter(
+    "warmstart_peer_uploads",
+    "Blocks, or parts of one, asked for by other nodes, by outcome (done, broken, busy, missing, unavailable)",
+    ["outcome"],
+)
+PEER_FAILURES = Counter(
+    "warmstart_peer_failures",
+    "Requests that another node failed, by reason (gone, silent, busy, refused, foreign, wrong, missing, unavailable)",
+    ["reason"],
+)
+RELAYED_FILLS = Counter(
+    "warmstart_relayed_fills",
+    "Blocks brought in within a fleet, by whose bytes they are (zone, region, lease, origin, mixed)",
+    ["source"],
+)
+UNLEASED_FILLS = Counter(
+    "warmstart_unleased_fills",
+    "Blocks asked of an origin without the fleet's lease, by reason (redis: it does not answer, holder: who has the"
+    " lease gives nothing)",
+    ["reason"],
+)
+REREAD_BYTES = Counter(
+    "warmstart_reread_bytes", "Bytes read again from an origin to check what a node gave before it was gone"
 )
 
 

@@ -3,10 +3,12 @@
 How it works.
 1. The disks' locks are taken, the listeners bound, the shared tables made: whatever is wrong shows here, before
    anything serves.
-2. Workers and the housekeeper are started and watched by their status pipes. One that dies is counted and started
-   again, after a pause that doubles while it dies young. Connections wait in the listeners' queue meanwhile.
+2. Workers, the housekeeper and, in a fleet, the control process are started and watched by their status pipes. One
+   that dies is counted and started again, after a pause that doubles while it dies young. Connections wait in the
+   listeners' queue meanwhile.
 3. A child that says its configuration can't be used won't ever work: while nothing serves yet, that ends the start.
-4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over.
+4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over. The
+   control process of a fleet's node says at once that the node leaves, and is let go when the workers have drained.
    A second signal kills at once. A kill -9 of this process takes the children along (`proxy.children`).
 """
 
@@ -24,10 +26,11 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
-from proxy.children import HOUSEKEEPER, WORKER, Child, ChildPaper, share_settings
+from proxy.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, share_settings
 from proxy.disklock import DiskLock
 from proxy.errors import ConfigInvalid
-from proxy.listeners import listener_url, open_listeners
+from proxy.fleet.board import Board
+from proxy.listeners import listener_url, open_control, open_listeners
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
@@ -50,6 +53,8 @@ class Supervisor:
         self._locks = _lock_disks([disk.path for disk in disks])
         open_layouts([(disk.path, disk.size) for disk in disks], settings.cache.block_size, settings.cache.segment_size)
         self._listeners = open_listeners(settings.listen)
+        self._board = Board.create() if settings.cluster is not None else None
+        self._control = open_control(settings.cluster, settings.listen[0]) if settings.cluster is not None else None
         self._tables = SharedTables.create()
         self._settings_fd = share_settings(settings)
         self._run_id = run_id
@@ -70,6 +75,9 @@ class Supervisor:
             signal.signal(wanted, self._note_signal)
         self._selector.register(wake, selectors.EVENT_READ)
         try:
+            if self._control is not None:
+                self._start(self._paper(CONTROL, 0))
+                _count_restarts(CONTROL, 0)
             for number in range(self._settings.workers):
                 self._start(self._paper(WORKER, number))
             # Not after them: a small cache is then counted before they write; a count beside fills is an estimate.
@@ -90,6 +98,7 @@ class Supervisor:
         self._signals.append(number)
 
     def _paper(self, role: str, number: int) -> ChildPaper:
+        listeners = {WORKER: self._listeners, CONTROL: [self._control] if self._control is not None else []}
         return ChildPaper(
             role=role,
             number=number,
@@ -98,8 +107,10 @@ class Supervisor:
             settings_fd=self._settings_fd,
             tables_fd=self._tables.fd,
             status_fd=-1,
-            listen_fds=tuple(listener.fileno() for listener in self._listeners) if role == WORKER else (),
+            listen_fds=tuple(listener.fileno() for listener in listeners.get(role, ())),
             held_fds=tuple(lock.fd for lock in self._locks),
+            fleet_fd=self._board.fd if self._board is not None else -1,
+            served_at=self._listeners[0].getsockname()[:2],
         )
 
     def _start(self, paper: ChildPaper) -> None:
@@ -144,9 +155,10 @@ class Supervisor:
         log.error("%s %s", child.name, child.complaint or child.describe_end(), extra={"fields": fields})
 
     def _announce(self) -> None:
-        """Once, when every worker serves."""
-        serving = sum(child.ready for child in self._children.values() if child.paper.role == WORKER)
-        if self._announced or serving < self._settings.workers:
+        """Once, when every worker serves, and the fleet's node answers."""
+        ready = [child.paper.role for child in self._children.values() if child.ready]
+        missing = ready.count(WORKER) < self._settings.workers or ready.count(CONTROL) < int(self._control is not None)
+        if self._announced or missing:
             return
         self._announced = True
         urls = [listener_url(listener, tls=self._settings.tls is not None) for listener in self._listeners]
@@ -172,7 +184,14 @@ class Supervisor:
                 log.warning("not drained in time", extra={"fields": {"children": len(self._children)}})
                 break
             self._due.clear()
+            self._let_control_go()
             self._step(wake, left_s)
+
+    def _let_control_go(self) -> None:
+        """When no worker is left, who needs it to answer for the node."""
+        left = [child for child in self._children.values() if child.paper.role in (WORKER, CONTROL)]
+        if len(left) == 1 and left[0].paper.role == CONTROL:
+            left[0].process.send_signal(LET_GO)
 
     def _kill_all(self) -> None:
         for child in self._children.values():
@@ -186,8 +205,12 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for listener in self._listeners:
             listener.close()
+        if self._control is not None:
+            self._control.close()
         self._selector.close()
         self._tables.close()
+        if self._board is not None:
+            self._board.close()
         os.close(self._settings_fd)
         for lock in self._locks:
             lock.close()

@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,16 @@ import uvloop
 
 from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
+from proxy.fleet.board import Board
 from proxy.gates import publish
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.listeners import BACKLOG
 from proxy.logs import log_hot_answer
+from proxy.rows import Row
 from proxy.serve import Parts, build_parts, load_later
+from proxy.serving import Server
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
@@ -37,22 +40,6 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 
 log = logging.getLogger("warmstart.worker")
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server with our signals; `on_started` runs when the listeners are served."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
 
 
 def run_worker(paper: ChildPaper, settings: Settings) -> None:
@@ -66,10 +53,11 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(settings.limits.disk_threads, "disk"))
     tables = SharedTables.attach(paper.tables_fd)
+    board = Board.attach(paper.fleet_fd) if paper.fleet_fd >= 0 else None
     writer_id = f"{paper.name}-{os.getpid()}"
     try:
         listeners = [socket.socket(fileno=fd) for fd in paper.listen_fds]
-        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners)
+        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners, board, paper.number)
         lane = HotLane(
             parts.answer_hot,
             at=parts.answers_at,
@@ -79,13 +67,15 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
         try:
             server = Server(server_config(settings, parts, lane), lambda: _started(paper, settings))
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
-            async with _ticking(parts):
+            async with _ticking(parts, Row(board, paper.number) if board is not None else None):
                 await server.serve(listeners)
         finally:
             lane.flush()
             await parts.aclose()
     finally:
         tables.close()
+        if board is not None:
+            board.close()
 
 
 def _started(paper: ChildPaper, settings: Settings) -> None:
@@ -136,12 +126,16 @@ def _stop(server: Server, parts: Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(parts: Parts) -> AsyncIterator[None]:
+async def _ticking(parts: Parts, row: Row | None) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
             await asyncio.sleep(TICK_S)
             parts.store.tick()
             publish(parts.gates)
+            if parts.fleet is not None:
+                parts.fleet.note(parts.flights.count())
+            if row is not None:
+                row.tick()
 
     task = asyncio.get_running_loop().create_task(tick())
     try:

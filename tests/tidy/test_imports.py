@@ -11,14 +11,14 @@ from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, place
 WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "errors", "threads", "notices"}
 WORDS |= {"dialects", "families", "generations", "hops", "targets", "xml"}
 # The process around the engine: what is started, locked, listened on and logged.
-ENTRY = {"__main__", "cli", "serve", "supervisor", "worker", "housekeeping"}
-ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "runtime", "storage"}
+ENTRY = {"__main__", "cli", "serve", "serving", "supervisor", "worker", "control", "housekeeping"}
+ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "rows", "runtime", "storage"}
 
 # layer -> the layers below it that it may import; its own is always allowed
 MAY_IMPORT: dict[str, set[str]] = {
     "words": set(),
     "wire": {"words"},
-    "fleet": {"words"},
+    "fleet": {"wire", "words"},
     "lanes": {"words"},
     "cache": {"words"},
     "origin": {"wire", "words"},
@@ -42,14 +42,21 @@ HOMES: dict[str, tuple[str, ...]] = {
     "httptools": ("proxy.wire", "proxy.lanes"),
     "httpx": ("proxy.origin", "proxy.cli", "proxy.__main__"),
     "obstore": ("proxy.cli",),
-    "prometheus_client": ("proxy.metrics", "proxy.admin", "proxy.lanes.asgi"),
+    "prometheus_client": ("proxy.metrics", "proxy.admin", "proxy.lanes.asgi", "proxy.rows"),
     "pydantic": ("proxy.config",),
     "pydantic_core": ("proxy.config",),
     "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
-    "uvicorn": ("proxy.lanes.express", "proxy.lanes.connection", "proxy.worker", "proxy.cli.demo"),
-    "uvloop": ("proxy.worker",),
+    "uvicorn": (
+        "proxy.lanes.express",
+        "proxy.lanes.connection",
+        "proxy.serving",
+        "proxy.worker",
+        "proxy.control",
+        "proxy.cli.demo",
+    ),
+    "uvloop": ("proxy.worker", "proxy.control"),
     "yaml": ("proxy.config",),
 }
 

@@ -1,0 +1,159 @@
+"""The control process of a fleet's node: finds the other nodes, and answers them, away from the loops that serve.
+
+How it works. It finds the members (`proxy.fleet.members`) and writes the roster on the node's board, where the workers
+read it; it is the one place of the node that answers asks (`proxy.fleet.reception`). At SIGTERM it says at once that
+the node is leaving, so that nobody sends it new work, and goes on answering until the supervisor lets it go, when the
+workers have drained: only then it takes the node out of the membership. When it dies it is started again, and the
+workers go on meanwhile with the roster that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+
+from proxy.cache.layout import open_layouts
+from proxy.cache.shared import SharedTables
+from proxy.children import LET_GO, ChildPaper, say_ready
+from proxy.errors import ConfigInvalid
+from proxy.fleet.board import Board
+from proxy.fleet.desk import Desk
+from proxy.fleet.members.beats import Beats
+from proxy.fleet.members.company import Company
+from proxy.fleet.members.places import Places, known_places
+from proxy.fleet.members.stats import NodeStats
+from proxy.fleet.reception import Reception
+from proxy.fleet.redis import describe_redis, open_redis
+from proxy.fleet.roster import Member
+from proxy.listeners import BACKLOG
+from proxy.serving import Server
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from proxy.config.cluster import ClusterSettings
+    from proxy.config.settings import Settings
+    from proxy.fleet.members import Membership
+
+END_TIMEOUT_S = 3  # for answers under way, all of them small
+KEEP_ALIVE_S = 60  # asks come in bursts
+
+
+def run_control(paper: ChildPaper, settings: Settings) -> None:
+    """Returns when the node has left the fleet. Raises ConfigInvalid."""
+    loop_factory = asyncio.new_event_loop if settings.event_loop == "asyncio" else uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(paper, settings))
+
+
+async def _serve(paper: ChildPaper, settings: Settings) -> None:
+    cluster = settings.cluster
+    assert cluster is not None
+    tables, board = SharedTables.attach(paper.tables_fd), Board.attach(paper.fleet_fd)
+    listener = socket.socket(fileno=paper.listen_fds[0])
+    try:
+        company = Company(board, describe_node(settings), NodeStats(board, lambda: _read_disks(settings, tables)).read)
+        reception = Reception(company, Desk(company.own.node_id, board), cluster.secrets())
+        places = known_places(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
+        server = Server(server_config(settings, reception), lambda: say_ready(paper.status_fd))
+        async with contextlib.AsyncExitStack() as stack:
+            redis = _open_redis(cluster)
+            if redis is not None:
+                stack.push_async_callback(redis.aclose)
+            membership = _open_membership(settings, company, board, places, redis)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, _drain, company, membership)
+            loop.add_signal_handler(LET_GO, setattr, server, "should_exit", True)
+            tasks = [membership.run(), *parts_beside(settings, company, board, redis)]
+            async with _running(*tasks):
+                await server.serve([listener])
+                await membership.leave()
+    finally:
+        tables.close()
+        board.close()
+
+
+def parts_beside(
+    settings: Settings, company: Company, board: Board, redis: Redis | None
+) -> list[Coroutine[Any, Any, None]]:
+    """What else runs in this process, each until it is cancelled; `company.roster` and `company.own` are the fleet."""
+    return []
+
+
+def describe_node(settings: Settings) -> Member:
+    """This node, its addresses still unknown. Raises ConfigInvalid."""
+    disks, cluster = settings.cache.disks, settings.cluster
+    layouts = open_layouts(
+        [(disk.path, disk.size) for disk in disks], settings.cache.block_size, settings.cache.segment_size
+    )
+    zone = (cluster.zone if cluster is not None else None) or ""
+    return Member(layouts[0].node_id, "", "", zone=zone, capacity_bytes=sum(disk.size for disk in disks))
+
+
+def server_config(settings: Settings, reception: Reception) -> uvicorn.Config:
+    return uvicorn.Config(
+        reception,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=END_TIMEOUT_S,
+        ssl_certfile=settings.tls.certificate if settings.tls is not None else None,
+        ssl_keyfile=str(settings.tls.key) if settings.tls is not None else None,
+    )
+
+
+def _open_membership(
+    settings: Settings, company: Company, board: Board, places: Places, redis: Redis | None
+) -> Membership:
+    cluster = settings.cluster
+    assert cluster is not None
+    if redis is not None:
+        return Beats(company, board, redis, cluster.prefix, places)
+    from proxy.fleet.members.greetings import open_greetings
+
+    return open_greetings(company, cluster, places)
+
+
+def _open_redis(cluster: ClusterSettings) -> Redis | None:
+    """Raises ConfigInvalid."""
+    if cluster.redis is None:
+        return None
+    url = cluster.redis.get_secret_value()
+    try:
+        return open_redis(url)
+    except (ValueError, TypeError) as error:
+        raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
+
+
+def _read_disks(settings: Settings, tables: SharedTables) -> tuple[int, int]:
+    disks = settings.cache.disks
+    return sum(tables.usage.used(index) or 0 for index in range(len(disks))), sum(disk.size for disk in disks)
+
+
+def _drain(company: Company, membership: Membership) -> None:
+    company.drain()
+    membership.hurry()
+
+
+@contextlib.asynccontextmanager
+async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The parts run beside the body, and end with it; one that fails ends it all."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in parts]
+        yield
+        for task in tasks:
+            task.cancel()

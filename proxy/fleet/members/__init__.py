@@ -1,0 +1,20 @@
+"""Who is in the fleet: found by heartbeats in Redis (`beats`), or by saying hello at known addresses (`greetings`).
+
+Either way the result is the same: `company` holds who was seen last, with this node among them, and writes the roster
+that the node's workers read from the board. Runs in the control process; knows no blocks and no keys.
+"""
+
+from typing import Protocol
+
+
+class Membership(Protocol):
+    """One way to find the members. `leave` raises nothing."""
+
+    async def run(self) -> None:
+        """Keep the company up to date until cancelled."""
+
+    def hurry(self) -> None:
+        """This node has changed: the others should know soon."""
+
+    async def leave(self) -> None:
+        """This node is no member any more."""

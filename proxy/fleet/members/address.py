@@ -1,0 +1,53 @@
+"""Where other nodes reach this one, found by itself: the local address of the way that leads to them.
+
+Connecting a UDP socket sends nothing: the kernel only chooses the way, and with it the address that this machine has
+on it. The way to Redis, or to another member, is the one that members have to each other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+EVERY_ADDRESS = ("0.0.0.0", "::")
+# TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nobody is there, so the default route leads to them
+FAR_AWAY = (("192.0.2.1", 9), ("2001:db8::1", 9))
+
+
+def find_address(listening: str, towards: Sequence[tuple[str, int]]) -> str | None:
+    """The host that others should use, for a listener on the host `listening`; None: no way leads to any of them.
+
+    Blocking: names are looked up. A listener of one address is reached there. `towards` are tried in turn; where all of
+    them are this machine itself, the default route tells the address, and loopback will do without one.
+    """
+    if listening not in EVERY_ADDRESS:
+        return listening
+    found = [address for place in towards for address in _local_addresses(*place)]
+    if towards and not found:
+        return None
+    outside = [address for address in found if not ipaddress.ip_address(address).is_loopback]
+    outside = outside or [address for place in FAR_AWAY for address in _local_addresses(*place)]
+    fitting = [address for address in outside if (":" in address) == (":" in listening)]
+    return next(iter(fitting or outside or found), None)
+
+
+def make_url(host: str, port: int, *, tls: bool) -> str:
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _local_addresses(host: str, port: int) -> list[str]:
+    """Of this machine, one for each address of the host that a way leads to."""
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError:
+        return []
+    found = []
+    for family, kind, protocol, _, place in infos:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(place)
+                found.append(str(probe.getsockname()[0]).partition("%")[0])
+        except OSError:
+            continue
+    return found
