@@ -45,7 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("proxy.metrics", "proxy.admin", "proxy.lanes.asgi", "proxy.rows"),
     "pydantic": ("proxy.config",),
     "pydantic_core": ("proxy.config",),
-    "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet"),
+    "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet", "proxy.control"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
     "uvicorn": (
