@@ -97,6 +97,7 @@ class BlockWriter(Protocol):
     `start` and `progress` may be a dead predecessor's: `read_back` (blocking: in a thread) must then sum its bytes
     before the first write. `write` appends at the fill's position, raises
     StoreUnavailable when the disk is full or broken. `commit` publishes the block, once `progress == length`;
+    `crc32c` is that of what is written, in the fill's order, `block_crc32c` that of the complete block.
     `leave` gives the right up and what was written to whoever reserves the block next; `abandon` keeps nothing. None
     of them may be called while a write is under way.
     """
@@ -104,6 +105,12 @@ class BlockWriter(Protocol):
     start: int
     progress: int
     length: int
+
+    @property
+    def crc32c(self) -> int: ...
+
+    @property
+    def block_crc32c(self) -> int: ...
 
     def write(self, data: memoryview) -> Awaitable[None] | None: ...
 

@@ -84,12 +84,18 @@ class LateSurface:
 
 
 class Doors:
-    """One application of three. `admin` answers `/-/`."""
+    """One application of several. `admin` answers `/-/`, and `peers`, in a fleet, what other nodes ask there."""
 
     def __init__(
-        self, admin: App, surfaces: Mapping[Dialect, Surface | LateSurface], routes: Routes, signs: Signs
+        self,
+        admin: App,
+        peers: App | None,
+        surfaces: Mapping[Dialect, Surface | LateSurface],
+        routes: Routes,
+        signs: Signs,
     ) -> None:
         self._admin = admin
+        self._peers = peers
         self._surfaces = surfaces
         self._routes = routes
         self._signs = signs
@@ -100,7 +106,8 @@ class Doors:
         fields = dict(scope["headers"])
         host = _host(scope, fields)
         if scope["raw_path"].startswith(b"/-/") and bucket_of_host(host, self._suffixes) is None:
-            await self._admin(scope, receive, send)
+            peers = self._peers if scope["raw_path"].startswith(b"/-/peer/") else None
+            await (peers or self._admin)(scope, receive, send)
             return
         asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
         dialect = asked or sniff(fields, scope["query_string"]) or self.guess(raw_target(scope), host)

@@ -74,6 +74,13 @@ class OriginUnavailable(WarmstartError):
         self.heard = False
 
 
+class BytesWrong(WarmstartError):
+    """Bytes that another node gave failed their checksum, and are gone: what was sent of them can't be taken back.
+
+    Whoever has sent none of them asks for the block again.
+    """
+
+
 class OriginRefused(WarmstartError):
     """The origin answered with a final error of its own; its status, headers and body are kept for the client.
 

@@ -26,6 +26,7 @@ from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.gate import Gates
 from proxy.fetch.limiter import FillLimiter
+from proxy.fleet.board import Board
 from proxy.gates import build_gates
 from proxy.gateway.body import BodyParts
 from proxy.gateway.follow import Followers
@@ -38,6 +39,7 @@ from proxy.gateway.versions import Versions
 from proxy.lanes.hot import AnswerHot, AnswersAt
 from proxy.logs import AccessLog, App
 from proxy.origin import Origin
+from proxy.relays import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.storage import build_store
 from proxy.threads import Threads
 from s3api.app import S3App
@@ -67,12 +69,16 @@ class Parts:
     origins: Mapping[str, Origin]
     gates: Gates
     writer_threads: ThreadPoolExecutor
+    flights: Flights
+    fleet: FleetParts | None = None
 
     async def aclose(self) -> None:
         """Ends fills and fences in order, so that nothing is written to a disk that is being left."""
         await self.forwarder.aclose()
         await self.followers.aclose()
         await self.gateway.aclose()
+        if self.fleet is not None:
+            await self.fleet.aclose()
         for origin in self.origins.values():
             await origin.aclose()
         self.writer_threads.shutdown()
@@ -80,9 +86,16 @@ class Parts:
 
 
 def build_parts(
-    settings: Settings, tables: SharedTables, run_id: str, writer_id: str, listeners: Sequence[socket.socket] = ()
+    settings: Settings,
+    tables: SharedTables,
+    run_id: str,
+    writer_id: str,
+    listeners: Sequence[socket.socket] = (),
+    board: Board | None = None,
+    row: int = 0,
 ) -> Parts:
-    """Call it with the event loop running. `listeners` are those of `settings.listen`. Raises ConfigInvalid."""
+    """Call it with the event loop running. `listeners` are those of `settings.listen`; `board` is the fleet's memory,
+    None for a node alone, and `row` this worker's on it. Raises ConfigInvalid."""
     limits = settings.limits
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
@@ -90,13 +103,25 @@ def build_parts(
     gates = build_gates(settings, origins, tables)
     policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates)
     threads = Threads()
-    flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy)
+    fleet, window_blocks = None, limits.read_ahead_blocks
+    above: Mapping[int, FillLimiter] = {}
+    if board is not None:
+        fleet = build_fleet(settings, tables, board, row, store.node_id, origins)
+        above = room_above(limits.fills, limits.fill_bytes)
+        window_blocks = max(window_blocks, FLEET_WINDOW_BLOCKS)
+    flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy, above)
     followers = Followers(flights)
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
-    body_parts = BodyParts(
-        Supply(store, flights, followers, threads), soundness, policy, store.block_bytes, limits.read_ahead_blocks
+    supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
+    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks)
+    versions = Versions(
+        store.keys,
+        tables.tokens,
+        policy,
+        threads=threads,
+        keys_max=limits.metadata_entries,
+        owner=fleet.key_owners if fleet is not None else None,
     )
-    versions = Versions(store.keys, tables.tokens, policy, threads=threads, keys_max=limits.metadata_entries)
     gateway = Gateway(build_routes(settings, origins), versions, store, flights, body_parts)
     forwarder = Forwarder(store.keys)
     readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
@@ -111,6 +136,7 @@ def build_parts(
 
     app = Doors(
         AdminApp(readiness),
+        fleet.peer_app(supply, versions, origins, store) if fleet is not None else None,
         {Dialect.S3: Surface(s3, s3.answer_hot), Dialect.GCS: LateSurface(build_gcs)},
         gateway.routes,
         signs,
@@ -127,6 +153,8 @@ def build_parts(
         origins=origins,
         gates=gates,
         writer_threads=writer_threads,
+        flights=flights,
+        fleet=fleet,
     )
 
 

@@ -71,7 +71,7 @@ def doors(signs: Signs, hot: list[tuple[Dialect, bool]] | None = None) -> Doors:
     async def admin(scope: Any, receive: Any, send: Any) -> None:
         await send({"dialect": None})
 
-    return Doors(admin, {dialect: surface(dialect) for dialect in Dialect}, ROUTES, signs)
+    return Doors(admin, None, {dialect: surface(dialect) for dialect in Dialect}, ROUTES, signs)
 
 
 async def enter(target: bytes, headers: dict[bytes, bytes], port: int = 9000, signs: Signs = SIGNS) -> Dialect | None:

@@ -50,6 +50,10 @@ class Block:
         """What the map says now. Inline. "filling" is a hint: its process may be dead, `reserve` finds out."""
         return read_state(self._segment.word(self._local), self._segment.tag, self.length)
 
+    def crc32c(self) -> int:
+        """Of a block that is present. Inline."""
+        return word_crc32c(self._segment.word(self._local))
+
     def piece(self, offset: int, length: int) -> Piece:
         """Bytes of the block; that they are there is the caller's to know, from `state` or its writer."""
         assert 0 <= offset <= offset + length <= self.length

@@ -45,7 +45,7 @@ def render_key_file(key: ObjectKey, content: KeyFile) -> bytes:
     if content.record is None:
         fields["fences"] = [[mark.run_id, mark.writer_id, mark.nonce] for mark in content.fences]
     else:
-        fields["record"] = _record_fields(content.record)
+        fields["record"] = record_fields(content.record)
     line = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return b"%s\n%08x\n" % (line, _sum(line))
 
@@ -57,7 +57,7 @@ def parse_key_file(raw: bytes, key: ObjectKey) -> KeyFile | None:
         if fields is None or fields["key"] != _key_fields(key):
             return None
         if "record" in fields:
-            return KeyFile(record=_parse_record(key, fields["record"]))
+            return KeyFile(record=parse_record(key, fields["record"]))
         return KeyFile(fences=tuple(FenceMark(*_texts(mark, 3)) for mark in fields["fences"]))
     except (KeyError, TypeError, ValueError):
         return None
@@ -70,7 +70,7 @@ def parse_version(raw: bytes) -> ObjectVersion | None:
         if fields is None:
             return None
         origin, bucket, name, version_id = fields["key"]
-        return _parse_record(ObjectKey(origin, bucket, name, version_id), fields["record"]).version
+        return parse_record(ObjectKey(origin, bucket, name, version_id), fields["record"]).version
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
@@ -94,7 +94,8 @@ def _key_fields(key: ObjectKey) -> list[str | None]:
     return [key.origin, key.bucket, key.key, key.version_id]
 
 
-def _record_fields(record: ObjectRecord) -> dict[str, Any]:
+def record_fields(record: ObjectRecord) -> dict[str, Any]:
+    """What JSON can hold, all but the key."""
     return {
         "validator": record.version.validator,
         "size_bytes": record.version.size_bytes,
@@ -111,8 +112,8 @@ def _record_fields(record: ObjectRecord) -> dict[str, Any]:
     }
 
 
-def _parse_record(key: ObjectKey, fields: dict[str, Any]) -> ObjectRecord:
-    """Raises KeyError, TypeError or ValueError for anything that `_record_fields` does not make."""
+def parse_record(key: ObjectKey, fields: dict[str, Any]) -> ObjectRecord:
+    """Raises KeyError, TypeError or ValueError for anything that `record_fields` does not make."""
     size_bytes = _typed(fields["size_bytes"], int)
     return ObjectRecord(
         version=ObjectVersion(key.origin, key.bucket, key.key, _typed(fields["validator"], str), size_bytes),

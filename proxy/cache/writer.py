@@ -25,12 +25,14 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
+from proxy.blocks import combine_sums
 from proxy.cache.advice import allocate, start_write_back
 from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
 from proxy.cache.disks import on_disk
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
+from proxy.objects import SumKind
 
 ALLOCATE_BYTES_MIN = 2 << 20  # a thread's round trip costs as much as is saved on one megabyte
 
@@ -95,6 +97,17 @@ class SegmentWriter:
                 return PendingWrite(self._under_way)
         disk.pace.run(partial(self._append, data))
         return None
+
+    @property
+    def crc32c(self) -> int:
+        """Of what is written, in the order of the fill; no write may be under way."""
+        return combine_sums(SumKind.CRC32C, self._tail.crc32c, self._head.crc32c, self._head.length)
+
+    @property
+    def block_crc32c(self) -> int:
+        """Of the complete block."""
+        assert self.progress == self.length
+        return combine_sums(SumKind.CRC32C, self._head.crc32c, self._tail.crc32c, self._tail.length)
 
     def commit(self) -> None:
         """Publish the block: state, run and checksum in one store; then give the lock back."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol, runtime_checkable
 
 from proxy.blocks import BlockWriter, ByteSink, Origin
 from proxy.errors import OriginUnavailable
@@ -19,6 +20,28 @@ from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
 PAUSE_MIN_S = 0.001  # below, a sleep costs more than it holds back
+
+
+@runtime_checkable
+class Brings(Protocol):
+    """A source that knows itself whom to ask, and passes the origin's gate only where it asks the origin."""
+
+    @property
+    def level(self) -> int:
+        """Fills of one level wait for those of lower ones; 0 for none."""
+        ...
+
+    def begin(self, writer: BlockWriter) -> None: ...
+
+    async def bring(
+        self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
+    ) -> None: ...
+
+    async def settle(self, policy: RetryPolicy) -> None:
+        """The block is complete. Raises BytesWrong where it is not what it should be."""
+        ...
+
+    def end(self, *, done: bool) -> None: ...
 
 
 class _Counted:
@@ -125,7 +148,7 @@ class WriterSink:
 
 
 async def fill_block(
-    origin: Origin,
+    origin: Origin | Brings,
     origin_id: str,
     version: ObjectVersion,
     block: ByteRange,
@@ -143,4 +166,9 @@ async def fill_block(
         else:
             span = ByteRange(block.start + position - writer.length, block.start + writer.start)
         span = ByteRange(span.start, min(span.end, span.start + until - writer.progress))
-        await deliver(origin, origin_id, version, span, sink, policy, urgent=until < writer.length)
+        urgent = until < writer.length
+        if isinstance(origin, Brings):
+            last = writer.progress + span.length == writer.length
+            await origin.bring(version, span, sink, policy, urgent=urgent, last=last)
+        else:
+            await deliver(origin, origin_id, version, span, sink, policy, urgent=urgent)

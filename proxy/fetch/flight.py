@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from proxy.blocks import BlockWriter, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fetch.arrival import Arrival, FillPaused
 from proxy.fetch.attempts import RetryPolicy
-from proxy.fetch.fill import WriterSink, fill_block
+from proxy.fetch.fill import Brings, WriterSink, fill_block
 from proxy.fetch.gate import Gate
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.opening import OpenedFirst
@@ -70,10 +70,17 @@ class Claim(Protocol):
 
 
 class Flights:
-    """All arrivals of this process. `settled(version)` is called when no flight of a version is left."""
+    """All arrivals of this process. `settled(version)` is called when no flight of a version is left.
 
-    def __init__(self, limiter: FillLimiter, policy: RetryPolicy) -> None:
+    `above` has the room of flights by their level, for those that wait for other nodes: each level its own, so that the
+    fills of two nodes never wait for each other's room.
+    """
+
+    def __init__(
+        self, limiter: FillLimiter, policy: RetryPolicy, above: Mapping[int, FillLimiter] | None = None
+    ) -> None:
         self._limiter = limiter
+        self._above = dict(above or {})
         self._policy = policy
         self._arrivals: dict[FlightKey, Arrival] = {}
         self._tasks: dict[FlightKey, asyncio.Task[None]] = {}
@@ -112,7 +119,13 @@ class Flights:
         self._arrivals.pop((version.digest, index), None)
 
     def launch(
-        self, origin: Origin, version: ObjectVersion, index: int, block: ByteRange, claim: Claim, arrival: Arrival
+        self,
+        origin: Origin | Brings,
+        version: ObjectVersion,
+        index: int,
+        block: ByteRange,
+        claim: Claim,
+        arrival: Arrival,
     ) -> None:
         """Starts the fill of bytes `block`. The arrival is a new one, or one that was followed and is taken over."""
         key = (version.digest, index)
@@ -133,9 +146,17 @@ class Flights:
             task.cancel()
 
     async def _fly(
-        self, key: FlightKey, origin: Origin, version: ObjectVersion, block: ByteRange, claim: Claim, arrival: Arrival
+        self,
+        key: FlightKey,
+        origin: Origin | Brings,
+        version: ObjectVersion,
+        block: ByteRange,
+        claim: Claim,
+        arrival: Arrival,
     ) -> None:
         fill = _Fill(arrival)
+        source = origin if isinstance(origin, Brings) else None
+        limiter = self._above.get(source.level, self._limiter) if source is not None else self._limiter
         writer = claim.take() if claim.held else None
         if writer is not None:
             fill.begin(writer)
@@ -145,7 +166,8 @@ class Flights:
             if arrival.interest == 0 and writer is None:
                 raise asyncio.CancelledError
             async with AsyncExitStack() as room:
-                await self._enter(room, key, arrival, droppable=writer is None, urgent=claim.first_bytes is not None)
+                urgent = claim.first_bytes is not None
+                await self._enter(limiter, room, key, arrival, droppable=writer is None, urgent=urgent)
                 writer = writer or claim.take()
                 if writer is None:
                     self._leave(key)
@@ -155,6 +177,8 @@ class Flights:
                 if writer.progress:
                     await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
+                if source is not None:
+                    source.begin(writer)
                 if not isinstance(origin, OpenedFirst):
                     arrival.asked()
                 for until in (claim.first_bytes, None):
@@ -166,10 +190,14 @@ class Flights:
                         FILLS.labels("put_off").inc()
                         claim.put_off()
                         return
+                if source is not None:
+                    await source.settle(self._policy)
             self._leave(key)
             writer.commit()
             arrival.publish()
             FILLS.labels("done").inc()
+            if source is not None:
+                source.end(done=True)
         except BaseException as error:
             await fill.settle()
             self._leave(key)
@@ -180,20 +208,29 @@ class Flights:
                 log.exception("fill of %s block %d failed", version.key, key[1])
         finally:
             claim.end()
+            if source is not None:
+                source.end(done=False)
             self._per_version[version.digest] -= 1
             if not self._per_version[version.digest]:
                 del self._per_version[version.digest]
                 self.settled(version)
 
     async def _enter(
-        self, room: AsyncExitStack, key: FlightKey, arrival: Arrival, *, droppable: bool, urgent: bool
+        self,
+        limiter: FillLimiter,
+        room: AsyncExitStack,
+        key: FlightKey,
+        arrival: Arrival,
+        *,
+        droppable: bool,
+        urgent: bool,
     ) -> None:
         """Waits for room, and again where a reader joined after the drop and before it took effect."""
         if droppable:
             self._waiting.add(key)
         while True:
             try:
-                await room.enter_async_context(self._limiter.room(key[0], arrival.length, urgent=urgent))
+                await room.enter_async_context(limiter.room(key[0], arrival.length, urgent=urgent))
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 assert task is not None

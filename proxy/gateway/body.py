@@ -9,6 +9,8 @@ How it works.
    still do so), the last 64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends
    short, and so does every other body of the version that was under way: what the disk holds by then is not what they
    have sent.
+4. The same for a block whose bytes come from other nodes: the last 64 KiB of what this body takes from it leave when
+   the block's checksum has been compared. Where it does not agree, a body that has sent none of it asks again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from proxy.blocks import Piece, block_span, blocks_of
-from proxy.errors import OriginUnavailable, StoreUnavailable
+from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
 from proxy.fetch.arrival import WAKE_BYTES, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
@@ -90,6 +92,7 @@ class Body:
         end = min(self._span.end, block.end) - block.start
         while offset < end:
             supplied: Supplied | None = None
+            began = offset
             try:
                 supplied = await self._obtain(index, blocks, offset, end)
                 if supplied.arrival is not None:
@@ -99,13 +102,17 @@ class Body:
                         break
                 while offset < end:
                     at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
-                    available = await self._wait(supplied, index, offset, at_least)
+                    available = await self._wait(supplied, index, offset, end, at_least)
                     piece = supplied.piece(offset, min(available, end - offset, PIECE_BYTES_MAX))
                     self._look_ahead(index, blocks)
                     offset += piece.length
                     yield piece
             except FillPaused:
                 continue  # it brought what others wanted: ask for the block again
+            except BytesWrong as error:
+                if offset > began:
+                    raise OriginUnavailable(str(error)) from error
+                continue
             except StoreUnavailable as error:
                 UNCACHED_READS.labels("store").inc()
                 _uncached.say(f"reading past the cache: {error}")
@@ -134,10 +141,15 @@ class Body:
             self._ahead[index] = task  # ours was cancelled, perhaps: the release looks at it again
             raise
 
-    async def _wait(self, supplied: Supplied, index: int, offset: int, at_least: int) -> int:
-        """How many bytes may be sent from `offset`, at least one."""
+    async def _wait(self, supplied: Supplied, index: int, offset: int, end: int, at_least: int) -> int:
+        """How many bytes may be sent from `offset`, at least one; the read takes the block's bytes to `end`."""
         if supplied.available(offset) < at_least and supplied.arrival is not None:
             await supplied.arrival.wait(offset, at_least)
+        if supplied.guarded and supplied.arrival is not None:
+            held_from = end - HOLD_BACK_BYTES
+            if offset < held_from:
+                return min(supplied.available(offset), held_from - offset)
+            await supplied.arrival.wait_end()
         last_block = index == (self._record.size_bytes - 1) // self._parts.block_bytes
         if not (last_block and self._unchecked_end and self._doubtful()):
             return supplied.available(offset)

@@ -4,6 +4,9 @@ How it works. One poll for the whole worker (every 2 ms while anything is follow
 blocks and moves their arrivals. Every 50 ms it also tries the lock: getting it means that the filler died or gave
 up; the writer then goes on from the filler's progress as a flight of our own, on the same arrival. A lock that is
 held with no progress for `stuck_s` (a stopped process) ends the arrival: its readers go on uncached.
+
+Where the bytes are of other nodes of the fleet (`guarded`), a filler that starts over has found them wrong: that ends
+the arrival, too, for what readers have sent of it can't be taken back.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from proxy.blocks import BlockWriter
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block
-from proxy.errors import StoreUnavailable
+from proxy.errors import BytesWrong, StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights
 from proxy.objects import ObjectVersion
@@ -29,13 +32,26 @@ TRY_LOCK_S = 0.05
 
 
 class BlockArrival(Arrival):
-    """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends."""
+    """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
 
-    __slots__ = ("block",)
+    `guard` tells whether bytes of other nodes are in it, which count only when the block is published; `level` how far
+    from the origin the fill stands, where it is this process's (`proxy.fleet.fills`).
+    """
+
+    __slots__ = ("_was_guarded", "block", "guard", "level")
 
     def __init__(self, block: Block) -> None:
         super().__init__(block.length)
         self.block = block
+        self.guard: Callable[[], bool] | None = None
+        self.level: Callable[[], int] | None = None
+        self._was_guarded = False
+
+    @property
+    def guarded(self) -> bool:
+        if self.guard is not None and not self._was_guarded:
+            self._was_guarded = self.guard()
+        return self._was_guarded
 
 
 TakeOver = Callable[[BlockWriter], None]
@@ -95,6 +111,12 @@ class Followers:
         if block.retired:
             return self._give_up(followed, "its segment was retired")
         if state.kind is BlockKind.FILLING and (state.start, state.progress) != (arrival.start, arrival.progress):
+            if (
+                arrival.guarded
+                and arrival.progress
+                and (state.start, state.progress) < (arrival.start, arrival.progress)
+            ):
+                return self._end(followed, _started_over(block))
             followed.moved_at = now
             # A filler that has written all of it has not published it yet.
             arrival.move(state.start, min(state.progress, block.length - 1))
@@ -113,6 +135,9 @@ class Followers:
         except StoreUnavailable as error:  # full or failed: this reader's trouble, not the poll's
             return self._give_up(followed, str(error))
         if writer is not None:
+            if followed.arrival.guarded and followed.arrival.progress > writer.progress:
+                writer.leave()
+                return self._end(followed, _started_over(followed.block))
             self._flights.forget(followed.version, followed.block.index)
             followed.take_over(writer)
             return True
@@ -121,11 +146,18 @@ class Followers:
         return False
 
     def _give_up(self, followed: _Followed, why: str) -> bool:
+        return self._end(followed, StoreUnavailable(f"block {followed.block.index}: {why}"))
+
+    def _end(self, followed: _Followed, error: Exception) -> bool:
         self._flights.forget(followed.version, followed.block.index)
-        followed.arrival.fail(StoreUnavailable(f"block {followed.block.index}: {why}"))
+        followed.arrival.fail(error)
         return True
 
     async def aclose(self) -> None:
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.wait({self._poll})
+
+
+def _started_over(block: Block) -> BytesWrong:
+    return BytesWrong(f"block {block.index}: its fill started over")

@@ -13,6 +13,9 @@ this process starts one flight for a block at most.
 A flight begins where its first reader is, so that the reader's bytes come first wherever in the block they lie, and
 wraps. One that only small reads want steps back after their bytes; the rest is left to `remainders`. Where the bytes of
 a key's first read are on their way already (`expect`), the flight of their block takes those.
+
+Within a fleet, a flight reads from a relay (`proxy.fetch.relay`), and other nodes read what is here: `obtain` with
+`below` where this node is the block's owner for them, `join` where it is one of a chain.
 """
 
 from __future__ import annotations
@@ -22,14 +25,18 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_span
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
-from proxy.fetch.arrival import FAR_BYTES
+from proxy.fetch.arrival import FAR_BYTES, Arrival
 from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
+from proxy.fetch.relay import Relay, Relays
+from proxy.fleet.fills import ORIGIN, is_guarded, level_of
+from proxy.fleet.owners import block_place
 from proxy.gateway.follow import BlockArrival, Followers
 from proxy.gateway.presence import peek_presence, read_presence
 from proxy.gateway.remainders import Remainders
@@ -63,6 +70,12 @@ class Supplied:
     def piece(self, offset: int, length: int) -> Piece:
         return self.block.piece(offset, length)
 
+    @property
+    def guarded(self) -> bool:
+        """Whether bytes of other nodes are in it that have not been compared with their checksum yet."""
+        arrival = self.arrival
+        return arrival is not None and not arrival.published and arrival.guarded
+
     def is_far(self, offset: int, end: int) -> bool:
         """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""
         if self.arrival is None or end - offset > SMALL_READ_BYTES:
@@ -95,7 +108,17 @@ Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
 
 
 class Supply:
-    def __init__(self, store: Store, flights: Flights, followers: Followers, threads: Threads) -> None:
+    """`relays` None: this node is alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        flights: Flights,
+        followers: Followers,
+        threads: Threads,
+        relays: Relays | None = None,
+    ) -> None:
+        self._relays = relays
         self._store = store
         self._remainders = Remainders(flights.wait_idle)
         self._openings: dict[Place, Opening] = {}
@@ -109,8 +132,8 @@ class Supply:
 
         The reader wants [first, last], to the object's end if `last` is None. None where nothing was asked.
         """
-        if not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
-            return None
+        if self._relays is not None or not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
+            return None  # the fleet asks once, for a key and for each block
         block_bytes = self._store.block_bytes
         index, offset = divmod(first, block_bytes)
         place = (origin.id, bucket, key, index)
@@ -131,11 +154,19 @@ class Supply:
         return Expected(opening, forget, origin.opening_tells, block_bytes)
 
     async def obtain(
-        self, origin: Origin, record: ObjectRecord, index: int, offset: int, end: int | None = None
+        self,
+        origin: Origin,
+        record: ObjectRecord,
+        index: int,
+        offset: int,
+        end: int | None = None,
+        *,
+        below: int | None = None,
     ) -> Supplied:
         """The block, with this reader's interest taken: in its bytes [offset, end) if it is a small read's block.
 
-        `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached.
+        `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached. `below`: another
+        node waits for it within a tree of that level, so a fill that is begun must wait for none of these.
         """
         version = record.version
         for _ in range(TRIES):
@@ -150,13 +181,45 @@ class Supply:
                         return Supplied(block, None)
                     await self._check(version, block)
                     continue
-                arrival = self._begin(origin, record, block, offset, end)
+                arrival = self._begin(origin, record, block, offset, end, below)
             if arrival is not None:
-                assert isinstance(arrival, BlockArrival)
-                arrival.interest += 1
-                arrival.whole = arrival.whole or end is None
-                return Supplied(arrival.block, arrival)
+                return _joined(arrival, whole=end is None)
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
+
+    async def join(self, origin: Origin, record: ObjectRecord, index: int) -> Supplied | None:
+        """The block if it is here, or on its way; None: neither. Nothing is begun, but for a fill whose worker died."""
+        version = record.version
+        block = self._store.peek_block(version, index)
+        if block is None:
+            block = await self._threads.run(partial(self._store.open_block, version, index, create=False))
+        arrival = self._flights.find(version, index)
+        if arrival is not None:
+            return _joined(arrival, whole=True)
+        if block is None or block.retired:
+            return None
+        state = block.state()
+        if state.kind is BlockKind.PRESENT:
+            if not state.verified:
+                await self._check(version, block)
+                return None if not block.state().verified else Supplied(block, None)
+            return Supplied(block, None)
+        if state.kind is not BlockKind.FILLING:
+            return None
+        followed = BlockArrival(block)
+        claim = _Claim(self, origin, record, followed)
+        self._guard(claim)
+        found = claim.follow()
+        return _joined(found, whole=True) if found is not None else None
+
+    def level(self, version: ObjectVersion, index: int) -> int | None:
+        """The level of the fill that is under way here, or waits; None: none is."""
+        arrival = self._flights.find(version, index)
+        if isinstance(arrival, BlockArrival) and arrival.level is not None:
+            return arrival.level()
+        block = self._store.peek_block(version, index)
+        if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None:
+            return None
+        return level_of(self._relays.view.board.joined(block_place(version.digest, index)))
 
     def release(self, version: ObjectVersion, supplied: Supplied) -> None:
         if supplied.arrival is not None:
@@ -187,12 +250,13 @@ class Supply:
             self.release(record.version, supplied)
 
     def _begin(
-        self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None
+        self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None, below: int | None
     ) -> BlockArrival | None:
         """A flight of our own, or another worker's followed; None: look again."""
         version = record.version
         arrival = BlockArrival(block)
         claim = _Claim(self, origin, record, arrival)
+        self._guard(claim)
         if block.state().kind is BlockKind.FILLING:
             writer = block.reserve(0)
             if writer is None:
@@ -207,13 +271,30 @@ class Supply:
         opening = self._openings.pop(place, None)
         if opening is not None:
             claim.source = OpenedFirst(opening, origin)
-        self.launch(claim)
+        self.launch(claim, below)
         return arrival
 
-    def launch(self, claim: _Claim) -> None:
+    def _guard(self, claim: _Claim) -> None:
+        """Whether another worker's fill brings bytes of other nodes stands on the board."""
+        if self._relays is not None:
+            board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
+            claim.arrival.guard = lambda: is_guarded(board.joined(place))
+
+    def launch(self, claim: _Claim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
+        relay = self._relays.open(claim.origin, claim.record, index, span, below) if self._relays is not None else None
+        if relay is not None:
+            claim.source = relay
+            claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
+            if relay.level > ORIGIN:
+                claim.first_bytes = None
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
+
+    def unlevel(self, claim: _Claim) -> None:
+        """The flight was not begun: what is under way is another worker's."""
+        claim.arrival.level = None
+        self._guard(claim)
 
     def follow(self, claim: _Claim) -> None:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)
@@ -259,7 +340,7 @@ class _Claim:
     def __init__(self, supply: Supply, origin: Origin, record: ObjectRecord, arrival: BlockArrival) -> None:
         self._supply = supply
         self.origin = origin
-        self.source: Origin | OpenedFirst = origin
+        self.source: Origin | OpenedFirst | Relay = origin
         self.record = record
         self.version = record.version
         self.arrival = arrival
@@ -283,6 +364,7 @@ class _Claim:
     def pass_on(self) -> None:
         """The block is another worker's by now: follow that one, with the readers that wait already."""
         self.end()
+        self._supply.unlevel(self)
         self._supply.follow(self)
 
     def end(self) -> None:
@@ -304,6 +386,13 @@ class _Claim:
         self.writer = writer
         self.first_bytes = None
         self._supply.launch(self)
+
+
+def _joined(arrival: Arrival, *, whole: bool) -> Supplied:
+    assert isinstance(arrival, BlockArrival)
+    arrival.interest += 1
+    arrival.whole = arrival.whole or whole
+    return Supplied(arrival.block, arrival)
 
 
 def fill_start(offset: int) -> int:

@@ -33,6 +33,7 @@ from proxy.metrics import SENT_BYTES
 
 CHUNK_BYTES = 256 << 10  # one thread hop each: larger saves little, and each response in flight holds one
 ZEROCOPY = "http.response.zerocopysend"
+INTERIM = "warmstart.interim"  # an extension, and its message, which has nothing in it
 _BODILESS = frozenset({204, 304})
 
 Message = MutableMapping[str, Any]
@@ -54,7 +55,8 @@ class PiecesResponse:
     None means that the length is unknown, and HTTP/1.1's chunked coding ends the body. `body` is None where none is
     sent (HEAD, 304); `content_length` is then what the header says. A body given to a HEAD request is only closed.
     The request's own body must have been received before: the listener drops what it finds of it.
-    `memory_source` is the metrics' word for `bytes` in the body ("memory", or "forward" for what passes through).
+    `memory_source` is the metrics' word for `bytes` in the body ("memory", or "forward" for what passes through),
+    `file_source` that for pieces ("peer" for what goes to other nodes).
     `on_read_error` hears of a piece's file that could not be read, before the response breaks off.
     """
 
@@ -66,6 +68,7 @@ class PiecesResponse:
         content_length: int | None = None,
         *,
         memory_source: str = "memory",
+        file_source: str = "disk",
         on_read_error: OnReadError | None = None,
     ) -> None:
         self.status = status
@@ -73,6 +76,7 @@ class PiecesResponse:
         self.body = body
         self.content_length = content_length
         self.memory_source = memory_source
+        self.file_source = file_source
         self.on_read_error = on_read_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +90,7 @@ class PiecesResponse:
                 if body is None or scope["method"] == "HEAD" or self.content_length == 0:
                     await send({"type": "http.response.body", "body": b""})
                 else:
-                    await self._send_body(body, guard, _sender(scope, guard, send), send)
+                    await self._send_body(body, guard, _sender(scope, guard, send, self.file_source), send)
         finally:
             await guard.aclose()
             if (aclose := getattr(body, "aclose", None)) is not None:
@@ -151,7 +155,7 @@ def _telling(send: Send) -> Send:
     return send_or_gone
 
 
-def _sender(scope: Scope, guard: _DisconnectGuard, send: Send) -> _SendPiece:
+def _sender(scope: Scope, guard: _DisconnectGuard, send: Send, source: str) -> _SendPiece:
     """How this server takes pieces."""
 
     async def send_zerocopy(piece: Piece, more_body: bool) -> None:
@@ -164,7 +168,7 @@ def _sender(scope: Scope, guard: _DisconnectGuard, send: Send) -> _SendPiece:
                 "more_body": more_body,
             }
         )
-        _sent("disk").inc(piece.length)
+        _sent(source).inc(piece.length)
 
     async def send_chunks(piece: Piece, more_body: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -174,7 +178,7 @@ def _sender(scope: Scope, guard: _DisconnectGuard, send: Send) -> _SendPiece:
                 chunk = await loop.run_in_executor(None, _read_exactly, piece, offset, min(CHUNK_BYTES, end - offset))
             offset += len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": more_body or offset < end})
-            _sent("disk").inc(len(chunk))
+            _sent(source).inc(len(chunk))
 
     return send_zerocopy if ZEROCOPY in (scope.get("extensions") or {}) else send_chunks
 

@@ -8,7 +8,8 @@ message more,
     {"type": "http.response.zerocopysend", "file": int or object with fileno(), "offset": int, "count": int,
      "more_body": bool}
 
-and passes all others on. It may be mixed with `http.response.body`. Its bytes count against Content-Length as
+one more, "warmstart.interim" (a 102 head, RFC 2518, section 10.1, ahead of the answer's own: a sign of life), and
+passes all others on. The first may be mixed with `http.response.body`. Its bytes count against Content-Length as
 a body's do (never more than declared; a response that ends with less closes the connection). The socket is touched
 only when the transport's buffer is empty. When the client goes away, `send` raises ClientGone; when anything else
 fails in mid-body the connection is closed, since what has left can't be told. Under TLS the same pieces go through the
@@ -43,7 +44,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from uvicorn.server import ServerState
 
 from proxy.blocks import DataFile
-from proxy.lanes.asgi import ZEROCOPY, Message, Receive, Scope, Send
+from proxy.lanes.asgi import INTERIM, ZEROCOPY, Message, Receive, Scope, Send
 from proxy.lanes.chunksend import ChunkSender
 from proxy.lanes.connection import TARGET, Connection, Limits, disconnect
 from proxy.lanes.heads import parse_target
@@ -137,7 +138,7 @@ class ExpressProtocol(Connection):
             self._sender.resume()
 
     def _extensions(self) -> dict[str, Any]:
-        return {} if self._sender is None else {ZEROCOPY: {}}
+        return {INTERIM: {}} if self._sender is None else {ZEROCOPY: {}, INTERIM: {}}
 
     # Hot answers
 
@@ -283,6 +284,10 @@ class ExpressProtocol(Connection):
     async def _send(self, cycle: RequestResponseCycle, message: Message) -> None:
         if message["type"] == ZEROCOPY:
             await self._send_file(cycle, message)
+            return
+        if message["type"] == INTERIM:
+            if not cycle.disconnected and not cycle.response_started:
+                self.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             return
         if message["type"] == "http.response.start" and cycle.waiting_for_100_continue and cycle.more_body:
             # The client waits for leave to send its body and, with this answer, may never send it: its next request

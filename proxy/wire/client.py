@@ -25,7 +25,8 @@ class WireClient:
     `max_idle_per_endpoint` and `idle_timeout_s`: connections kept for reuse (S3 closes idle ones after some 20 s).
     `connect_timeout_s`: for name and TCP together; `tls_timeout_s`: for the handshake; `head_timeout_s`: from the
     request to the whole head; `read_timeout_s`: for the next byte of a body, the sink's own time not counted.
-    `buffer_bytes`: the most that one receive takes and one `write` of the sink gets.
+    `buffer_bytes`: the most that one receive takes and one `write` of the sink gets. `lively`: the server says by
+    interim heads (1xx) that it is at work, as often as it likes, and `head_timeout_s` counts from the last one.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class WireClient:
         idle_timeout_s: float = 15.0,
         ssl_context: ssl.SSLContext | None = None,
         buffer_bytes: int = 512 << 10,
+        lively: bool = False,
         resolve: Resolve = resolve_name,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._tls_timeout_s = tls_timeout_s
-        self._limits = ExchangeLimits(head_timeout_s, read_timeout_s)
+        self._limits = ExchangeLimits(head_timeout_s, read_timeout_s, lively)
         self._tls_context = ssl_context
         self._resolve = resolve
         self._buffers = ReceiveBuffers(buffer_bytes)
@@ -71,13 +73,16 @@ class WireClient:
             raise ConnectFailed("this client is closed")
         kept = self._pool.take(endpoint)
         if kept is not None:
-            reader = ResponseReader(accept)
+            reader = self._reader(accept)
             try:
                 return await self._exchange(kept, request, reader)
             except ConnectionBroken:
                 if reader.started or self._closed:
                     raise
-        return await self._exchange(await self._connect(endpoint), request, ResponseReader(accept))
+        return await self._exchange(await self._connect(endpoint), request, self._reader(accept))
+
+    def _reader(self, accept: Callable[[ResponseHead], ByteSink | None]) -> ResponseReader:
+        return ResponseReader(accept, None) if self._limits.lively else ResponseReader(accept)
 
     async def _exchange(self, connection: Connection, request: bytes, reader: ResponseReader) -> Response:
         try:

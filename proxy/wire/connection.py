@@ -32,10 +32,14 @@ from proxy.wire.response import ResponseReader
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """Seconds to wait for a whole head, and for the next byte of a body."""
+    """Seconds to wait for a whole head, and for the next byte of a body.
+
+    `lively`: an interim head (1xx) is a sign of life, from which the time for the head counts anew.
+    """
 
     head_timeout_s: float
     read_timeout_s: float
+    lively: bool = False
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -238,7 +242,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         now_s, limits = self._loop.time(), self._limits
         if self._reader.head is None:
-            due_s, late = self._head_due_s, TimedOut("head", limits.head_timeout_s)
+            lively_s = self._received_at_s + limits.head_timeout_s if limits.lively else 0.0
+            due_s, late = max(self._head_due_s, lively_s), TimedOut("head", limits.head_timeout_s)
         else:
             since_s = now_s if self._lent is not None else self._received_at_s
             due_s, late = since_s + limits.read_timeout_s, TimedOut("read", limits.read_timeout_s)

@@ -17,7 +17,7 @@ from proxy.wire.framing import Framing, frame_body
 from proxy.wire.head import HEAD_END, MAX_HEAD_BYTES, ResponseHead, parse_head
 
 MAX_COLLECTED_BYTES = 64 << 10  # an S3 or GCS error body has a few hundred
-MAX_INTERIM_HEADS = 16  # a server sends one, if any
+MAX_INTERIM_HEADS = 16  # a server sends one, if any; a peer that is waiting, one after the other
 
 Accept = Callable[[ResponseHead], ByteSink | None]
 
@@ -54,13 +54,14 @@ class _Collector:
 class ResponseReader:
     """One response in the making. Raises MalformedResponse, and whatever `accept` or the sink raise."""
 
-    def __init__(self, accept: Accept) -> None:
+    def __init__(self, accept: Accept, interim_heads_max: int | None = MAX_INTERIM_HEADS) -> None:
         self.started = False  # whether any byte has come
         self.head: ResponseHead | None = None
         self.received_bytes = 0  # body bytes that were given to the sink
         self._accept = accept
         self._raw_head = bytearray()
         self._interim_heads = 0
+        self._interim_heads_max = interim_heads_max
         self._framing: Framing | None = None
         self._sink: ByteSink | None = None
         self._collector: _Collector | None = None
@@ -132,8 +133,9 @@ class ResponseReader:
         """Whether it is the final one; then the body has a framing and a sink."""
         if head.interim:
             self._interim_heads += 1
-            if self._interim_heads > MAX_INTERIM_HEADS:
-                raise MalformedResponse(f"more than {MAX_INTERIM_HEADS} interim responses")
+            most = self._interim_heads_max
+            if most is not None and self._interim_heads > most:
+                raise MalformedResponse(f"more than {most} interim responses")
             return False
         self.head = head
         self._sink = self._accept(head)

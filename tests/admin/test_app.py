@@ -93,7 +93,7 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
     settings = check_layers([Layer("test", values)]).settings
     surface = Surface(PlainTextResponse("surface"), lambda method, target, fields, *, bare: None)
     surfaces = dict.fromkeys(Dialect, surface)
-    doors = Doors(PlainTextResponse("admin"), surfaces, Routes({}), build_signs(settings, ()))
+    doors = Doors(PlainTextResponse("admin"), None, surfaces, Routes({}), build_signs(settings, ()))
     target = {"raw": path.encode(), "authority": authority.encode() if authority else None}
     scope = {
         "type": "http",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from proxy.blocks import BlockWriter, ByteSink
+from proxy.blocks import BlockWriter, ByteSink, update_sum
 from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.flight import Flights
-from proxy.objects import ObjectVersion
+from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
 
@@ -77,6 +77,15 @@ class MemoryWriter:
         for byte in data:
             self.data[(self.start + self.progress) % self.length] = byte
             self.progress += 1
+
+    @property
+    def crc32c(self) -> int:
+        order = self.data[self.start :] + self.data[: self.start]
+        return update_sum(SumKind.CRC32C, memoryview(order[: self.progress]))
+
+    @property
+    def block_crc32c(self) -> int:
+        return update_sum(SumKind.CRC32C, memoryview(self.data))
 
     def read_back(self) -> None:
         self.was_read_back = True

@@ -1,0 +1,348 @@
+"""One block within a fleet: from another node where that has it or will have it, else from the origin, once for all.
+
+How it works. `bring` stands where the origin would: it delivers a span of the block to the sink, in order.
+1. The level (`proxy.fleet.fills`) says whom to ask. ZONE: the zone's owner names a source. REGION: the region's owner
+   does; zone owners begin here. ORIGIN: this node asks the origin; the region's owner begins here.
+2. A source that fails (gone, silent, busy with another fill, wrong) is told to the owner, which names another one:
+   itself, or one that should have it all. An owner that is gone: the next in the hash order. Nobody left: the level
+   goes down, never up, and what was received counts on.
+3. At ORIGIN the fleet's lease comes first. Where another node has it, the bytes are read from that one.
+4. `settle`, before the block is published: the block's crc32c is compared with the last source's. Where bytes of nodes
+   came without one (they were gone before their last byte), the object's own checksum will tell; where the origin has
+   none, those bytes are read again and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.blocks import BlockWriter, ByteSink, Origin, update_sum
+from proxy.errors import BytesWrong
+from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.fill import deliver
+from proxy.fetch.lease import LEASE_S, Elsewhere, Lease, Leases
+from proxy.fleet.asks import Ask, Named, WantedBlock
+from proxy.fleet.board import RECEIVED_BYTES, UPLOADS
+from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, is_guarded, level_of, new_fill_id
+from proxy.fleet.owners import block_place
+from proxy.fleet.roster import Member
+from proxy.fleet.view import FleetView
+from proxy.metrics import CHECKSUM_FAILURES, RELAYED_FILLS, REREAD_BYTES, UNLEASED_FILLS
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.origin.peer.errors import PeerFailed
+from proxy.ranges import ByteRange
+
+log = logging.getLogger(__name__)
+
+SOURCES_MAX = 6  # of one owner, in one fill
+OWNERS_MAX = 3  # of one level
+HOLDER_PAUSE_S = 0.1
+HOLDER_PATIENCE_S = 2 * LEASE_S  # with a holder that keeps its lease and gives nothing
+STEP_MAX_S = 120.0  # for one answer of another node, whatever signs of life it gives
+
+
+class Peers(Protocol):
+    """`proxy.origin.peer.PeerClient`."""
+
+    async def ask(self, owner: Member, ask: Ask) -> Named: ...
+
+    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Relays:
+    """What the relays of one worker share. `row`: the worker's, on the board; `private`: origins of this node alone."""
+
+    view: FleetView
+    peers: Peers
+    leases: Leases
+    row: int
+    private: frozenset[str] = field(default_factory=frozenset)
+
+    def open(
+        self, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, below: int | None = None
+    ) -> Relay | None:
+        """The source of a block, which is these bytes of its object. None: the fleet has no part in this origin.
+
+        `below`: another node waits for this fill, within a tree of that level.
+        """
+        if record.version.origin in self.private:
+            return None
+        place = block_place(record.version.digest, index)
+        level = self.level(place) if below is None else self._level_below(place, below)
+        return Relay(self, origin, record, index, block, level)
+
+    def level(self, place: int) -> int:
+        """Where a fill for this node's own readers begins."""
+        view = self.view
+        me = view.me()
+        if view.alone or me is None:
+            return ORIGIN
+        if not self._owns(view.order(place, me.zone)):
+            return ZONE
+        return ORIGIN if self._owns(view.order(place)) else REGION
+
+    def _level_below(self, place: int, below: int) -> int:
+        if below <= REGION or self.view.alone or self._owns(self.view.order(place)):
+            return ORIGIN
+        return REGION
+
+    def _owns(self, order: Sequence[Member]) -> bool:
+        return not order or order[0].node_id == self.view.node_id
+
+
+class Relay:
+    """See the module's text. `guarded`: bytes of other nodes are in the block, or will be."""
+
+    def __init__(
+        self, relays: Relays, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, level: int
+    ) -> None:
+        self._relays = relays
+        self._origin = origin
+        self._record = record
+        self._index = index
+        self._block = block
+        self._place = block_place(record.version.digest, index)
+        self.level = level
+        self.guarded = level > ORIGIN
+        self._lease: Lease | None = None
+        self._fill_id = 0
+        self._crc32c: int | None = None
+        self._last_source = ""
+        self._used: set[str] = set()
+        self._unchecked: tuple[int, int] | None = None  # of peers' bytes in the fill's order: how many, their crc32c
+        self._writer: BlockWriter | None = None
+
+    def begin(self, writer: BlockWriter) -> None:
+        """The fill has its block: nobody else of this node fills it. What a predecessor left may be of other nodes."""
+        self._writer = writer
+        if writer.progress and is_guarded(self._relays.view.board.joined(self._place)):
+            self.guarded = True
+        self._join(new_fill_id(self.level, guarded=self.guarded))
+
+    async def bring(
+        self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
+    ) -> None:
+        """Delivers the span. `last`: the block is complete with it. Raises what `deliver` does."""
+        rest = _Rest(span, sink, last)
+        self._crc32c = None
+        while self.level >= REGION and rest.left:
+            for owner in self._owners():
+                if owner.node_id == self._relays.view.node_id or await self._read_within(owner, rest):
+                    break
+            if rest.left:
+                self._go_down()
+        if rest.left:
+            await self._bring_from_origin(rest, policy, urgent=urgent)
+
+    async def settle(self, policy: RetryPolicy) -> None:
+        """The block is complete: are its bytes what they should be? Raises BytesWrong, and what `deliver` does."""
+        writer = self._writer
+        assert writer is not None
+        RELAYED_FILLS.labels("mixed" if len(self._used) > 1 else next(iter(self._used), "origin")).inc()
+        if self._crc32c is not None:
+            if writer.block_crc32c != self._crc32c:
+                self._relays.view.avoid(self._last_source)
+                raise self._wrong(f"what {self._last_source[:8]} gave is not what it has")
+        elif self.guarded and not self._record.sums:
+            await self._reread(policy)
+
+    def end(self, *, done: bool) -> None:
+        """The fill is over; `done`: the block is there."""
+        if self._lease is not None:
+            self._relays.leases.end(self._lease, done=done)
+            self._lease = None
+
+    def _owners(self) -> list[Member]:
+        view = self._relays.view
+        me = view.me()
+        zone = me.zone if self.level == ZONE and me is not None else None
+        return view.order(self._place, zone)[:OWNERS_MAX]
+
+    def _go_down(self) -> None:
+        order = self._relays.view.order(self._place)
+        others = bool(order) and order[0].node_id != self._relays.view.node_id
+        self.level = REGION if self.level == ZONE and others else ORIGIN
+        self._join(new_fill_id(self.level, guarded=self.guarded))
+
+    def _join(self, fill_id: int) -> None:
+        self._fill_id = fill_id
+        self._relays.view.board.join(self._place, fill_id)
+
+    async def _read_within(self, owner: Member, rest: _Rest) -> bool:
+        """Reads from whom this owner names, until all is there; False: it can't help any more."""
+        view = self._relays.view
+        tried: list[str] = []
+        me = view.me()
+        for _ in range(SOURCES_MAX):
+            uploads = view.board.total(UPLOADS)
+            slow = me is not None and me.slow
+            ask = Ask(self._record.version.digest, self._index, self.level, uploads, slow, tuple(tried))
+            try:
+                named = await self._relays.peers.ask(owner, ask)
+            except PeerFailed as error:
+                self._note(error)
+                return False
+            if named.source is None or level_of(named.fill_id) != self.level:
+                return False
+            source = view.roster.by_id.get(named.source)
+            if source is not None and source.node_id != view.node_id:
+                self._join(named.fill_id)
+                used = "zone" if self.level == ZONE else "region"
+                if await self._read(source, named.fill_id, rest, used):
+                    return True
+            tried.append(named.source)
+        return False
+
+    async def _read(self, source: Member, fill_id: int, rest: _Rest, used: str) -> bool:
+        """Reads the rest from this node. One that goes silent in mid-body is asked again: it may wait, and say so."""
+        self.guarded = True
+        while True:
+            taken_bytes = rest.taken_bytes
+            wanted = WantedBlock(
+                self._record.version,
+                self._index,
+                rest.start - self._block.start,
+                rest.end - self._block.start,
+                fill_id,
+                rest.last,
+                self._record.sums,
+            )
+            try:
+                async with asyncio.timeout(STEP_MAX_S):
+                    self._crc32c = await self._relays.peers.read_block(source, wanted, rest)
+            except (PeerFailed, TimeoutError) as error:
+                self._count(used, rest.taken_bytes - taken_bytes)
+                silent = isinstance(error, PeerFailed) and error.reason == "silent"
+                if silent and rest.taken_bytes > taken_bytes and rest.left:
+                    continue
+                if isinstance(error, PeerFailed):
+                    self._note(error)
+                return rest.left == 0  # all but the tail came
+            self._count(used, rest.taken_bytes - taken_bytes)
+            self._last_source = source.node_id
+            self._relays.view.trust(source.node_id)
+            return True
+
+    def _count(self, used: str, taken_bytes: int) -> None:
+        if taken_bytes:
+            self._used.add(used)
+            self._relays.view.board.add(self._relays.row, RECEIVED_BYTES, taken_bytes)
+
+    def _note(self, error: PeerFailed) -> None:
+        log.debug("block %d of %s: %s", self._index, self._record.version.key, error)
+        if error.faulty:
+            self._relays.view.avoid(error.node_id)
+
+    async def _bring_from_origin(self, rest: _Rest, policy: RetryPolicy, *, urgent: bool) -> None:
+        if self._lease is None and await self._read_at_holder(rest):
+            return
+        if self.guarded and self._unchecked is None and self._writer is not None:
+            self._unchecked = (self._writer.progress, self._writer.crc32c)
+        self._crc32c = None
+        span, version = ByteRange(rest.start, rest.end), self._record.version
+        try:
+            await deliver(self._origin, version.origin, version, span, rest, policy, urgent=urgent)
+        finally:
+            if rest.start > span.start:
+                self._used.add("origin")
+
+    async def _read_at_holder(self, rest: _Rest) -> bool:
+        """Takes the lease; or reads where it is. False: the origin is to be asked, by this node."""
+        view, leases = self._relays.view, self._relays.leases
+        digest = self._record.version.digest
+        instead: Elsewhere | None = None
+        began_s, taken_bytes = time.monotonic(), rest.taken_bytes
+        while True:
+            if level_of(self._fill_id) != ORIGIN:
+                self._join(new_fill_id(ORIGIN, guarded=self.guarded))
+            got = await leases.take(digest, self._index, self._fill_id, instead)
+            if isinstance(got, Lease):
+                if not got.real and leases.expected:
+                    UNLEASED_FILLS.labels("redis").inc()
+                self._lease = got
+                return False
+            holder = view.roster.by_id.get(got.node_id)
+            if holder is not None:
+                self._join(new_fill_id(LEASED, guarded=True))
+                if await self._read(holder, got.fill_id, rest, "lease"):
+                    return True
+            if got.done:
+                instead = got
+                continue
+            if rest.taken_bytes > taken_bytes:
+                began_s, taken_bytes = time.monotonic(), rest.taken_bytes
+            elif time.monotonic() - began_s > HOLDER_PATIENCE_S:
+                UNLEASED_FILLS.labels("holder").inc()
+                self._join(new_fill_id(ORIGIN, guarded=self.guarded))
+                return False
+            await asyncio.sleep(HOLDER_PAUSE_S)
+
+    async def _reread(self, policy: RetryPolicy) -> None:
+        """Compares peers' bytes that no checksum covers with the origin's."""
+        assert self._writer is not None
+        count, crc32c = self._unchecked or (self._writer.length, self._writer.crc32c)
+        found, left = _Summed(), count
+        start = self._block.start + self._writer.start
+        for span in (
+            ByteRange(start, min(start + count, self._block.end)),
+            ByteRange(self._block.start, self._block.start + max(0, self._writer.start + count - self._writer.length)),
+        ):
+            if span.length:
+                version = self._record.version
+                await deliver(self._origin, version.origin, version, span, found, policy)
+                left -= span.length
+                REREAD_BYTES.inc(span.length)
+        assert left == 0
+        if found.crc32c != crc32c:
+            raise self._wrong("what other nodes gave is not what the origin has")
+
+    def _wrong(self, why: str) -> BytesWrong:
+        CHECKSUM_FAILURES.labels("peer").inc()
+        log.warning("block %d of %s: %s; it is fetched again", self._index, self._record.version.key, why)
+        return BytesWrong(f"block {self._index} of {self._record.version.key!r}: {why}")
+
+
+class _Rest:
+    """What is still to come of a span, as a sink that counts what has been taken."""
+
+    def __init__(self, span: ByteRange, sink: ByteSink, last: bool) -> None:
+        self.start = span.start
+        self.end = span.end
+        self.last = last
+        self.taken_bytes = 0
+        self._sink = sink
+
+    @property
+    def left(self) -> int:
+        return self.end - self.start
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        pending = self._sink.write(data)
+        if pending is not None:
+            return self._finish(pending, len(data))
+        self._took(len(data))
+        return None
+
+    async def _finish(self, pending: Awaitable[None], length: int) -> None:
+        await pending
+        self._took(length)
+
+    def _took(self, length: int) -> None:
+        self.start += length
+        self.taken_bytes += length
+
+
+class _Summed:
+    """Keeps nothing but the checksum."""
+
+    def __init__(self) -> None:
+        self.crc32c = 0
+
+    def write(self, data: memoryview) -> None:
+        self.crc32c = update_sum(SumKind.CRC32C, data, self.crc32c)

@@ -1,0 +1,88 @@
+"""The fleet as one worker sees it: members from the board, owners of what it asks for, and whom to leave alone.
+
+A member that failed is avoided for a while, longer each time: what it owns is asked of the next in the hash order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from proxy.fleet.board import Board
+from proxy.fleet.owners import Owners
+from proxy.fleet.roster import Member, Roster, parse_roster
+
+AVOID_S = 2.0
+AVOID_MAX_S = 30.0
+KEPT_MAX = 65_536
+
+
+class FleetView:
+    """`clock` counts seconds, from whenever."""
+
+    def __init__(self, board: Board, node_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.board = board
+        self.node_id = node_id
+        self._clock = clock
+        self._sequence = -1
+        self._roster = Roster()
+        self._owners = Owners(self._roster)
+        self._orders: dict[tuple[int, str | None], tuple[Member, ...]] = {}
+        self._avoided: dict[str, tuple[float, float]] = {}  # until when, and for how long
+
+    @property
+    def roster(self) -> Roster:
+        if self.board.sequence != self._sequence:
+            self._read()
+        return self._roster
+
+    @property
+    def alone(self) -> bool:
+        return all(member.node_id == self.node_id for member in self.roster.members)
+
+    def me(self) -> Member | None:
+        return self.roster.by_id.get(self.node_id)
+
+    def order(self, place: int, zone: str | None = None) -> list[Member]:
+        """Who owns the place, and who would if those before it were gone; who failed lately is gone."""
+        roster = self.roster
+        found = self._orders.get((place, zone))
+        if found is None:
+            if len(self._orders) >= KEPT_MAX:
+                self._orders.clear()
+            found = self._orders[place, zone] = tuple(Owners.order(self._owners, place, zone)[:8])
+        assert roster is self._roster
+        return [member for member in found if not self.avoids(member.node_id)]
+
+    def avoid(self, node_id: str) -> None:
+        """It has failed just now."""
+        if node_id == self.node_id:
+            return
+        now_s = self._clock()
+        until_s, for_s = self._avoided.get(node_id, (0.0, 0.0))
+        if now_s < until_s:
+            return
+        for_s = min(2 * for_s, AVOID_MAX_S) if now_s - until_s < AVOID_MAX_S and for_s else AVOID_S
+        self._avoided[node_id] = (now_s + for_s, for_s)
+
+    def trust(self, node_id: str) -> None:
+        """It has served well."""
+        self._avoided.pop(node_id, None)
+
+    def avoids(self, node_id: str) -> bool:
+        found = self._avoided.get(node_id)
+        return found is not None and self._clock() < found[0]
+
+    def _read(self) -> None:
+        found = self.board.read_roster()
+        if found is None:
+            return
+        sequence, text = found
+        try:
+            roster = parse_roster(text)
+        except ValueError:  # another program's control process; it is restarted soon
+            return
+        self._sequence = sequence
+        self._roster, self._owners = roster, Owners(roster)
+        self._orders.clear()
+        self._avoided = {name: until for name, until in self._avoided.items() if name in roster.by_id}

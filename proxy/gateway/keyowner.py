@@ -1,0 +1,123 @@
+"""Records of keys within a fleet: the key's owner asks the origin, and tells all others.
+
+How it works. A key has one owner in the region, named as blocks' owners are. Whoever misses a record asks that node,
+which answers from what it knows, if that is fresh by the asker's own rules, or asks the origin, once for all who ask at
+the same time. So one gang load sees one version, and costs the origin one request for each key. An owner that does not
+answer, or can't reach the origin itself, is passed by: the asker goes to the origin. Ages travel, not moments: clocks
+differ. An owner that was asked never asks on, whoever it thinks the owner is.
+
+Writes: a node drops what it knows when it hears of one. An owner that has not heard of it yet must not give back to the
+asker what that one has dropped; so the asker says what it has heard (`proxy.fleet.freshness`), and an owner that knows
+less asks the origin.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from proxy.cache.records import parse_record, record_fields
+from proxy.errors import AccessDenied, NotFound, OriginRefused, WarmstartError
+from proxy.fleet.asks import WantedRecord
+from proxy.fleet.freshness import Freshness
+from proxy.fleet.owners import key_place
+from proxy.fleet.roster import Member
+from proxy.fleet.view import FleetView
+from proxy.objects import ObjectKey, ObjectRecord
+from proxy.origin.peer.errors import PeerFailed
+
+
+class Peers(Protocol):
+    """`proxy.origin.peer.PeerClient`."""
+
+    async def read_record(self, owner: Member, wanted: WantedRecord) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """`asked`: the origin was asked for this very request."""
+
+    record: ObjectRecord
+    asked: bool
+
+
+class KeyOwners:
+    """`clock` is Unix time. `private`: origins of which other nodes know nothing."""
+
+    def __init__(
+        self,
+        view: FleetView,
+        peers: Peers,
+        private: frozenset[str],
+        freshness: Freshness | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._freshness = freshness
+        self._view = view
+        self._peers = peers
+        self._private = private
+        self._clock = clock
+
+    async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None:
+        """What the key's owner says; None: ask the origin. Raises NotFound, AccessDenied, OriginRefused.
+
+        `ttl_s`: how old its record may be, None: as old as it likes; `anew`: it must ask the origin now.
+        """
+        if key.origin in self._private or self._view.alone:
+            return None
+        order = self._view.order(key_place(key.digest))
+        if not order or order[0].node_id == self._view.node_id:
+            return None
+        asked_at_s = self._clock()
+        try:
+            heard = self._freshness.heard if self._freshness is not None else None
+            values = await self._peers.read_record(order[0], WantedRecord(key, ttl_s, anew, heard))
+            return self._parse(key, values, asked_at_s)
+        except PeerFailed as error:
+            if error.faulty:
+                self._view.avoid(error.node_id)
+            return None
+
+    def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> Told | None:
+        try:
+            if "error" in values:
+                raise parse_error(values["error"])
+            record = parse_record(key, values["record"])
+            age_s, asked = max(0.0, float(values["age_s"])), values["asked"] is True
+        except (KeyError, TypeError, ValueError):
+            return None
+        return Told(replace(record, checked_at_s=asked_at_s - age_s), asked)
+
+
+def render_told(record: ObjectRecord, now_s: float, *, asked: bool) -> dict[str, Any]:
+    """The owner's answer, as JSON."""
+    return {"record": record_fields(record), "age_s": now_s - record.checked_at_s, "asked": asked}
+
+
+def render_error(error: WarmstartError) -> dict[str, Any] | None:
+    """The origin's final answers travel; None for what the asker had better find out for itself."""
+    if isinstance(error, NotFound):
+        return {"error": {"kind": "not_found", "what": error.what, "name": error.name}}
+    if isinstance(error, OriginRefused):
+        body = base64.b64encode(error.body).decode()
+        headers = [list(pair) for pair in error.headers]
+        return {"error": {"kind": "refused", "status": error.status, "headers": headers, "body": body}}
+    if isinstance(error, AccessDenied):
+        return {"error": {"kind": "denied", "said": str(error)}}
+    return None
+
+
+def parse_error(values: Any) -> WarmstartError:
+    """Raises KeyError, TypeError or ValueError for anything that `render_error` does not make."""
+    match values["kind"]:
+        case "not_found":
+            return NotFound(str(values["what"]), str(values["name"]))
+        case "denied":
+            return AccessDenied(str(values["said"]))
+        case "refused":
+            headers = tuple((str(name), str(value)) for name, value in values["headers"])
+            return OriginRefused(int(values["status"]), headers, base64.b64decode(values["body"]))
+    raise ValueError("not an error")

@@ -1,0 +1,136 @@
+"""`/-/peer/…` as an ASGI application: signed GETs of other nodes. Everyone else is refused, whatever is asked.
+
+How it works. The signature is looked at first (`proxy.fleet.signing`); every answer to a member carries the proof that
+this node is one. While an answer waits for a fill or for an origin, interim heads say that this node is at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from proxy.errors import WarmstartError
+from proxy.fleet.asks import BLOCK_PATH, HELLO_PATH, RECORD_PATH, WantedBlock, WantedRecord, parse_query
+from proxy.fleet.signing import PROOF_HEADER, Nonces, verify
+from proxy.lanes.asgi import INTERIM, PiecesResponse, Receive, Scope, Send
+from proxy.lanes.incoming import raw_target
+from proxy.metrics import PEER_UPLOADS
+from proxy.peering.blocks import Blocks, NotHere, Upload
+from proxy.peering.keys import Keys
+
+SIGN_OF_LIFE_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class PeerApp:
+    """`describe` says who this node is, as JSON. `clock` is Unix time."""
+
+    def __init__(
+        self,
+        node_id: str,
+        secrets: Sequence[bytes],
+        blocks: Blocks,
+        keys: Keys,
+        describe: Callable[[], Mapping[str, Any]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._node_id = node_id
+        self._secrets = tuple(secrets)
+        self._blocks = blocks
+        self._keys = keys
+        self._describe = describe
+        self._clock = clock
+        self._nonces = Nonces()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(scope, send)
+        try:
+            await response(scope, receive, send)
+        except WarmstartError as error:  # of a body under way: the connection ends short, which says it
+            log.debug("an upload broke off: %s", error)
+            raise ConnectionAbortedError(str(error)) from None
+
+    async def _answer(self, scope: Scope, send: Send) -> PiecesResponse:
+        target = raw_target(scope)
+        path, _, query = target.partition(b"?")
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        caller = verify(
+            self._secrets,
+            authorization.decode("latin-1"),
+            receivers=(self._node_id, "") if path == HELLO_PATH.encode() else (self._node_id,),
+            method=scope["method"],
+            target=target,
+            now_s=self._clock(),
+        )
+        if caller is None or not self._nonces.take(caller.nonce, self._clock()):
+            return _text(401, "this is for members of the fleet: the signature is missing, wrong or too old\n", ())
+        proof = ((PROOF_HEADER, caller.proof),)
+        if scope["method"] != "GET":
+            return _text(405, "only GET\n", proof)
+        try:
+            fields = parse_query(query)
+            async with _lively(scope, send):
+                match path.decode("latin-1"):
+                    case _ if path == HELLO_PATH.encode():
+                        return _json(200, self._describe(), proof)
+                    case _ if path == RECORD_PATH.encode():
+                        return _json(*await self._keys.answer(WantedRecord.parse(fields)), proof)
+                    case _ if path == BLOCK_PATH.encode():
+                        return await self._block(WantedBlock.parse(fields), proof)
+        except ValueError as error:
+            return _text(400, f"{error}\n", proof)
+        return _text(404, "no such page\n", proof)
+
+    async def _block(self, wanted: WantedBlock, proof: Sequence[tuple[str, str]]) -> PiecesResponse:
+        try:
+            upload = await self._blocks.open(wanted)
+        except NotHere as error:
+            PEER_UPLOADS.labels(error.outcome).inc()
+            return _text(error.status, f"{error}\n", proof)
+        except WarmstartError as error:
+            PEER_UPLOADS.labels("unavailable").inc()
+            return _text(503, f"{error}\n", proof)
+        return _body(upload, proof)
+
+
+def _body(upload: Upload, proof: Sequence[tuple[str, str]]) -> PiecesResponse:
+    return PiecesResponse(200, proof, upload, upload.length, memory_source="peer", file_source="peer")
+
+
+@contextlib.asynccontextmanager
+async def _lively(scope: Scope, send: Send) -> AsyncIterator[None]:
+    """Says that this node is at work while the block runs."""
+
+    async def say() -> None:
+        while True:
+            await asyncio.sleep(SIGN_OF_LIFE_S)
+            await send({"type": INTERIM})
+
+    task = asyncio.get_running_loop().create_task(say()) if INTERIM in (scope.get("extensions") or {}) else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+
+
+def _text(status: int, text: str, headers: Sequence[tuple[str, str]]) -> PiecesResponse:
+    return _reply(status, text.encode(), (("content-type", "text/plain; charset=utf-8"), *headers))
+
+
+def _json(status: int, values: object, headers: Sequence[tuple[str, str]]) -> PiecesResponse:
+    body = json.dumps(values, separators=(",", ":")).encode()
+    return _reply(status, body, (("content-type", "application/json"), *headers))
+
+
+def _reply(status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> PiecesResponse:
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    return PiecesResponse(status, headers, once(), len(body), memory_source="peer")

@@ -1,0 +1,177 @@
+"""Blocks for other nodes: whole ones for everybody, unfinished ones within their fill alone.
+
+How it works. A request names a fill (`proxy.fleet.fills`).
+1. The block is here: it is sent, whatever the fill.
+2. The fill is one of this node's own desk: this node is the block's owner for those who ask, and brings the block, by a
+   fill that waits for nobody of that tree. Where one is under way that does, the asker must go elsewhere (409).
+3. The fill is the one that this node's own fill of the block belongs to: it is followed, from its first byte on. A node
+   may be named as a source before it has heard of its own, so there is a moment's patience.
+The body ends with eight bytes (`proxy.origin.peer.client`): the block's crc32c, once this node has compared it itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator, Mapping
+
+from proxy.blocks import ByteSink, Origin, Piece, block_span
+from proxy.errors import OriginUnavailable
+from proxy.fetch.arrival import WAKE_BYTES
+from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, WantedBlock
+from proxy.fleet.board import SENT_BYTES, UPLOADS, Board
+from proxy.fleet.fills import REGION, level_of
+from proxy.fleet.owners import block_place
+from proxy.gateway.supply import Supplied, Supply
+from proxy.metrics import PEER_UPLOADS
+from proxy.objects import ObjectRecord, ObjectVersion
+from proxy.ranges import ByteRange
+
+PATIENCE_S = 1.0
+LOOK_FIRST_S = 0.002
+LOOK_LONGEST_S = 0.05
+PIECE_BYTES_MAX = 512 << 10
+
+
+class NotHere(Exception):
+    """The asker must go elsewhere; `outcome` is the metrics' word."""
+
+    def __init__(self, status: int, outcome: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.outcome = outcome
+
+
+class Blocks:
+    """`origins` by their ids; `row` is this worker's on the board."""
+
+    def __init__(
+        self, supply: Supply, origins: Mapping[str, Origin], board: Board, row: int, *, block_bytes: int
+    ) -> None:
+        self._supply = supply
+        self._origins = origins
+        self._board = board
+        self._row = row
+        self._block_bytes = block_bytes
+
+    async def open(self, wanted: WantedBlock) -> Upload:
+        """The body, its first bytes there. Raises NotHere, ValueError for a request that makes no sense, and what a
+        fill raises."""
+        version = wanted.version
+        if wanted.end > block_span(wanted.index, version.size_bytes, self._block_bytes).length:
+            raise ValueError("the range lies outside of the block")
+        record = ObjectRecord(version, "", None, (), 0.0, sums=wanted.sums)
+        supplied = await self._find(wanted, record)
+        try:
+            if supplied.arrival is not None:
+                await supplied.arrival.wait(wanted.start)
+        except BaseException:
+            self._supply.release(version, supplied)
+            raise
+        return Upload(self._supply, supplied, wanted, self._board, self._row)
+
+    async def _find(self, wanted: WantedBlock, record: ObjectRecord) -> Supplied:
+        place = block_place(record.version.digest, wanted.index)
+        origin = self._origins.get(record.version.origin, _NOWHERE)
+        level = level_of(wanted.fill_id)
+        if level >= REGION and self._board.owned(place + level) == wanted.fill_id:
+            return await self._bring(origin, record, wanted, level)
+        pause_s, loop = LOOK_FIRST_S, asyncio.get_running_loop()
+        give_up_at_s = loop.time() + PATIENCE_S
+        while True:
+            supplied = await self._supply.join(origin, record, wanted.index)
+            if supplied is not None:
+                if supplied.arrival is None or self._board.joined(place) == wanted.fill_id:
+                    return supplied
+                self._supply.release(record.version, supplied)
+            if loop.time() >= give_up_at_s:
+                if supplied is not None:
+                    raise NotHere(409, "busy", "the block comes here by another fill")
+                raise NotHere(404, "missing", "the block is not here")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LOOK_LONGEST_S)
+
+    async def _bring(self, origin: Origin, record: ObjectRecord, wanted: WantedBlock, level: int) -> Supplied:
+        """As the owner."""
+        version, index = record.version, wanted.index
+        if origin is _NOWHERE:
+            supplied = await self._supply.join(origin, record, index)
+            if supplied is None:
+                raise NotHere(404, "missing", f"this node has no origin {version.origin}")
+            return supplied
+        self._check_level(version, index, level)
+        supplied = await self._supply.obtain(origin, record, index, wanted.start, below=level)
+        try:
+            if supplied.arrival is not None:
+                self._check_level(version, index, level)
+        except NotHere:
+            self._supply.release(version, supplied)
+            raise
+        return supplied
+
+    def _check_level(self, version: ObjectVersion, index: int, level: int) -> None:
+        under_way = self._supply.level(version, index)
+        if under_way is not None and under_way >= level:
+            raise NotHere(409, "busy", "this node waits for another one's fill of the block itself")
+
+
+class Upload:
+    """A body under way: iterate it once and aclose it. `length` is in bytes, the tail's included."""
+
+    def __init__(self, supply: Supply, supplied: Supplied, wanted: WantedBlock, board: Board, row: int) -> None:
+        self.length = wanted.end - wanted.start + TAIL_BYTES
+        self._supply = supply
+        self._supplied = supplied
+        self._wanted = wanted
+        self._board = board
+        self._row = row
+        self._open = True
+        self._done = False
+        self._items = self._pieces()
+        board.add(row, UPLOADS, 1)
+
+    def __aiter__(self) -> Upload:
+        return self
+
+    async def __anext__(self) -> Piece | bytes:
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        try:
+            await self._items.aclose()
+        finally:
+            self._board.add(self._row, UPLOADS, -1)
+            self._supply.release(self._wanted.version, self._supplied)
+            PEER_UPLOADS.labels("done" if self._done else "broken").inc()
+
+    async def _pieces(self) -> AsyncGenerator[Piece | bytes, None]:
+        supplied, wanted = self._supplied, self._wanted
+        arrival, offset, end = supplied.arrival, wanted.start, wanted.end
+        while offset < end:
+            if arrival is not None:
+                await arrival.wait(offset, min(WAKE_BYTES, end - offset))
+            length = min(supplied.available(offset), end - offset, PIECE_BYTES_MAX)
+            yield supplied.piece(offset, length)
+            offset += length
+            self._board.add(self._row, SENT_BYTES, length)
+        if not wanted.last:
+            self._done = True
+            yield struct.pack("<II", 0, 0)
+            return
+        if arrival is not None:
+            await arrival.wait_end()
+        self._done = True
+        yield struct.pack("<II", TAIL_KNOWN, supplied.block.crc32c())
+
+
+class _Nowhere:
+    """The origin of a node that has none of that name."""
+
+    async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
+        raise OriginUnavailable(f"this node has no origin {version.origin}")
+
+
+_NOWHERE = _Nowhere()

@@ -1,0 +1,55 @@
+"""Records of keys for other nodes: this node is a key's owner for those who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.errors import OriginUnavailable, WarmstartError
+from proxy.fleet.asks import WantedRecord
+from proxy.fleet.freshness import Freshness
+from proxy.gateway.keyowner import render_error, render_told
+from proxy.gateway.routes import BucketRoute, Consistency
+from proxy.gateway.versions import Versions
+from proxy.objects import ObjectName
+from proxy.origin import Origin
+
+
+class Keys:
+    """`origins` by their ids; `freshness` where nodes tell each other of writes."""
+
+    def __init__(self, versions: Versions, origins: Mapping[str, Origin], freshness: Freshness | None = None) -> None:
+        self._freshness = freshness
+        self._versions = versions
+        self._origins = origins
+
+    async def answer(self, wanted: WantedRecord) -> tuple[int, Any]:
+        """Status and JSON: a record, an error of the origin's, or that the asker must find out for itself."""
+        key = wanted.key
+        origin = self._origins.get(key.origin)
+        if origin is None:
+            return 404, {"said": f"this node has no origin {key.origin}"}
+        route = BucketRoute(
+            name=key.bucket,
+            origin=origin,
+            real_bucket=key.bucket,
+            writes_through=False,
+            consistency=Consistency.IMMUTABLE if wanted.ttl_s is None else Consistency.TTL,
+            ttl_s=wanted.ttl_s or 0.0,
+            lease=self._freshness,
+        )
+        name = ObjectName(key.bucket, key.key, key.version_id)
+        try:
+            anew = wanted.anew or self._is_behind(wanted.heard)
+            resolved = await self._versions.resolve(route, name, revalidate=anew, as_owner=True)
+        except WarmstartError as error:
+            told = render_error(error) if not isinstance(error, OriginUnavailable) else None
+            return (200, told) if told is not None else (503, {"said": str(error)})
+        return 200, render_told(resolved.record, self._versions.clock(), asked=resolved.asked)
+
+    def _is_behind(self, heard: int | None) -> bool:
+        """Whether the asker has heard of writes that this node has not."""
+        if heard is None or self._freshness is None:
+            return False
+        own = self._freshness.heard
+        return own is None or own < heard

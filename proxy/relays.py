@@ -1,0 +1,142 @@
+"""What a worker needs of the fleet, built once from the settings: whom to read from, and what to answer other nodes."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxy.cache.shared import SharedTables
+from proxy.cache.store import Store
+from proxy.errors import ConfigInvalid
+from proxy.fetch.lease import Leases
+from proxy.fetch.limiter import FillLimiter
+from proxy.fetch.relay import Relays
+from proxy.fleet.board import FILLS, Board
+from proxy.fleet.fills import REGION, ZONE
+from proxy.fleet.freshness import Freshness
+from proxy.fleet.members.stats import NodeStats
+from proxy.fleet.view import FleetView
+from proxy.gateway.keyowner import KeyOwners
+from proxy.gateway.supply import Supply
+from proxy.gateway.versions import Versions
+from proxy.origin import Origin
+from proxy.origin.peer import PeerClient
+from proxy.origin.peer.client import SILENCE_S
+from proxy.peering.app import PeerApp
+from proxy.peering.blocks import Blocks
+from proxy.peering.keys import Keys
+from proxy.wire import WireClient
+from proxy.wire.tls import make_tls_context
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from proxy.config.settings import Settings
+
+FLEET_WINDOW_BLOCKS = 64  # how far a reader's blocks run ahead of it: some come late, and others must go on meanwhile
+
+
+@dataclass(slots=True)
+class FleetParts:
+    """Build it with the event loop running; `row` is the worker's on the board."""
+
+    board: Board
+    row: int
+    view: FleetView
+    relays: Relays
+    leases: Leases
+    key_owners: KeyOwners
+    freshness: Freshness | None
+    redis: Redis | None
+    secrets: tuple[bytes, ...]
+    stats: NodeStats
+    wire: WireClient
+
+    def peer_app(self, supply: Supply, versions: Versions, origins: Mapping[str, Origin], store: Store) -> PeerApp:
+        """What the data port answers to other nodes."""
+        by_id = {origin.id: origin for origin in origins.values() if origin.id not in self.relays.private}
+        blocks = Blocks(supply, by_id, self.board, self.row, block_bytes=store.block_bytes)
+        keys = Keys(versions, by_id, self.freshness)
+        return PeerApp(self.view.node_id, self.secrets, blocks, keys, self._describe)
+
+    def note(self, fills: int) -> None:
+        """How many blocks are on their way to this worker: call it each second."""
+        self.board.put(self.row, FILLS, fills)
+
+    def _describe(self) -> dict[str, Any]:
+        me = self.view.me()
+        if me is None:
+            raise ValueError("this node does not know its own address yet")
+        return {"member": asdict(me), "stats": self.stats.read()}
+
+    async def aclose(self) -> None:
+        """After the flights have ended."""
+        await self.leases.aclose()
+        await self.wire.aclose()
+        if self.redis is not None:
+            await self.redis.aclose()
+
+
+def build_fleet(
+    settings: Settings, tables: SharedTables, board: Board, row: int, node_id: str, origins: Mapping[str, Origin]
+) -> FleetParts:
+    """Contacts nobody. Raises ConfigInvalid."""
+    cluster = settings.cluster
+    assert cluster is not None
+    view = FleetView(board, node_id)
+    redis = None
+    if cluster.redis is not None:
+        from proxy.fleet.redis import describe_redis, open_redis
+
+        url = cluster.redis.get_secret_value()
+        try:
+            redis = open_redis(url)
+        except (ValueError, TypeError) as error:
+            raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
+    wire = WireClient(
+        connect_timeout_s=SILENCE_S,
+        tls_timeout_s=2 * SILENCE_S,
+        head_timeout_s=SILENCE_S,
+        read_timeout_s=SILENCE_S,
+        ssl_context=_tls_context(cluster.ca_file),
+        lively=True,
+    )
+    secrets = cluster.secrets()
+    peers = PeerClient(wire, node_id, secrets)
+    private = frozenset(
+        origins[name].id for name, rule in settings.origins.items() if rule.type == "file" and not rule.shared
+    )
+    leases = Leases(redis, cluster.prefix, node_id)
+    freshness = Freshness(board) if redis is not None else None
+    disks = settings.cache.disks
+
+    def read_disks() -> tuple[int, int]:
+        return sum(tables.usage.used(index) or 0 for index in range(len(disks))), sum(disk.size for disk in disks)
+
+    return FleetParts(
+        board=board,
+        row=row,
+        view=view,
+        relays=Relays(view, peers, leases, row, private),
+        leases=leases,
+        key_owners=KeyOwners(view, peers, private, freshness),
+        freshness=freshness,
+        redis=redis,
+        secrets=secrets,
+        stats=NodeStats(board, read_disks),
+        wire=wire,
+    )
+
+
+def room_above(fills_max: int, bytes_in_flight_max: int) -> dict[int, FillLimiter]:
+    """Room for fills that wait for other nodes, each level its own."""
+    return {
+        level: FillLimiter(bytes_in_flight_max=bytes_in_flight_max, fills_max=fills_max) for level in (REGION, ZONE)
+    }
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext | None:
+    return make_tls_context(ca_file=ca_file) if ca_file is not None else None
