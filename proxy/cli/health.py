@@ -9,7 +9,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-from proxy.config.sources import load_configuration
+from proxy.config.sources import Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 
 _PAUSE_S = 0.2  # between the questions of --wait
@@ -49,7 +49,10 @@ def default_url() -> str:
     try:
         settings = load_configuration().settings
     except ConfigInvalid:
-        return "http://127.0.0.1:9000"
+        try:  # the gateway may have got the rest by flags, of which these change no address
+            settings = load_configuration(flags={"auth": "none"}, shorthands=Shorthands(origin="file:///")).settings
+        except ConfigInvalid:
+            return "http://127.0.0.1:9000"
     address = settings.listen[0]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     scheme = "https" if settings.tls is not None else "http"

@@ -1,15 +1,18 @@
-"""`warmstart health --wait`: a start that takes its time, and one that never comes."""
+"""`warmstart health`: whom it asks, and how long: a start that takes its time, and one that never comes."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from proxy.cli.commands import run_command
+from proxy.cli.health import default_url
 
 
 @contextmanager
@@ -56,3 +59,32 @@ def test_its_wait_ends_and_says_once_what_it_found_last(capsys: pytest.CaptureFi
         assert run_command(["health", "--url", url, "--wait", "0.3"]) == 1
     assert len(asked) > 1
     assert capsys.readouterr() == ("", "starting\n")
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, "http://127.0.0.1:9000"),
+        (
+            {"WARMSTART_LISTEN": "0.0.0.0:9100", "WARMSTART_AUTH": "none", "WARMSTART_ORIGIN": "s3://"},
+            "http://127.0.0.1:9100",
+        ),
+        ({"WARMSTART_LISTEN": "0.0.0.0:9100"}, "http://127.0.0.1:9100"),  # --auth and --origin are flags of serve
+        ({"WARMSTART_LISTEN": "[::]:9100"}, "http://[::1]:9100"),
+        ({"WARMSTART_LISTEN": "nonsense"}, "http://127.0.0.1:9000"),
+    ],
+)
+def test_it_asks_the_first_listener_that_the_environment_names(
+    environment: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WARMSTART_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_url() == url
+
+
+def test_it_asks_where_a_file_says_whose_origin_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "warmstart.yaml").write_text("listen: 0.0.0.0:9200\n")
+    monkeypatch.setenv("WARMSTART_CONFIG", str(tmp_path / "warmstart.yaml"))
+    assert default_url() == "http://127.0.0.1:9200"

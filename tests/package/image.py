@@ -2,8 +2,8 @@
 
 How it works. Each RUN of the first stage is run as it stands, with the image's paths moved below one folder, on a copy
 of the files that the build's context would hold. The base image's Python is this one; where other users can't reach
-it, a copy. A container is a process with a mount namespace of its own, in which the whole file system, /dev/shm too, is
-read-only but for the cache, with the image's variables and nothing of this environment, as a user without rights.
+it, a copy. A container is process 1 of namespaces of its own, in which the whole file system is read-only, /dev/shm
+too, but for the cache; it has the image's variables, nothing of this environment, and a user without rights.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tests.package.recipe import Stage, in_context, read_stages
 # Paths of the image, each below the folder here. Longer ones first: no path is inside an earlier one.
 PLACES = ("/opt/warmstart", "/opt/build", "/wheel", "/var/cache")
 
+# Mounts and processes of its own: the command is process 1. --kill-child: it dies with this program.
+_APART = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child")
 # Everything read-only, then the rights given up. $1 is the cache, $2 and $3 user and group; the rest is the command.
 _CONTAIN = """
 set -e
@@ -40,8 +42,8 @@ def why_not() -> str | None:
         return "only root can give a process a read-only file system and another user"
     if not shutil.which("unshare") or not shutil.which("setpriv"):
         return "unshare and setpriv (util-linux) are not installed"
-    tried = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
-    return "this machine lets nobody make a mount namespace" if tried.returncode else None
+    tried = subprocess.run([*_APART, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+    return "this machine lets nobody make namespaces" if tried.returncode else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +80,7 @@ class Image:
     def contain(self, command: Sequence[str], user: str) -> list[str]:
         """The command line that runs `command` as in a container, in `environment`."""
         uid, _, gid = user.partition(":")
-        return [
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            _CONTAIN,
-            "-",
-            str(self.cache),
-            uid,
-            gid,
-            *command,
-        ]
+        return [*_APART, "sh", "-c", _CONTAIN, "-", str(self.cache), uid, gid, *command]
 
     def installed(self) -> dict[str, str]:
         """The packages in it and their versions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -20,7 +21,8 @@ from tests.package.image import Image, build_image, why_not
 from tests.package.locks import locks, read_pins
 from tests.package.recipe import Step
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+REASON = why_not()
+pytestmark = [pytest.mark.long, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 START_TIMEOUT_S = 120.0
 BODY = os.urandom(20 << 20)  # three blocks
 
@@ -87,13 +89,19 @@ def test_it_serves_from_a_read_only_tree_as_a_user_without_rights(image: Image, 
         answers = [httpx.get(f"{url}/models/weights.bin", trust_env=False, timeout=60) for _ in range(2)]
         assert [answer.content == BODY for answer in answers] == [True, True]
         assert [answer.headers["X-Cache"] for answer in answers] == ["MISS", "HIT"]
-        assert os.stat(f"/proc/{process.pid}").st_uid == uid
-        process.terminate()
+        first = first_process(process)
+        assert os.stat(f"/proc/{first}").st_uid == uid
+        os.kill(first, signal.SIGTERM)
         assert process.wait(60) == 0
         wait_until(lambda: not is_healthy(image, user, environment), "it answers after its end")
     assert written(image.root) == before
     assert (image.cache / "warmstart/v1/layout").exists()
     subprocess.run(["rm", "-rf", image.cache / "warmstart"], check=True)
+
+
+def first_process(unshare: subprocess.Popen[bytes]) -> int:
+    """Process 1 of the container, by its number out here."""
+    return int(Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()[0])
 
 
 def written(root: Path) -> dict[Path, int]:
