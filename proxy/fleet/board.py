@@ -23,7 +23,7 @@ SLOT_COUNT = 16_384
 ROW_COUNT = 256  # workers
 ROW_WORDS = 16
 
-_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED = 2, 3, 4, 5, 6, 7
+_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD = 2, 3, 4, 5, 6, 7, 8
 _ROWS = 512
 _JOINED = _ROWS + ROW_COUNT * ROW_WORDS
 _OWNED = _JOINED + SLOT_COUNT
@@ -112,6 +112,15 @@ class Board:
         self._numbers[_DUE_BEFORE] = value
 
     @property
+    def heard(self) -> int:
+        """The stamp of the last write that this node has been told of; see proxy.fleet.bulletin."""
+        return self._words[_HEARD]
+
+    @heard.setter
+    def heard(self, stamp: int) -> None:
+        self._words[_HEARD] = stamp
+
+    @property
     def coordinated(self) -> bool:
         """Whether Redis answers. False without one."""
         return bool(self._words[_COORDINATED])
@@ -142,6 +151,10 @@ class Board:
         """By the worker of that row alone."""
         at = _ROWS + row * ROW_WORDS + column
         self._words[at] = max(0, self._words[at] + number)
+
+    def put(self, row: int, column: int, number: int) -> None:
+        """By the worker of that row alone."""
+        self._words[_ROWS + row * ROW_WORDS + column] = number
 
     def clear_row(self, row: int) -> None:
         """A new worker's first act: what its predecessor had under way has ended with it. Totals stay."""

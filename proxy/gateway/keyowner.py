@@ -61,25 +61,34 @@ class KeyOwners:
         self._private = private
         self._clock = clock
 
+    def is_here(self, key: ObjectKey) -> bool:
+        """Whether this node is the key's owner, or the fleet has no part in it."""
+        return self._owner(key) is None
+
     async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None:
         """What the key's owner says; None: ask the origin. Raises NotFound, AccessDenied, OriginRefused.
 
         `ttl_s`: how old its record may be, None: as old as it likes; `anew`: it must ask the origin now.
         """
-        if key.origin in self._private or self._view.alone:
-            return None
-        order = self._view.order(key_place(key.digest))
-        if not order or order[0].node_id == self._view.node_id:
+        owner = self._owner(key)
+        if owner is None:
             return None
         asked_at_s = self._clock()
         try:
             heard = self._freshness.heard if self._freshness is not None else None
-            values = await self._peers.read_record(order[0], WantedRecord(key, ttl_s, anew, heard))
+            values = await self._peers.read_record(owner, WantedRecord(key, ttl_s, anew, heard))
             return self._parse(key, values, asked_at_s)
         except PeerFailed as error:
             if error.faulty:
                 self._view.avoid(error.node_id)
             return None
+
+    def _owner(self, key: ObjectKey) -> Member | None:
+        """Another node; None: this one."""
+        if key.origin in self._private or self._view.alone:
+            return None
+        order = self._view.order(key_place(key.digest))
+        return order[0] if order and order[0].node_id != self._view.node_id else None
 
     def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> Told | None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 from proxy.errors import NotFound
 from proxy.objects import ObjectKey, ObjectName
@@ -19,11 +20,18 @@ class Consistency(Enum):
     STRONG = "strong"  # never: each read asks
 
 
+class Lease(Protocol):
+    """`proxy.fleet.freshness.Freshness`: what a node may believe of keys that other nodes write."""
+
+    def covers(self, checked_at_s: float, now_s: float) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class BucketRoute:
     """A bucket as clients name it. Times are seconds; `negative_ttl_s` 0 means "not found" is never kept.
 
     `stale_if_error_s`: how much longer than its freshness a record may be served while the origin is down.
+    `lease`: in a fleet whose nodes tell each other of writes.
     """
 
     name: str
@@ -34,6 +42,7 @@ class BucketRoute:
     ttl_s: float = 60.0
     stale_if_error_s: float = 0.0
     negative_ttl_s: float = 0.0
+    lease: Lease | None = None
 
     def object_key(self, name: ObjectName) -> ObjectKey:
         return ObjectKey(self.origin.id, self.real_bucket, name.key, name.version_id)
@@ -42,7 +51,19 @@ class BucketRoute:
         """Whether a record checked then may be used now. A clock that was set back makes it due."""
         if self.consistency is Consistency.IMMUTABLE:
             return True
-        return self.consistency is Consistency.TTL and 0 <= now_s - checked_at_s < self.ttl_s
+        if self.consistency is not Consistency.TTL or not 0 <= now_s - checked_at_s < self.ttl_s:
+            return False
+        return self.lease is None or self.lease.covers(checked_at_s, now_s)
+
+    def absent(self, checked_at_s: float, now_s: float) -> bool:
+        """Whether "not found", said then, may be said again now."""
+        if not now_s - checked_at_s < self.negative_ttl_s:
+            return False
+        return self.lease is None or self.lease.covers(checked_at_s, now_s)
+
+    def joinable(self, begun_at_s: float, now_s: float) -> bool:
+        """Whether who comes now may be answered by what the origin was asked then."""
+        return self.consistency is Consistency.IMMUTABLE or self.lease is None or self.lease.covers(begun_at_s, now_s)
 
     def usable_on_error(self, checked_at_s: float, now_s: float) -> bool:
         lifetime_s = self.ttl_s if self.consistency is Consistency.TTL else 0.0

@@ -9,8 +9,9 @@ How it works.
    Of a key that nobody knows, the answer to the reader's own bytes tells as much (`FirstAnswer`), all but the
    checksums of the whole. Where those matter, for an object of several blocks, a HEAD follows while the reader is
    served already: `Resolved.later`.
-3. A request joins a look-up only if no invalidation lies between them. Where the answer must be of after the
-   request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began after it.
+3. A request joins a look-up only if no invalidation lies between them, heard of or, in a fleet, missed. Where the
+   answer must be of after the request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began
+   after it.
 4. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
    few seconds, by a task that no reader waits for: an origin that swallows packets costs one reader a time-out, once.
 """
@@ -19,12 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy, with_attempts
+from proxy.gateway.keyowner import Told
 from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import STALE_SERVED
@@ -79,18 +81,38 @@ class Resolved:
     later: asyncio.Task[Resolved] | None = None
 
 
+class KeyOwner(Protocol):
+    """`proxy.gateway.keyowner.KeyOwners`: another node that asks the origin in place of this one."""
+
+    def is_here(self, key: ObjectKey) -> bool:
+        """Whether this node is the key's owner."""
+        ...
+
+    async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How a look-up is to be made. `as_owner`: by the origin, never by another node; for those of the fleet, too."""
+
+    after_arrival: bool
+    on_unknown: OnUnknown | None
+    as_owner: bool
+
+
 @dataclass(slots=True)
 class _LookUp:
     """`found` is done as soon as the answer is known; `task` ends when the record is kept, too."""
 
     token: int
     began: int
+    began_at_s: float
     found: asyncio.Future[Resolved]
     task: asyncio.Task[Resolved]
 
 
 class Versions:
-    """`clock` is Unix time in seconds."""
+    """`clock` is Unix time in seconds. `announce` tells other nodes of keys that were found to have changed."""
 
     def __init__(
         self,
@@ -101,6 +123,8 @@ class Versions:
         threads: Threads,
         keys_max: int = 100_000,
         clock: Callable[[], float] = time.time,
+        announce: Callable[[Sequence[ObjectKey]], None] | None = None,
+        owner: KeyOwner | None = None,
     ) -> None:
         self._records = records
         self._tokens = tokens
@@ -109,8 +133,10 @@ class Versions:
         self._once = replace(policy, deadline_s=0.0)
         self._threads = threads
         self.clock = clock
+        self._announce = announce
+        self._owner = owner
         self._known = KnownKeys(keys_max)
-        self._look_ups: dict[bytes, _LookUp] = {}
+        self._look_ups: dict[tuple[bytes, bool], _LookUp] = {}  # a key's, and its look-ups as an owner
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._keeping: set[asyncio.Future[bool]] = set()
         self._arrivals = 0
@@ -141,11 +167,12 @@ class Versions:
         *,
         revalidate: bool = False,
         on_unknown: OnUnknown | None = None,
+        as_owner: bool = False,
     ) -> Resolved:
         """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable.
 
         `on_unknown` is called where the origin is about to be asked of a key of which nothing is known here. What it
-        gives may tell, in place of a HEAD.
+        gives may tell, in place of a HEAD. `as_owner`: another node of the fleet asks this one.
         """
         key = route.object_key(name)
         if not revalidate:
@@ -154,7 +181,8 @@ class Versions:
                 return Resolved(record)
             self._check_negative(route, key)
         after_arrival = revalidate or route.consistency is Consistency.STRONG
-        return await self._look_up(route, key, after_arrival, on_unknown)
+        as_owner = as_owner or self._owner is None or self._owner.is_here(key)  # one look-up for all who ask here
+        return await self._look_up(route, key, _Wish(after_arrival, on_unknown, as_owner))
 
     async def complete(self, route: BucketRoute, name: ObjectName, resolved: Resolved) -> Resolved:
         """The same with the checksums of the whole, where its record lacks them and the origin tells in time."""
@@ -163,7 +191,7 @@ class Versions:
         key = route.object_key(name)
         try:
             async with asyncio.timeout(COMPLETE_S):
-                current = self._look_ups.get(key.digest)
+                current = self._look_ups.get((key.digest, True)) or self._look_ups.get((key.digest, False))
                 if current is not None and current.token == self._tokens.peek(key):
                     found = await asyncio.shield(current.task)
                     if found.record.sums_known:
@@ -177,22 +205,26 @@ class Versions:
         """The origin has another version than the record says: forget the record, on disk and in every process."""
         self._known.drop(key.digest)
         await self._threads.run(self._records.remove, key)
+        if self._announce is not None:
+            self._announce([key])
 
     def _check_negative(self, route: BucketRoute, key: ObjectKey) -> None:
         known = self.recall(key)
-        if known is not None and known.record is None and self.clock() - known.checked_at_s < route.negative_ttl_s:
+        if known is not None and known.record is None and route.absent(known.checked_at_s, self.clock()):
             raise NotFound("key", key.key)
 
-    async def _look_up(
-        self, route: BucketRoute, key: ObjectKey, after_arrival: bool, on_unknown: OnUnknown | None
-    ) -> Resolved:
+    async def _look_up(self, route: BucketRoute, key: ObjectKey, wish: _Wish) -> Resolved:
         self._arrivals += 1
         arrived = self._arrivals
         while True:
-            current = self._look_ups.get(key.digest)
+            current = self._look_ups.get((key.digest, wish.as_owner))
             if current is None:
-                current = self._start(route, key, after_arrival, on_unknown)
-            elif current.token != self._tokens.peek(key) or (after_arrival and current.began < arrived):
+                current = self._start(route, key, wish)
+            elif (
+                current.token != self._tokens.peek(key)
+                or (wish.after_arrival and current.began < arrived)
+                or not route.joinable(current.began_at_s, self.clock())
+            ):
                 await asyncio.wait({current.task})
                 continue
             joined_late = current.found.done()
@@ -203,20 +235,21 @@ class Versions:
                 return replace(resolved, asked=False)
             await asyncio.wait({current.task})  # it took long to keep what it found
 
-    def _start(self, route: BucketRoute, key: ObjectKey, skip_fresh: bool, on_unknown: OnUnknown | None) -> _LookUp:
+    def _start(self, route: BucketRoute, key: ObjectKey, wish: _Wish) -> _LookUp:
         token = self._tokens.peek(key)
         self._arrivals += 1
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Resolved] = loop.create_future()
-        task = loop.create_task(self._find(route, key, token, skip_fresh, on_unknown, found))
-        look_up = _LookUp(token, self._arrivals, found, task)
-        self._look_ups[key.digest] = look_up
-        task.add_done_callback(lambda done: self._ended(key, look_up))
+        task = loop.create_task(self._find(route, key, token, wish, found))
+        look_up = _LookUp(token, self._arrivals, self.clock(), found, task)
+        name = (key.digest, wish.as_owner)
+        self._look_ups[name] = look_up
+        task.add_done_callback(lambda done: self._ended(name, look_up))
         return look_up
 
-    def _ended(self, key: ObjectKey, look_up: _LookUp) -> None:
-        if self._look_ups.get(key.digest) is look_up:
-            del self._look_ups[key.digest]
+    def _ended(self, name: tuple[bytes, bool], look_up: _LookUp) -> None:
+        if self._look_ups.get(name) is look_up:
+            del self._look_ups[name]
         task, found = look_up.task, look_up.found
         error = None if task.cancelled() else task.exception()
         if found.done():
@@ -234,14 +267,13 @@ class Versions:
         route: BucketRoute,
         key: ObjectKey,
         token: int,
-        skip_fresh: bool,
-        on_unknown: OnUnknown | None,
+        wish: _Wish,
         found: asyncio.Future[Resolved],
     ) -> Resolved:
         known = self.recall(key)
         record = await self._newest(key, known)
         if record is not None:
-            if not skip_fresh and route.fresh(record.checked_at_s, self.clock()):
+            if not wish.after_arrival and route.fresh(record.checked_at_s, self.clock()):
                 self._known.put(key.digest, Known(token, record, record.checked_at_s))
                 return Resolved(record)
             usable = route.usable_on_error(record.checked_at_s, self.clock())
@@ -250,11 +282,15 @@ class Versions:
                 return self._stale(record)
         else:
             usable = False
+        asked_at_s = self.clock()
         try:
-            if record is None and on_unknown is not None:
-                told = await self._take_first(key, token, on_unknown, found)
+            if record is None and wish.on_unknown is not None:
+                told = await self._take_first(key, token, wish.on_unknown, found)
                 if told is not None:
                     return told
+            by_owner = await self._ask_owner(route, key, token, wish, found)
+            if by_owner is not None:
+                return by_owner
             return await self._ask(route, key, token, self._policy if not usable else self._once, found)
         except OriginUnavailable:
             if record is None or not usable:
@@ -264,7 +300,7 @@ class Versions:
         except NotFound:
             renewed = await self._threads.run(self._records.remove, key, token)
             if renewed is not None and route.negative_ttl_s > 0:
-                self._known.put(key.digest, Known(renewed, None, self.clock()))
+                self._known.put(key.digest, Known(renewed, None, asked_at_s))
             raise
 
     async def _take_first(
@@ -288,6 +324,21 @@ class Versions:
             found.set_result(replace(resolved, later=asyncio.current_task()))
             return None
         found.set_result(resolved)
+        return await self._install(key, token, resolved)
+
+    async def _ask_owner(
+        self, route: BucketRoute, key: ObjectKey, token: int, wish: _Wish, found: asyncio.Future[Resolved]
+    ) -> Resolved | None:
+        """What the key's owner says of it; None: this node asks the origin itself."""
+        if self._owner is None or wish.as_owner:
+            return None
+        ttl_s = None if route.consistency is Consistency.IMMUTABLE else route.ttl_s
+        told = await self._owner.tell(key, ttl_s, anew=wish.after_arrival)
+        if told is None:
+            return None
+        resolved = Resolved(told.record, asked=told.asked)
+        if not found.done():
+            found.set_result(resolved)
         return await self._install(key, token, resolved)
 
     def _is_down(self, key: ObjectKey, known: Known) -> bool:

@@ -1,0 +1,51 @@
+"""How long this node may use what it remembers of keys without asking the origin: the freshness lease, for workers.
+
+How it works. A node whose own beat has come back over the channel of writes has heard of every write that was published
+before that beat: its lease lasts LEASE_S from the moment the beat was sent. A write returns when every node that may
+hold a lease has acknowledged it, or when LEASE_S are over. A node without a lease (Redis is away, or this node's
+control process) trusts only what the origin said within the last LEASE_S: then, too, what it says is no older than a
+write that has waited for silent nodes. That keeps an outage of Redis from becoming a storm of questions at the origin.
+
+A subscription that had to be made again may have missed writes: what was checked before it is due once
+(`due_before_s`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from proxy.fleet.board import Board
+
+LEASE_S = 3.0
+DRIFT_S = 0.2  # what two clocks may differ by in LEASE_S; a writer waits so much longer
+
+
+class Freshness:
+    """`clock` is time.monotonic, as the control process writes it to the board."""
+
+    __slots__ = ("_board", "_clock")
+
+    def __init__(self, board: Board, clock: Callable[[], float] = time.monotonic) -> None:
+        self._board = board
+        self._clock = clock
+
+    def covers(self, checked_at_s: float, now_s: float) -> bool:
+        """Whether no write that has returned by `now_s` can be missing from what was asked at `checked_at_s`.
+
+        Both are Unix times of this machine. Costs three loads and the clock.
+        """
+        board = self._board
+        if checked_at_s < board.due_before_s:
+            return False
+        return self._clock() < board.fresh_until_s or 0 <= now_s - checked_at_s < LEASE_S
+
+    @property
+    def heard(self) -> int | None:
+        """The stamp of the last write that this node knows of; None: it has no lease, and may have missed some.
+
+        What another node remembers may be kept here only if that node had heard as much when it was asked: this one
+        would not hear of the same write again.
+        """
+        heard = self._board.heard
+        return heard if self._clock() < self._board.fresh_until_s else None
