@@ -2,9 +2,14 @@
 
 How it works. Every place is a network namespace with two interfaces: one to a bridge that carries the data, shaped to
 the place's link in both directions (`tc tbf`: what leaves it at its own end, what comes to it at the bridge's), and one
-to a second bridge, unshaped, by which this machine itself reaches it and where a Redis may listen. Frames are jumbo
-ones, as in a cluster: their heads take 0.7 % of a link. All addresses are of 198.18.0.0/15, which is there for
-measurements (RFC 2544). Nothing of it outlives its block; what a killed bench has left is removed by the next one.
+to a second bridge, unshaped, by which this machine itself reaches it and where a Redis may listen. All addresses are of
+198.18.0.0/15, which is there for measurements (RFC 2544).
+Links here are some hundred times slower than those of a cluster, so what has a size or a time of its own is made to
+fit: frames are jumbo ones (their heads take 0.7 % of a link), senders give the kernel FRAMES_AT_ONCE of them in one
+piece, as network cards do at full speed (TCP would send single frames on so slow a link, and each would wake its
+reader), a connection's window is a fraction of a second, and a lost packet is sent again after RESEND_S at the latest,
+not 0.2 s.
+Nothing of it outlives its block; what a killed bench has left is removed by the next one.
 Needs root, and `ip` and `tc` (iproute2).
 """
 
@@ -23,8 +28,11 @@ from bench.processes import program
 INSTALL = "apt-get install iproute2 (and be root)"
 PLACES_MAX = 250
 FRAME_BYTES = 9000
+FRAMES_AT_ONCE = 7
 BURST_BYTES = 256 << 10
-QUEUE_S = 0.02  # of its rate: what waits before a link; more is dropped
+WINDOW_BYTES_MAX = 256 << 10
+RESEND_S = 0.02
+QUEUE_S = 0.04  # of its rate: what waits before a link; more is dropped
 _PREFIX = "ws"
 
 
@@ -98,6 +106,10 @@ class Network:
         _ip("-n", place.name, "link", "set", "lo", "up")
         self._join(place, number, "d", place.address, FRAME_BYTES)
         self._join(place, number, "s", place.side_address, 1500)
+        _set(place, "tcp_min_tso_segs", str(FRAMES_AT_ONCE))
+        _set(place, "tcp_rmem", f"4096 65536 {WINDOW_BYTES_MAX}")
+        route = [f"198.18.{third}.0/24", "dev", "data", "scope", "link", "src", place.address]
+        _ip("-n", place.name, "route", "replace", *route, "rto_min", f"{round(RESEND_S * 1e3)}ms")
         if bytes_per_s:
             _shape(["tc"], self._end(number, "d"), bytes_per_s)
             _shape(["tc", "-n", place.name], "data", bytes_per_s)
@@ -163,6 +175,11 @@ def _shape(tool: list[str], interface: str, bytes_per_s: float) -> None:
     rate, limit = f"{int(bytes_per_s * 8)}bit", str(int(max(bytes_per_s * QUEUE_S, 2 * BURST_BYTES)))
     words = ["qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", str(BURST_BYTES), "limit", limit]
     _run([program(tool[0], INSTALL), *tool[1:], *words])
+
+
+def _set(place: Place, name: str, value: str) -> None:
+    """A setting of TCP's in that namespace alone."""
+    _run(place.command(["sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"]))
 
 
 def _ip(*words: str) -> None:

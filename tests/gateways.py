@@ -66,6 +66,11 @@ class GatewayProcess:
         self._process.wait()
         wait_until(lambda: not any(alive(pid) for pid in children), "the children outlive their supervisor")
 
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor is."""
+        return self._process.poll() is None
+
     def children(self) -> list[int]:
         return [pid for pid, _ in _children(self.pid)]
 
