@@ -9,7 +9,9 @@ heads (HEAD_CHILDREN below each, the owner its root) and adds one more open end,
 node gets a source, never becomes an end, and makes its source's end count SLOW_DEPTH deeper.
 
 Every asker stands behind one that asked earlier, so within one chain nobody can wait for itself. A node that asks again
-is sent to the owner, or to one that has the whole block: never behind somebody who may stand behind it.
+is sent to the owner, or to one that has the whole block: never behind somebody who may stand behind it. A node whose
+source was named by another owner, now gone, is new here and attaches like everybody: all of them at the next owner's
+link at once would make the whole fleet wait (simulated: 1.33 times the ideal time, instead of 1.07).
 """
 
 from __future__ import annotations
@@ -44,9 +46,10 @@ class Chain(Generic[Node]):
         self.owner = owner
         self._ends = [_End(owner, 0) for _ in range(OWNER_ENDS)]
         self._heads = [_End(owner, 0) for _ in range(HEAD_CHILDREN)]
-        self._members: dict[Node, None] = {}  # in the order in which they asked
+        self._members: dict[Node, bool] = {}  # in the order in which they asked; whether they may be sources
 
     def __contains__(self, node: Node) -> bool:
+        """Whether it has ever asked: others may stand behind it, also behind one that was dropped."""
         return node in self._members
 
     def attach(self, asker: Node, uploads: Callable[[Node], int], *, head: bool = False, slow: bool = False) -> Node:
@@ -56,7 +59,7 @@ class Chain(Generic[Node]):
         """
         if asker in self._members or asker == self.owner:
             return self.owner
-        self._members[asker] = None
+        self._members[asker] = not slow
         if slow:
             end = self._least(uploads)
             end.depth += SLOW_DEPTH
@@ -76,13 +79,14 @@ class Chain(Generic[Node]):
             self.drop(node)
         if self.owner not in tried:
             return self.owner
-        return next((node for node in self._members if node != asker and node not in tried and whole(node)), None)
+        return next((node for node, serves in self._members.items() if serves and node != asker and whole(node)), None)
 
     def drop(self, node: Node) -> None:
-        """The node serves this block no more: what hung on its ends hangs on the owner."""
+        """The node is named no more for this block: what hung on its ends hangs on the owner."""
         if node == self.owner:
             return
-        self._members.pop(node, None)
+        if node in self._members:
+            self._members[node] = False
         for end in (*self._ends, *self._heads):
             if end.node == node:
                 end.node = self.owner
