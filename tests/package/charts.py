@@ -121,6 +121,16 @@ def render_notes(folder: Path, *files: Path, **values: Any) -> str:
     return str(notes["notes"])
 
 
+def validate(manifest: Manifest, version: str) -> None:
+    """By the schemas of that release of Kubernetes, unknown fields refused; raises ValidationError."""
+    _validate_text(json.dumps(manifest), version)
+
+
+@cache  # most manifests are alike from one set of values to the next
+def _validate_text(manifest: str, version: str) -> None:
+    kubernetes_validate.validate(json.loads(manifest), version, strict=True)
+
+
 @cache
 def render_set(name: str) -> Release:
     """Of one file of helm/values, or of no values at all: `defaults`."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -26,6 +25,7 @@ from tests.package.charts import (
     render_notes,
     render_set,
     run_helm,
+    validate,
 )
 from tests.tidy.sources import ROOT
 
@@ -83,7 +83,7 @@ def test_lint_has_nothing_to_say(name: str) -> None:
 @EVERY_SET
 def test_kubernetes_knows_every_manifest(name: str, version: str) -> None:
     for manifest in render_set(name).manifests:
-        kubernetes_validate.validate(manifest, version, strict=True)
+        validate(manifest, version)
 
 
 @needs_helm
@@ -257,6 +257,16 @@ def test_everything_that_can_be_off_is_off_in_the_bare_set() -> None:
 
 
 @needs_helm
+def test_files_of_values_may_be_combined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("s3-store", "redis", "several-disks", "gpu-nodes", "zones")
+    release = render(*(ROOT / f"helm/values/{name}.yaml" for name in names))
+    for manifest in release.manifests:
+        validate(manifest, KUBERNETES[-1])
+    assert check(release, tmp_path, monkeypatch) == 0
+    assert len(release.configuration()["cache"]["disks"]) == 4
+
+
+@needs_helm
 def test_names_stay_within_what_kubernetes_allows() -> None:
     release = render(fullnameOverride="a" * 63, nameOverride="b" * 63, redis={"enabled": True})
     names = [manifest["metadata"]["name"] for manifest in release.manifests]
@@ -310,6 +320,11 @@ def test_notes_say_who_can_read_what(tmp_path: Path) -> None:
 def test_the_schema_of_the_values_follows_the_settings() -> None:
     """After a change of the settings: `python -m tests.package.chart_schema`."""
     assert chart_schema.SCHEMA.read_text("utf-8") == chart_schema.render()
+
+
+def test_the_page_on_kubernetes_leads_to_every_file_of_values() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text("utf-8")
+    assert not [path.name for path in VALUE_SETS if f"(../helm/values/{path.name})" not in page]
 
 
 def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
