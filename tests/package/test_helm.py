@@ -229,6 +229,12 @@ def test_probes_ask_what_they_are_for_over_the_listeners_own_scheme() -> None:
 
 
 @needs_helm
+def test_what_changes_with_every_request_is_never_written_to_a_disk() -> None:
+    (volume,) = (volume for volume in render_set("defaults").pod()["volumes"] if volume["name"] == "tmp")
+    assert volume["emptyDir"]["medium"] == "Memory"
+
+
+@needs_helm
 def test_only_gateways_may_ask_gateways_and_redis() -> None:
     release = render(redis={"enabled": True})
     ours = {"app.kubernetes.io/name": "warmstart", "app.kubernetes.io/component": "gateway"}
@@ -318,8 +324,7 @@ def test_notes_say_who_can_read_what(tmp_path: Path) -> None:
 
 
 def test_the_schema_of_the_values_follows_the_settings() -> None:
-    """After a change of the settings: `python -m tests.package.chart_schema`."""
-    assert chart_schema.SCHEMA.read_text("utf-8") == chart_schema.render()
+    assert chart_schema.SCHEMA.read_text("utf-8") == chart_schema.render(), "run: python -m tests.package.chart_schema"
 
 
 def test_the_page_on_kubernetes_leads_to_every_file_of_values() -> None:
