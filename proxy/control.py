@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -24,16 +25,19 @@ from proxy.cache.shared import SharedTables
 from proxy.children import LET_GO, ChildPaper, say_ready
 from proxy.errors import ConfigInvalid
 from proxy.fleet.board import Board
+from proxy.fleet.bulletin import Bulletin
 from proxy.fleet.desk import Desk
 from proxy.fleet.members.beats import Beats
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places, known_places
 from proxy.fleet.members.stats import NodeStats
+from proxy.fleet.news import News
 from proxy.fleet.reception import Reception
 from proxy.fleet.redis import describe_redis, open_redis
 from proxy.fleet.roster import Member
 from proxy.listeners import BACKLOG
 from proxy.serving import Server
+from proxy.storage import build_store
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -71,7 +75,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, _drain, company, membership)
             loop.add_signal_handler(LET_GO, setattr, server, "should_exit", True)
-            tasks = [membership.run(), *parts_beside(settings, company, board, redis)]
+            tasks = [membership.run(), *parts_beside(paper, settings, company, tables, board, redis)]
             async with _running(*tasks):
                 await server.serve([listener])
                 await membership.leave()
@@ -81,10 +85,23 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
 
 
 def parts_beside(
-    settings: Settings, company: Company, board: Board, redis: Redis | None
+    paper: ChildPaper, settings: Settings, company: Company, tables: SharedTables, board: Board, redis: Redis | None
 ) -> list[Coroutine[Any, Any, None]]:
     """What else runs in this process, each until it is cancelled; `company.roster` and `company.own` are the fleet."""
-    return []
+    if redis is None:
+        return []
+    assert settings.cluster is not None
+    store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
+    bulletin = Bulletin(redis, settings.cluster.prefix)
+    news = News(bulletin, company.own.node_id, board, lambda key: store.keys.remove(key) is not None)
+    return [_running_to_the_end(news.run(), store.close)]
+
+
+async def _running_to_the_end(part: Coroutine[Any, Any, None], end: Callable[[], None]) -> None:
+    try:
+        await part
+    finally:
+        end()
 
 
 def describe_node(settings: Settings) -> Member:

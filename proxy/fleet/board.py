@@ -104,7 +104,7 @@ class Board:
 
     @property
     def due_before_s(self) -> float:
-        """Records checked before this moment (Unix time) may have missed a write."""
+        """Records checked until this moment (Unix time) may have missed a write."""
         return self._numbers[_DUE_BEFORE]
 
     @due_before_s.setter

@@ -36,16 +36,16 @@ class Freshness:
         Both are Unix times of this machine. Costs three loads and the clock.
         """
         board = self._board
-        if checked_at_s < board.due_before_s:
+        if checked_at_s <= board.due_before_s:
             return False
         return self._clock() < board.fresh_until_s or 0 <= now_s - checked_at_s < LEASE_S
 
     @property
-    def heard(self) -> int | None:
-        """The stamp of the last write that this node knows of; None: it has no lease, and may have missed some.
+    def heard(self) -> int:
+        """The stamp of the last write that this node has been told of.
 
         What another node remembers may be kept here only if that node had heard as much when it was asked: this one
-        would not hear of the same write again.
+        would not hear of the same write again. Whether it has a lease does not matter: of what a subscription that
+        broke has missed, the asker's `due_before_s` takes care, or the other node's.
         """
-        heard = self._board.heard
-        return heard if self._clock() < self._board.fresh_until_s else None
+        return self._board.heard

@@ -9,7 +9,10 @@ How it works. A write is forwarded inside fences, one for each name that it may 
    at once and says only in its body's last bytes whether it happened.
 4. When the answer did not come, or not to its end, nobody knows whether the write happens after all. The fences then
    stay for `linger_s` more. Killed meanwhile, the process leaves tombstones, which mean "no record".
-Fencing and lifting block on the disk, so both run in threads; neither is ever cut off by a cancellation.
+5. In a fleet, `tell` tells the other nodes, and returns when none of them can serve what was written over. That happens
+   between the origin's last word and the client's: the end of the answer is held back for it. An outcome that nobody
+   knows is told at once, and again when its fences are lifted; one that the origin refused has changed nothing.
+Fencing and lifting block on the disk, so both run in threads. Like telling, neither is ever cut off by a cancellation.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.gateway.routes import BucketRoute
@@ -27,8 +30,10 @@ from proxy.origin import ForwardResponse as ForwardResponse
 from proxy.threads import Threads
 
 Result = TypeVar("Result")
+Tell: TypeAlias = Callable[[Sequence[ObjectKey]], Awaitable[None]]
 
 _NO_VERDICT = (502, 504)  # a middle box's: the origin may still be at work
+_TIMED_OUT = (408, 499)
 LINGER_S = 60.0  # longer than an origin's own time-out for a request whose sender is gone
 
 
@@ -58,8 +63,9 @@ class FenceStore(Protocol):
 class Forwarder:
     """One in each worker; all calls belong to its event loop."""
 
-    def __init__(self, keys: FenceStore, *, linger_s: float = LINGER_S) -> None:
+    def __init__(self, keys: FenceStore, *, linger_s: float = LINGER_S, tell: Tell | None = None) -> None:
         self._keys = keys
+        self._tell = tell
         self._threads = Threads()
         self._linger_s = linger_s
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -84,16 +90,25 @@ class Forwarder:
             self.check_writable(route)
         if not written:
             return _Answer(await route.origin.forward(request), request.method).response()
-        fences = await self._fence([route.object_key(name) for name in dict.fromkeys(written)])
+        write = _Write([route.object_key(name) for name in dict.fromkeys(written)])
+        write.fences = await self._fence(write.keys)
         try:
             response = await route.origin.forward(request)
         except (OriginUnavailable, asyncio.CancelledError):
-            self._linger(fences)
+            self._linger(write)
             raise
         except BaseException:
-            await self._lift(fences)
+            await self._lift(write)
             raise
-        return _Answer(response, request.method, lambda certain: self._settle(fences, certain)).response()
+        answer = _Answer(
+            response, request.method, lambda: self._told(write), lambda certain: self._settle(write, certain)
+        )
+        try:
+            await answer.begin()
+        except BaseException:
+            await answer.aclose()
+            raise
+        return answer.response()
 
     async def aclose(self) -> None:
         """Waits for fences that are being lifted. Those whose outcome is unknown stay, and end with this process."""
@@ -123,23 +138,45 @@ class Forwarder:
     async def _lift_taken(self, taking: asyncio.Task[list[Fence]]) -> None:
         await self._threads.run(_lift_all, await taking)
 
-    async def _lift(self, fences: Sequence[Fence]) -> None:
-        await asyncio.shield(self._start(self._threads.run(_lift_all, fences)))
+    async def _told(self, write: _Write) -> None:
+        """Returns when the fleet knows."""
+        if self._tell is not None:
+            if write.telling is None:
+                write.telling = self._start(self._tell_of(write))
+            await asyncio.shield(write.telling)
 
-    def _linger(self, fences: Sequence[Fence]) -> None:
+    async def _tell_of(self, write: _Write) -> None:
+        assert self._tell is not None
+        await self._tell(write.keys)
+
+    async def _lift(self, write: _Write) -> None:
+        """When the fleet knows, if it has to."""
+
+        async def lift() -> None:
+            if write.telling is not None:
+                await asyncio.wait({write.telling})
+            await self._threads.run(_lift_all, write.fences)
+
+        await asyncio.shield(self._start(lift()))
+
+    def _linger(self, write: _Write) -> None:
+        if self._tell is not None and write.telling is None:
+            self._start(self._tell_of(write))
+
         async def lift_later() -> None:
             await asyncio.sleep(self._linger_s)
-            await self._lift(fences)
+            await self._told(write)
+            await self._lift(write)
 
         task = asyncio.get_running_loop().create_task(lift_later())
         self._lingering.add(task)
         task.add_done_callback(self._lingering.discard)
 
-    async def _settle(self, fences: Sequence[Fence], certain: bool) -> None:
+    async def _settle(self, write: _Write, certain: bool) -> None:
         if certain:
-            await self._lift(fences)
+            await self._lift(write)
         else:
-            self._linger(fences)
+            self._linger(write)
 
     def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = asyncio.get_running_loop().create_task(work)
@@ -148,17 +185,39 @@ class Forwarder:
         return task
 
 
+class _Write:
+    """One write: its keys, their fences, and the task that tells the fleet of it."""
+
+    def __init__(self, keys: Sequence[ObjectKey]) -> None:
+        self.keys = keys
+        self.fences: Sequence[Fence] = ()
+        self.telling: asyncio.Task[None] | None = None
+
+
 class _Answer:
-    """An origin's answer that knows when it has ended: by its length where it has one, else by its body's end."""
+    """An origin's answer that knows when it has ended: by its length where it has one, else by its body's end.
+
+    `told` is awaited before its end is given on, where it may have changed something.
+    """
 
     def __init__(
-        self, response: ForwardResponse, method: str, settle: Callable[[bool], Awaitable[None]] | None = None
+        self,
+        response: ForwardResponse,
+        method: str,
+        told: Callable[[], Awaitable[None]] | None = None,
+        settle: Callable[[bool], Awaitable[None]] | None = None,
     ) -> None:
         self._response = response
+        self._told = told if _may_have_changed(response.status) else None
         self._settle = settle
         self._left = 0 if method == "HEAD" or response.status in (204, 304) else _length(response.headers)
         self._ended = self._left == 0
         self._closed = False
+
+    async def begin(self) -> None:
+        """Before anything of the answer is given on: one without a body has ended."""
+        if self._ended and self._told is not None:
+            await self._told()
 
     def response(self) -> ForwardResponse:
         return ForwardResponse(self._response.status, self._response.headers, self, self.aclose)
@@ -171,10 +230,14 @@ class _Answer:
             chunk = await anext(self._response.body)
         except StopAsyncIteration:
             self._ended = self._left in (None, 0)
+            if self._ended and self._told is not None:
+                await self._told()
             raise
         if self._left is not None:
             self._left = max(0, self._left - len(chunk))
             self._ended = self._left == 0
+            if self._ended and self._told is not None:
+                await self._told()
         return chunk
 
     async def aclose(self) -> None:
@@ -190,6 +253,11 @@ class _Answer:
         finally:
             if self._settle is not None:
                 await self._settle(self._ended and self._response.status not in _NO_VERDICT)
+
+
+def _may_have_changed(status: int) -> bool:
+    """Whether an answer with this status tells of a change; a refusal (4xx) but for time-outs does not."""
+    return status not in _NO_VERDICT and (not 400 <= status < 500 or status in _TIMED_OUT)
 
 
 def _length(headers: Sequence[tuple[str, str]]) -> int | None:
