@@ -132,7 +132,7 @@ def test_selectors_meet_the_pods_they_are_for(name: str) -> None:
 
 
 @needs_helm
-def test_no_secret_is_in_anything_but_a_secret(tmp_path: Path) -> None:
+def test_no_secret_is_in_anything_but_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "credentials": {
             "s3": {"access_key_id": "hush-id", "secret_access_key": "hush-key", "session_token": "hush-token"}
@@ -151,6 +151,7 @@ def test_no_secret_is_in_anything_but_a_secret(tmp_path: Path) -> None:
         "WARMSTART_ORIGINS__S3__SECRET_ACCESS_KEY": "hush-key",
         "WARMSTART_ORIGINS__S3__SESSION_TOKEN": "hush-token",
     }
+    assert check(release, tmp_path, monkeypatch) == 0
 
 
 @needs_helm
@@ -246,6 +247,22 @@ def test_only_gateways_may_ask_gateways_and_redis() -> None:
     for rule in (peers, *redis["ingress"]):
         (peer,) = rule["from"]
         assert ours.items() <= peer["podSelector"]["matchLabels"].items()
+
+
+@needs_helm
+def test_clients_that_are_named_are_let_in_and_so_is_the_charts_own_test() -> None:
+    named = {"namespaceSelector": {"matchLabels": {"team": "models"}}}
+    release = render(networkPolicy={"clients": [named]})
+    (clients, _) = release.one("NetworkPolicy")["spec"]["ingress"]
+    test = clients["from"][1]["podSelector"]["matchLabels"]
+    assert clients["from"][0] == named
+    assert test.items() <= release.one("Pod", "warmstart-test")["metadata"]["labels"].items()
+
+
+@needs_helm
+def test_a_nodes_gateway_may_wait_for_its_update() -> None:
+    strategy = render(updateStrategy={"type": "OnDelete"}).one("DaemonSet")["spec"]["updateStrategy"]
+    assert strategy == {"type": "OnDelete"}
 
 
 @needs_helm
