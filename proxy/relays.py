@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from proxy.config.settings import Settings
+    from proxy.fleet.writes import Writes
 
 FLEET_WINDOW_BLOCKS = 64  # how far a reader's blocks run ahead of it: some come late, and others must go on meanwhile
 
@@ -50,6 +51,7 @@ class FleetParts:
     leases: Leases
     key_owners: KeyOwners
     freshness: Freshness | None
+    writes: Writes | None
     redis: Redis | None
     secrets: tuple[bytes, ...]
     stats: NodeStats
@@ -61,6 +63,10 @@ class FleetParts:
         blocks = Blocks(supply, by_id, self.board, self.row, block_bytes=store.block_bytes)
         keys = Keys(versions, by_id, self.freshness)
         return PeerApp(self.view.node_id, self.secrets, blocks, keys, self._describe)
+
+    def is_located(self) -> bool:
+        """Whether the control process has written down who is here, this node among them."""
+        return self.view.me() is not None
 
     def note(self, fills: int) -> None:
         """How many blocks are on their way to this worker: call it each second."""
@@ -74,6 +80,8 @@ class FleetParts:
 
     async def aclose(self) -> None:
         """After the flights have ended."""
+        if self.writes is not None:
+            await self.writes.aclose()
         await self.leases.aclose()
         await self.wire.aclose()
         if self.redis is not None:
@@ -87,15 +95,18 @@ def build_fleet(
     cluster = settings.cluster
     assert cluster is not None
     view = FleetView(board, node_id)
-    redis = None
+    redis = writes = None
     if cluster.redis is not None:
+        from proxy.fleet.bulletin import Bulletin
         from proxy.fleet.redis import describe_redis, open_redis
+        from proxy.fleet.writes import Writes
 
         url = cluster.redis.get_secret_value()
         try:
             redis = open_redis(url)
         except (ValueError, TypeError) as error:
             raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
+        writes = Writes(Bulletin(redis, cluster.prefix), node_id)
     wire = WireClient(
         connect_timeout_s=SILENCE_S,
         tls_timeout_s=2 * SILENCE_S,
@@ -124,6 +135,7 @@ def build_fleet(
         leases=leases,
         key_owners=KeyOwners(view, peers, private, freshness),
         freshness=freshness,
+        writes=writes,
         redis=redis,
         secrets=secrets,
         stats=NodeStats(board, read_disks),

@@ -32,7 +32,7 @@ from proxy.gateway.body import BodyParts
 from proxy.gateway.follow import Followers
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.read import Gateway
-from proxy.gateway.routes import BucketRoute, Consistency, Routes
+from proxy.gateway.routes import BucketRoute, Consistency, Lease, Routes
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
@@ -121,9 +121,13 @@ def build_parts(
         threads=threads,
         keys_max=limits.metadata_entries,
         owner=fleet.key_owners if fleet is not None else None,
+        announce=fleet.writes.announce if fleet is not None and fleet.writes is not None else None,
     )
-    gateway = Gateway(build_routes(settings, origins), versions, store, flights, body_parts)
-    forwarder = Forwarder(store.keys)
+    routes = build_routes(settings, origins, fleet.freshness if fleet is not None else None)
+    gateway = Gateway(routes, versions, store, flights, body_parts)
+    forwarder = Forwarder(
+        store.keys, tell=fleet.writes.tell if fleet is not None and fleet.writes is not None else None
+    )
     readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
     signs = build_signs(settings, listeners)
     s3 = S3App(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
@@ -253,13 +257,14 @@ def build_credentials(settings: S3OriginSettings) -> CredentialSource:
     return FixedCredentials(Credentials(settings.access_key_id, settings.secret_access_key.get_secret_value(), token))
 
 
-def build_routes(settings: Settings, origins: Mapping[str, Origin]) -> Routes:
+def build_routes(settings: Settings, origins: Mapping[str, Origin], lease: Lease | None = None) -> Routes:
+    """`lease`: how long records may be believed in a fleet whose nodes tell each other of writes."""
     rules = settings.bucket_rules()
-    routes = {name: _route(settings, name, rule, origins[rule.origin]) for name, rule in rules.items()}
+    routes = {name: _route(settings, name, rule, origins[rule.origin], lease) for name, rule in rules.items()}
     return Routes({name: route for name, route in routes.items() if name != WILDCARD}, routes.get(WILDCARD))
 
 
-def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin) -> BucketRoute:
+def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin, lease: Lease | None) -> BucketRoute:
     return BucketRoute(
         name=name,
         origin=origin,
@@ -269,4 +274,5 @@ def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin) 
         ttl_s=rule.consistency.ttl_s,
         stale_if_error_s=rule.stale_if_error,
         negative_ttl_s=rule.negative_ttl,
+        lease=lease,
     )
