@@ -8,6 +8,7 @@ follow as `?sentinel_username=…&sentinel_password=…`. What else redis-py kno
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,12 @@ def open_redis(url: str) -> Redis:
     and later any of REDIS_ERRORS. Close it with `aclose`.
     """
     if urlsplit(url).scheme.endswith("+sentinel"):
-        return _open_master(parse_sentinel_url(url))
-    return Redis.from_url(url, **_options())
+        client = _open_master(parse_sentinel_url(url))
+    else:
+        client = Redis.from_url(url, **_options())
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_Cancellable, pool.connection_class), {})
+    return client
 
 
 def describe_redis(url: str) -> str:
@@ -88,6 +93,19 @@ def parse_sentinel_url(url: str) -> SentinelPlace:
         options=options,
         sentinel_options=own | tls,
     )
+
+
+class _Cancellable:
+    """Keeps redis-py from losing cancellations: it sends under `asyncio.wait_for`, which until Python 3.12 forgets one
+    that comes in the moment in which it is done (python/cpython#86296); a task would go on, a time-out never come."""
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        if task is not None and task.cancelling() > before:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined] # the answer must not be the next one's
+            raise asyncio.CancelledError
 
 
 class _MasterPool(SentinelConnectionPool):

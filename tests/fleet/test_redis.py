@@ -84,6 +84,29 @@ async def test_a_server_that_is_gone_is_an_error_and_one_that_came_back_answers_
             await client.aclose()
 
 
+async def test_a_cancelled_task_ends_in_whatever_moment_and_spoils_no_answer_of_others(tmp_path: Path) -> None:
+    with start_redis(tmp_path) as server:
+        client = open_redis(server.url)
+        try:
+            script = client.register_script("return ARGV[1]")
+            await script([], ["warm"])
+
+            async def ask_on() -> None:
+                while True:
+                    await script([], ["mine"])
+
+            for turns in range(60):
+                task = asyncio.create_task(ask_on())
+                for _ in range(turns % 12):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait({task}, timeout=10)
+                assert done
+                assert await script([], ["other"]) == b"other"
+        finally:
+            await client.aclose()
+
+
 async def test_nobody_at_the_port_is_an_error() -> None:
     with pytest.raises(REDIS_ERRORS):
         await answers(f"redis://127.0.0.1:{free_port()}/0")
