@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few seconds, for a first look")
     parser.add_argument("--dialect", choices=("s3", "gcs"), default="s3", help="gcs, of `hot`: beside S3's")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    _add_flags(parser, next((word for word in words or sys.argv[1:] if not word.startswith("-")), None))
     arguments = parser.parse_args(words)
     questions = find_questions()
     if arguments.name is None:
@@ -46,14 +47,25 @@ def main(words: Sequence[str] | None = None) -> int:
         if not hasattr(module, "measure_gcs"):
             parser.error(f"{arguments.name} has no measurement of that dialect")
         question, measure = module.QUESTION_GCS, module.measure_gcs
+    measuring = partial(measure, arguments.quick)
+    if hasattr(module, "measure_with"):
+        measuring = partial(module.measure_with, arguments)
     try:
-        _answer(arguments.name, question, partial(measure, arguments.quick), arguments)
+        _answer(arguments.name, question, measuring, arguments)
     except Missing as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _add_flags(parser: argparse.ArgumentParser, name: str | None) -> None:
+    """Those of a question that has some of its own: a module with `add_arguments` and `measure_with`."""
+    if name in find_questions():
+        module = importlib.import_module(f"bench.{name}")
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(parser)
 
 
 def _answer(name: str, question: str, measure: Callable[[], list[Row]], arguments: argparse.Namespace) -> None:
