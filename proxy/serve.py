@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from proxy.config.settings import Settings
     from proxy.origin.exchange import ExchangeLimits
     from proxy.origin.s3.credentials import CredentialSource
+
+
+STOPPED_S = 5.0  # a worker ticks each second
 
 
 @dataclass(slots=True)
@@ -110,7 +114,7 @@ def build_parts(
         above = room_above(limits.fills, limits.fill_bytes)
         window_blocks = max(window_blocks, FLEET_WINDOW_BLOCKS)
     flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy, above)
-    followers = Followers(flights)
+    followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
     supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
     body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks)
@@ -128,23 +132,9 @@ def build_parts(
     forwarder = Forwarder(
         store.keys, tell=fleet.writes.tell if fleet is not None and fleet.writes is not None else None
     )
-    readiness = Readiness({"no disk of the cache can be written": store.disks_writable})
-    signs = build_signs(settings, listeners)
-    s3 = S3App(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
-
-    def build_gcs() -> Surface:
-        from gcsapi.app import GcsApp
-
-        gcs = GcsApp(gateway, forwarder, host_suffixes=tuple(signs.suffixes), on_read_error=store.note_read_error)
-        return Surface(gcs, gcs.answer_hot)
-
-    app = Doors(
-        AdminApp(readiness),
-        fleet.peer_app(supply, versions, origins, store) if fleet is not None else None,
-        {Dialect.S3: Surface(s3, s3.answer_hot), Dialect.GCS: LateSurface(build_gcs)},
-        gateway.routes,
-        signs,
-    )
+    readiness = Readiness(build_checks(store, fleet))
+    peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
+    app = build_doors(build_signs(settings, listeners), AdminApp(readiness), peers, gateway, forwarder, store)
     return Parts(
         app=AccessLog(app) if settings.log.access else app,
         answer_hot=app.answer_hot,
@@ -160,6 +150,34 @@ def build_parts(
         flights=flights,
         fleet=fleet,
     )
+
+
+def build_checks(store: Store, fleet: FleetParts | None) -> dict[str, Callable[[], bool]]:
+    """What must hold for this worker to be ready, by the sentence that is true where it does not."""
+    checks: dict[str, Callable[[], bool]] = {"no disk of the cache can be written": store.disks_writable}
+    if fleet is not None:
+        checks["this node does not know its own address in the fleet yet"] = fleet.is_located
+    return checks
+
+
+def build_doors(
+    signs: Signs, admin: App, peers: App | None, gateway: Gateway, forwarder: Forwarder, store: Store
+) -> Doors:
+    """The surfaces, and what tells whose a request is."""
+    suffixes = tuple(signs.suffixes)
+    s3 = S3App(gateway, forwarder, host_suffixes=suffixes, on_read_error=store.note_read_error)
+
+    def build_gcs() -> Surface:
+        from gcsapi.app import GcsApp
+
+        gcs = GcsApp(gateway, forwarder, host_suffixes=suffixes, on_read_error=store.note_read_error)
+        return Surface(gcs, gcs.answer_hot)
+
+    surfaces: dict[Dialect, Surface | LateSurface] = {
+        Dialect.S3: Surface(s3, s3.answer_hot),
+        Dialect.GCS: LateSurface(build_gcs),
+    }
+    return Doors(admin, peers, surfaces, gateway.routes, signs)
 
 
 def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs:
@@ -275,4 +293,5 @@ def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin, 
         stale_if_error_s=rule.stale_if_error,
         negative_ttl_s=rule.negative_ttl,
         lease=lease,
+        replicate=rule.replicate,
     )

@@ -14,8 +14,10 @@ import math
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -67,7 +69,10 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
         try:
             server = Server(server_config(settings, parts, lane), lambda: _started(paper, settings))
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
-            async with _ticking(parts, Row(board, paper.number) if board is not None else None):
+            tables.beat(paper.number, time.monotonic())
+            async with _ticking(
+                parts, partial(tables.beat, paper.number), Row(board, paper.number) if board is not None else None
+            ):
                 await server.serve(listeners)
         finally:
             lane.flush()
@@ -126,10 +131,11 @@ def _stop(server: Server, parts: Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(parts: Parts, row: Row | None) -> AsyncIterator[None]:
+async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            beat(time.monotonic())
             parts.store.tick()
             publish(parts.gates)
             if parts.fleet is not None:

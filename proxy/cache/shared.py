@@ -8,6 +8,7 @@ descriptor to its children; each maps it. All that is shared is single 64-bit wo
     tokens     one random word per slot of keys                                    (tokens.py)
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
     ledgers    numbers of 64 origins, their own affair                             (proxy.fetch.ledger)
+    beats      of each worker, the time of its last tick
 
 A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. It is made anew with each
 run: nothing in it means anything to the next one.
@@ -25,13 +26,15 @@ from proxy.cache.usage import DISK_COUNT_MAX, PROCESS_COUNT_MAX, USAGE_WORDS, Us
 from proxy.errors import ConfigInvalid
 
 _MAGIC = 0x7761726D73746172  # "warmstar"
-_LAYOUT_VERSION = 2
+_LAYOUT_VERSION = 3
 _HEADER_WORDS = 512  # a page of its own
 _TOKENS_END = _HEADER_WORDS + TOKEN_COUNT
 _USAGE_END = _TOKENS_END + USAGE_WORDS
 LEDGER_COUNT = 64
 LEDGER_WORDS = 272
-_TABLE_WORDS = _USAGE_END + LEDGER_COUNT * LEDGER_WORDS
+_LEDGERS_END = _USAGE_END + LEDGER_COUNT * LEDGER_WORDS
+BEAT_COUNT = 256  # workers
+_TABLE_WORDS = _LEDGERS_END + BEAT_COUNT
 _TABLE_BYTES = 8 * _TABLE_WORDS
 _HEADER = (_MAGIC, _LAYOUT_VERSION, _TABLE_BYTES, TOKEN_COUNT, PROCESS_COUNT_MAX, DISK_COUNT_MAX)
 
@@ -82,6 +85,15 @@ class SharedTables:
         start = _USAGE_END + index * LEDGER_WORDS
         self._ledgers.append(self._numbers[start : start + LEDGER_WORDS])
         return self._ledgers[-1]
+
+    def beat(self, worker: int, now_s: float) -> None:
+        """This worker runs. `now_s` is time.monotonic(), which is one for all processes."""
+        self._numbers[_LEDGERS_END + worker] = now_s
+
+    def stopped(self, now_s: float, silence_s: float) -> bool:
+        """Whether some worker that has been running has not said so for that long."""
+        beats = self._numbers[_LEDGERS_END : _LEDGERS_END + BEAT_COUNT].tolist()
+        return any(beat and now_s - beat > silence_s for beat in beats)
 
     def close(self) -> None:
         """Leave: unmaps, frees this process's slot and locks. Calling it twice does no harm."""

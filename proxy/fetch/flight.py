@@ -174,28 +174,21 @@ class Flights:
                     claim.pass_on()
                     return
                 sink = fill.begin(writer)
+                if source is not None:
+                    source.begin(writer)
                 if writer.progress:
                     await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
-                if source is not None:
-                    source.begin(writer)
                 if not isinstance(origin, OpenedFirst):
                     arrival.asked()
                 for until in (claim.first_bytes, None):
                     await fill_block(origin, version.origin, version, block, writer, sink, self._policy, until)
                     if writer.progress < writer.length and not arrival.wanted:
-                        self._leave(key)
-                        writer.leave()
-                        arrival.fail(FillPaused())
-                        FILLS.labels("put_off").inc()
-                        claim.put_off()
+                        self._step_back(key, writer, claim, arrival)
                         return
                 if source is not None:
                     await source.settle(self._policy)
-            self._leave(key)
-            writer.commit()
-            arrival.publish()
-            FILLS.labels("done").inc()
+            self._publish(key, writer, arrival)
             if source is not None:
                 source.end(done=True)
         except BaseException as error:
@@ -210,10 +203,27 @@ class Flights:
             claim.end()
             if source is not None:
                 source.end(done=False)
-            self._per_version[version.digest] -= 1
-            if not self._per_version[version.digest]:
-                del self._per_version[version.digest]
-                self.settled(version)
+            self._end(version)
+
+    def _publish(self, key: FlightKey, writer: BlockWriter, arrival: Arrival) -> None:
+        self._leave(key)
+        writer.commit()
+        arrival.publish()
+        FILLS.labels("done").inc()
+
+    def _end(self, version: ObjectVersion) -> None:
+        self._per_version[version.digest] -= 1
+        if not self._per_version[version.digest]:
+            del self._per_version[version.digest]
+            self.settled(version)
+
+    def _step_back(self, key: FlightKey, writer: BlockWriter, claim: Claim, arrival: Arrival) -> None:
+        """Small readers have what they wanted, and nobody wants the rest now."""
+        self._leave(key)
+        writer.leave()
+        arrival.fail(FillPaused())
+        FILLS.labels("put_off").inc()
+        claim.put_off()
 
     async def _enter(
         self,

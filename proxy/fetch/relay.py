@@ -7,25 +7,27 @@ How it works. `bring` stands where the origin would: it delivers a span of the b
    itself, or one that should have it all. An owner that is gone: the next in the hash order. Nobody left: the level
    goes down, never up, and what was received counts on.
 3. At ORIGIN the fleet's lease comes first. Where another node has it, the bytes are read from that one.
-4. `settle`, before the block is published: the block's crc32c is compared with the last source's. Where bytes of nodes
-   came without one (they were gone before their last byte), the object's own checksum will tell; where the origin has
-   none, those bytes are read again and compared.
+4. `settle`, before the block is published: the block's crc32c is compared with the last source's. One that was gone
+   with all but that said is replaced like any other, for the checksum alone. Where no node is left to tell it, the
+   object's own checksum will; where the origin has none, the bytes of nodes are read again and compared.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.blocks import BlockWriter, ByteSink, Origin, update_sum
-from proxy.errors import BytesWrong
+from proxy.blocks import BlockWriter, ByteSink, Origin
+from proxy.errors import BytesWrong, OriginUnavailable
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.fill import deliver
 from proxy.fetch.lease import LEASE_S, Elsewhere, Lease, Leases
+from proxy.fetch.sinks import Dropped, Rest, Summed
 from proxy.fleet.asks import Ask, Named, WantedBlock
 from proxy.fleet.board import RECEIVED_BYTES, UPLOADS
 from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, is_guarded, level_of, new_fill_id
@@ -33,7 +35,7 @@ from proxy.fleet.owners import block_place
 from proxy.fleet.roster import Member
 from proxy.fleet.view import FleetView
 from proxy.metrics import CHECKSUM_FAILURES, RELAYED_FILLS, REREAD_BYTES, UNLEASED_FILLS
-from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin.peer.errors import PeerFailed
 from proxy.ranges import ByteRange
 
@@ -115,6 +117,7 @@ class Relay:
         self._crc32c: int | None = None
         self._last_source = ""
         self._used: set[str] = set()
+        self._givers: dict[str, None] = {}  # nodes that gave bytes, in order
         self._unchecked: tuple[int, int] | None = None  # of peers' bytes in the fill's order: how many, their crc32c
         self._writer: BlockWriter | None = None
 
@@ -129,28 +132,48 @@ class Relay:
         self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
     ) -> None:
         """Delivers the span. `last`: the block is complete with it. Raises what `deliver` does."""
-        rest = _Rest(span, sink, last)
+        rest = Rest(span, sink, last)
         self._crc32c = None
-        while self.level >= REGION and rest.left:
-            for owner in self._owners():
-                if owner.node_id == self._relays.view.node_id or await self._read_within(owner, rest):
-                    break
+        with self._spoiling():
+            while self.level >= REGION and self._owed(rest):
+                for owner in self._owners():
+                    if owner.node_id == self._relays.view.node_id or await self._read_within(owner, rest):
+                        break
+                if self._owed(rest):
+                    self._go_down()
             if rest.left:
-                self._go_down()
-        if rest.left:
-            await self._bring_from_origin(rest, policy, urgent=urgent)
+                await self._bring_from_origin(rest, policy, urgent=urgent)
+
+    def _owed(self, rest: Rest) -> bool:
+        """Whether other nodes have still something to give: bytes, or the whole block's checksum behind them."""
+        return rest.left > 0 or (rest.last and self._crc32c is None)
+
+    @contextlib.contextmanager
+    def _spoiling(self) -> Iterator[None]:
+        """A fill that fails for another reason than its source begins anew: followers of its bytes must know."""
+        try:
+            yield
+        except (OriginUnavailable, asyncio.CancelledError):
+            raise
+        except BaseException:
+            if self.guarded:
+                self._relays.view.board.spoil()
+            raise
 
     async def settle(self, policy: RetryPolicy) -> None:
         """The block is complete: are its bytes what they should be? Raises BytesWrong, and what `deliver` does."""
         writer = self._writer
         assert writer is not None
         RELAYED_FILLS.labels("mixed" if len(self._used) > 1 else next(iter(self._used), "origin")).inc()
-        if self._crc32c is not None:
-            if writer.block_crc32c != self._crc32c:
-                self._relays.view.avoid(self._last_source)
-                raise self._wrong(f"what {self._last_source[:8]} gave is not what it has")
-        elif self.guarded and not self._record.sums:
-            await self._reread(policy)
+        with self._spoiling():
+            if self._crc32c is not None:
+                if writer.block_crc32c != self._crc32c:
+                    # of several, the last one's checksum is the judge
+                    for node_id in [name for name in self._givers if name != self._last_source] or [self._last_source]:
+                        self._relays.view.avoid(node_id)
+                    raise self._wrong(f"what came is not what {self._last_source[:8]} has")
+            elif self.guarded and not self._record.sums:
+                await self._reread(policy)
 
     def end(self, *, done: bool) -> None:
         """The fill is over; `done`: the block is there."""
@@ -174,7 +197,7 @@ class Relay:
         self._fill_id = fill_id
         self._relays.view.board.join(self._place, fill_id)
 
-    async def _read_within(self, owner: Member, rest: _Rest) -> bool:
+    async def _read_within(self, owner: Member, rest: Rest) -> bool:
         """Reads from whom this owner names, until all is there; False: it can't help any more."""
         view = self._relays.view
         tried: list[str] = []
@@ -199,39 +222,49 @@ class Relay:
             tried.append(named.source)
         return False
 
-    async def _read(self, source: Member, fill_id: int, rest: _Rest, used: str) -> bool:
-        """Reads the rest from this node. One that goes silent in mid-body is asked again: it may wait, and say so."""
+    async def _read(self, source: Member, fill_id: int, rest: Rest, used: str) -> bool:
+        """Reads from this node what is owed; False: another one must give what is left of it.
+
+        One that goes silent in mid-body is asked again: it may wait, and say so.
+        """
         self.guarded = True
         while True:
             taken_bytes = rest.taken_bytes
-            wanted = WantedBlock(
-                self._record.version,
-                self._index,
-                rest.start - self._block.start,
-                rest.end - self._block.start,
-                fill_id,
-                rest.last,
-                self._record.sums,
-            )
             try:
                 async with asyncio.timeout(STEP_MAX_S):
-                    self._crc32c = await self._relays.peers.read_block(source, wanted, rest)
+                    self._crc32c = await self._relays.peers.read_block(
+                        source, self._wanted(fill_id, rest), rest if rest.left else Dropped()
+                    )
             except (PeerFailed, TimeoutError) as error:
-                self._count(used, rest.taken_bytes - taken_bytes)
+                self._count(used, source, rest.taken_bytes - taken_bytes)
                 silent = isinstance(error, PeerFailed) and error.reason == "silent"
-                if silent and rest.taken_bytes > taken_bytes and rest.left:
+                if silent and rest.taken_bytes > taken_bytes and self._owed(rest):
                     continue
                 if isinstance(error, PeerFailed):
                     self._note(error)
-                return rest.left == 0  # all but the tail came
-            self._count(used, rest.taken_bytes - taken_bytes)
+                return not self._owed(rest)
+            self._count(used, source, rest.taken_bytes - taken_bytes)
             self._last_source = source.node_id
             self._relays.view.trust(source.node_id)
-            return True
+            return not self._owed(rest)
 
-    def _count(self, used: str, taken_bytes: int) -> None:
+    def _wanted(self, fill_id: int, rest: Rest) -> WantedBlock:
+        """Where only the checksum is owed, the last byte again: the answer to that waits for the block to be whole."""
+        return WantedBlock(
+            self._record.version,
+            self._index,
+            min(rest.start, rest.end - 1) - self._block.start,
+            rest.end - self._block.start,
+            fill_id,
+            rest.last,
+            self._record.sums,
+        )
+
+    def _count(self, used: str, source: Member, taken_bytes: int) -> None:
         if taken_bytes:
             self._used.add(used)
+            self._givers[source.node_id] = None
+            self._unchecked = None  # what was counted up to the origin's bytes is not all any more
             self._relays.view.board.add(self._relays.row, RECEIVED_BYTES, taken_bytes)
 
     def _note(self, error: PeerFailed) -> None:
@@ -239,7 +272,7 @@ class Relay:
         if error.faulty:
             self._relays.view.avoid(error.node_id)
 
-    async def _bring_from_origin(self, rest: _Rest, policy: RetryPolicy, *, urgent: bool) -> None:
+    async def _bring_from_origin(self, rest: Rest, policy: RetryPolicy, *, urgent: bool) -> None:
         if self._lease is None and await self._read_at_holder(rest):
             return
         if self.guarded and self._unchecked is None and self._writer is not None:
@@ -252,7 +285,7 @@ class Relay:
             if rest.start > span.start:
                 self._used.add("origin")
 
-    async def _read_at_holder(self, rest: _Rest) -> bool:
+    async def _read_at_holder(self, rest: Rest) -> bool:
         """Takes the lease; or reads where it is. False: the origin is to be asked, by this node."""
         view, leases = self._relays.view, self._relays.leases
         digest = self._record.version.digest
@@ -270,7 +303,7 @@ class Relay:
             holder = view.roster.by_id.get(got.node_id)
             if holder is not None:
                 self._join(new_fill_id(LEASED, guarded=True))
-                if await self._read(holder, got.fill_id, rest, "lease"):
+                if await self._read(holder, got.fill_id, rest, "lease") or not rest.left:
                     return True
             if got.done:
                 instead = got
@@ -287,7 +320,7 @@ class Relay:
         """Compares peers' bytes that no checksum covers with the origin's."""
         assert self._writer is not None
         count, crc32c = self._unchecked or (self._writer.length, self._writer.crc32c)
-        found, left = _Summed(), count
+        found, left = Summed(), count
         start = self._block.start + self._writer.start
         for span in (
             ByteRange(start, min(start + count, self._block.end)),
@@ -300,49 +333,11 @@ class Relay:
                 REREAD_BYTES.inc(span.length)
         assert left == 0
         if found.crc32c != crc32c:
+            for node_id in self._givers:
+                self._relays.view.avoid(node_id)
             raise self._wrong("what other nodes gave is not what the origin has")
 
     def _wrong(self, why: str) -> BytesWrong:
         CHECKSUM_FAILURES.labels("peer").inc()
         log.warning("block %d of %s: %s; it is fetched again", self._index, self._record.version.key, why)
         return BytesWrong(f"block {self._index} of {self._record.version.key!r}: {why}")
-
-
-class _Rest:
-    """What is still to come of a span, as a sink that counts what has been taken."""
-
-    def __init__(self, span: ByteRange, sink: ByteSink, last: bool) -> None:
-        self.start = span.start
-        self.end = span.end
-        self.last = last
-        self.taken_bytes = 0
-        self._sink = sink
-
-    @property
-    def left(self) -> int:
-        return self.end - self.start
-
-    def write(self, data: memoryview) -> Awaitable[None] | None:
-        pending = self._sink.write(data)
-        if pending is not None:
-            return self._finish(pending, len(data))
-        self._took(len(data))
-        return None
-
-    async def _finish(self, pending: Awaitable[None], length: int) -> None:
-        await pending
-        self._took(length)
-
-    def _took(self, length: int) -> None:
-        self.start += length
-        self.taken_bytes += length
-
-
-class _Summed:
-    """Keeps nothing but the checksum."""
-
-    def __init__(self) -> None:
-        self.crc32c = 0
-
-    def write(self, data: memoryview) -> None:
-        self.crc32c = update_sum(SumKind.CRC32C, data, self.crc32c)

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from proxy.blocks import Origin
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.fill import deliver
+from proxy.fetch.pooled import Pooled
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 
@@ -51,12 +52,14 @@ class _Buffer:
 
 
 async def stream_span(
-    origin: Origin, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
+    source: Origin | Pooled, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
 ) -> AsyncGenerator[bytes, None]:
     """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it."""
-    buffer = _Buffer()
+    buffer, urgent = _Buffer(), span.length <= URGENT_BYTES
     delivery = asyncio.get_running_loop().create_task(
-        deliver(origin, version.origin, version, span, buffer, policy, urgent=span.length <= URGENT_BYTES)
+        source.bring(span, buffer, policy, urgent=urgent)
+        if isinstance(source, Pooled)
+        else deliver(source, version.origin, version, span, buffer, policy, urgent=urgent)
     )
     delivery.add_done_callback(lambda done: buffer.wake())
     try:

@@ -18,7 +18,7 @@ BLOCK_PATH = "/-/peer/block"
 RECORD_PATH = "/-/peer/record"
 HELLO_PATH = "/-/peer/hello"
 TAIL_BYTES = 8
-TAIL_KNOWN = 1  # flag: the checksum behind it is the whole block's crc32c
+TAIL_KNOWN = 1  # flag: the checksum behind it is known: the whole block's crc32c, or that of what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class Named:
 class WantedBlock:
     """Bytes [start, end) of a block of a version. `last`: the block is complete with them.
 
-    `sums`: what is known of the whole object's checksums, for who fills the block.
+    `summed`: the tail shall have the checksum of just these bytes. `sums`: what is known of the whole object's
+    checksums, for who fills the block.
     """
 
     version: ObjectVersion
@@ -93,6 +94,7 @@ class WantedBlock:
     fill_id: int
     last: bool
     sums: tuple[tuple[SumKind, int], ...] = ()
+    summed: bool = False
 
     def target(self) -> bytes:
         version = self.version
@@ -107,6 +109,7 @@ class WantedBlock:
             "end": str(self.end),
             "fill": f"{self.fill_id:x}",
             "last": "1" if self.last else "0",
+            "summed": "1" if self.summed else "0",
             "sums": ",".join(f"{kind.value}:{value:x}" for kind, value in self.sums),
         }
         return _target(BLOCK_PATH, fields)
@@ -124,7 +127,8 @@ class WantedBlock:
         fill_id = int(_text(query, "fill"), 16)
         if not 0 <= fill_id < 1 << 64:
             raise ValueError("a fill id has 64 bits")
-        return cls(version, index, start, end, fill_id, query.get("last") == "1", sums)
+        last, summed = (query.get(name) == "1" for name in ("last", "summed"))
+        return cls(version, index, start, end, fill_id, last, sums, summed)
 
 
 @dataclass(frozen=True, slots=True)

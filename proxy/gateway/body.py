@@ -26,9 +26,9 @@ from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
 from proxy.fetch.arrival import WAKE_BYTES, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
+from proxy.gateway.lookup import Resolved
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import SMALL_READ_BYTES, Supplied, Supply
-from proxy.gateway.versions import Resolved
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.notices import Notice
 from proxy.objects import ObjectRecord
@@ -63,8 +63,11 @@ class Body:
         record: ObjectRecord,
         span: ByteRange,
         later: asyncio.Task[Resolved] | None = None,
+        *,
+        kept: bool = True,
     ) -> None:
-        """`later` will tell the checksums that the record lacks."""
+        """`later` will tell the checksums that the record lacks. `kept` False: only a block's owner keeps a copy."""
+        self._kept = kept
         self._parts = parts
         self._origin = origin
         self._record = record
@@ -90,7 +93,8 @@ class Body:
         block = block_span(index, self._record.size_bytes, self._parts.block_bytes)
         offset = max(self._span.start, block.start) - block.start
         end = min(self._span.end, block.end) - block.start
-        while offset < end:
+        pooled = None if self._kept else self._parts.supply.pooled(self._origin, self._record, index)
+        while offset < end and pooled is None:
             supplied: Supplied | None = None
             began = offset
             try:
@@ -123,7 +127,8 @@ class Body:
         if offset == end:
             return
         rest = ByteRange(block.start + offset, block.start + end)
-        stream = stream_span(self._origin, self._record.version, rest, self._parts.policy)
+        source = pooled or self._parts.supply.beside(self._origin, self._record, index) or self._origin
+        stream = stream_span(source, self._record.version, rest, self._parts.policy)
         async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
@@ -193,7 +198,9 @@ class Body:
     def _look_ahead(self, index: int, blocks: range) -> None:
         window = min(1 + self._taken_bytes // GROWTH_BYTES, self._parts.window_blocks_max)
         for ahead in range(index + 1, min(index + window, blocks.stop)):
-            if ahead not in self._ahead:
+            if ahead not in self._ahead and (
+                self._kept or self._parts.supply.pooled(self._origin, self._record, ahead) is None
+            ):
                 obtain = self._parts.supply.obtain(self._origin, self._record, ahead, 0)
                 self._ahead[ahead] = asyncio.get_running_loop().create_task(obtain)
 

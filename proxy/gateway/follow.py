@@ -3,7 +3,8 @@
 How it works. One poll for the whole worker (every 2 ms while anything is followed) reads the words of the followed
 blocks and moves their arrivals. Every 50 ms it also tries the lock: getting it means that the filler died or gave
 up; the writer then goes on from the filler's progress as a flight of our own, on the same arrival. A lock that is
-held with no progress for `stuck_s` (a stopped process) ends the arrival: its readers go on uncached.
+held with no progress for `stuck_s` ends the arrival, if some worker has stopped: its readers go on uncached. While all
+run, the filler waits for its origin, and so do we.
 
 Where the bytes are of other nodes of the fleet (`guarded`), a filler that starts over has found them wrong: that ends
 the arrival, too, for what readers have sent of it can't be taken back.
@@ -68,7 +69,17 @@ class _Followed:
 
 
 class Followers:
-    def __init__(self, flights: Flights, *, stuck_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    """`stopped` tells whether some worker of this node stands still."""
+
+    def __init__(
+        self,
+        flights: Flights,
+        *,
+        stuck_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        stopped: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._stopped = stopped
         self._flights = flights
         self._stuck_s = stuck_s
         self._clock = clock
@@ -141,7 +152,7 @@ class Followers:
             self._flights.forget(followed.version, followed.block.index)
             followed.take_over(writer)
             return True
-        if now - followed.moved_at > self._stuck_s and not followed.block.retired:
+        if now - followed.moved_at > self._stuck_s and not followed.block.retired and self._stopped():
             return self._give_up(followed, "the worker that fills it does not move")
         return False
 

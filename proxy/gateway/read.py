@@ -28,10 +28,11 @@ from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
 from proxy.gateway.hot import HotRead
+from proxy.gateway.lookup import FirstAnswer, OnUnknown, Resolved
 from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.supply import Expected, second_sums
-from proxy.gateway.versions import FirstAnswer, OnUnknown, Resolved, Versions
+from proxy.gateway.versions import Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
@@ -171,11 +172,11 @@ class Gateway:
             if pieces is not None:
                 answer.cache, answer.body = CacheStatus.HIT, _given(pieces)
             else:
-                if answer.span is not None and span.end < record.size_bytes:
+                if answer.span is not None and span.end < record.size_bytes and route.replicate:
                     self._ahead.note(record.version, span, partial(self._parts.supply.fetch, route.origin, record))
                 answer.cache = await self._status(record, span, to_read=True)
                 self._watch(record, resolved.later)
-                body = Body(self._parts, route.origin, record, span, resolved.later)
+                body = Body(self._parts, route.origin, record, span, resolved.later, kept=route.replicate)
                 answer.body = await self._begun(key, body.pieces())
         if resolved.stale:
             answer.cache = CacheStatus.STALE

@@ -31,7 +31,7 @@ class BucketRoute:
     """A bucket as clients name it. Times are seconds; `negative_ttl_s` 0 means "not found" is never kept.
 
     `stale_if_error_s`: how much longer than its freshness a record may be served while the origin is down.
-    `lease`: in a fleet whose nodes tell each other of writes.
+    `lease`: in a fleet whose nodes tell each other of writes. `replicate` False: only a block's owner keeps a copy.
     """
 
     name: str
@@ -43,6 +43,7 @@ class BucketRoute:
     stale_if_error_s: float = 0.0
     negative_ttl_s: float = 0.0
     lease: Lease | None = None
+    replicate: bool = True
 
     def object_key(self, name: ObjectName) -> ObjectKey:
         return ObjectKey(self.origin.id, self.real_bucket, name.key, name.version_id)

@@ -34,9 +34,11 @@ from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import FAR_BYTES, Arrival
 from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
-from proxy.fetch.relay import Relay, Relays
-from proxy.fleet.fills import ORIGIN, is_guarded, level_of
+from proxy.fetch.pooled import Pooled
+from proxy.fetch.relay import Relays
+from proxy.fleet.fills import ORIGIN, ZONE, is_guarded, level_of
 from proxy.fleet.owners import block_place
+from proxy.gateway.claim import Claim
 from proxy.gateway.follow import BlockArrival, Followers
 from proxy.gateway.presence import peek_presence, read_presence
 from proxy.gateway.remainders import Remainders
@@ -206,10 +208,26 @@ class Supply:
         if state.kind is not BlockKind.FILLING:
             return None
         followed = BlockArrival(block)
-        claim = _Claim(self, origin, record, followed)
+        claim = Claim(self, origin, record, followed)
         self._guard(claim)
         found = claim.follow()
         return _joined(found, whole=True) if found is not None else None
+
+    def beside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """The block's bytes from the node that keeps it, not to be kept here; None: this node is the one, or alone."""
+        version = record.version
+        if self._relays is None or version.origin in self._relays.private:
+            return None
+        if self._relays.level(block_place(version.digest, index)) != ZONE:
+            return None
+        span = block_span(index, version.size_bytes, self._store.block_bytes)
+        return Pooled(self._relays, origin, record, index, span)
+
+    def pooled(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """The same where the block is not here all the same."""
+        block = self._store.peek_block(record.version, index)
+        here = block is not None and block.state().kind is not BlockKind.ABSENT
+        return None if here else self.beside(origin, record, index)
 
     def level(self, version: ObjectVersion, index: int) -> int | None:
         """The level of the fill that is under way here, or waits; None: none is."""
@@ -255,7 +273,7 @@ class Supply:
         """A flight of our own, or another worker's followed; None: look again."""
         version = record.version
         arrival = BlockArrival(block)
-        claim = _Claim(self, origin, record, arrival)
+        claim = Claim(self, origin, record, arrival)
         self._guard(claim)
         if block.state().kind is BlockKind.FILLING:
             writer = block.reserve(0)
@@ -274,13 +292,13 @@ class Supply:
         self.launch(claim, below)
         return arrival
 
-    def _guard(self, claim: _Claim) -> None:
+    def _guard(self, claim: Claim) -> None:
         """Whether another worker's fill brings bytes of other nodes stands on the board."""
         if self._relays is not None:
             board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
             claim.arrival.guard = lambda: is_guarded(board.joined(place))
 
-    def launch(self, claim: _Claim, below: int | None = None) -> None:
+    def launch(self, claim: Claim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         relay = self._relays.open(claim.origin, claim.record, index, span, below) if self._relays is not None else None
@@ -291,15 +309,15 @@ class Supply:
                 claim.first_bytes = None
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
 
-    def unlevel(self, claim: _Claim) -> None:
+    def unlevel(self, claim: Claim) -> None:
         """The flight was not begun: what is under way is another worker's."""
         claim.arrival.level = None
         self._guard(claim)
 
-    def follow(self, claim: _Claim) -> None:
+    def follow(self, claim: Claim) -> None:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)
 
-    def put_off(self, claim: _Claim) -> None:
+    def put_off(self, claim: Claim) -> None:
         """The rest of a block can wait."""
         record, index = claim.record, claim.arrival.block.index
 
@@ -332,60 +350,6 @@ class Supply:
         if not await asyncio.shield(check):
             CHECKSUM_FAILURES.labels("block").inc()
             log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
-
-
-class _Claim:
-    """One block's way to a writer: `proxy.fetch.flight.Claim`. `source` is the origin, or what stands before it."""
-
-    def __init__(self, supply: Supply, origin: Origin, record: ObjectRecord, arrival: BlockArrival) -> None:
-        self._supply = supply
-        self.origin = origin
-        self.source: Origin | OpenedFirst | Relay = origin
-        self.record = record
-        self.version = record.version
-        self.arrival = arrival
-        self.writer: BlockWriter | None = None
-        self.start = 0
-        self.first_bytes: int | None = None
-
-    @property
-    def held(self) -> bool:
-        return self.writer is not None
-
-    def take(self) -> BlockWriter | None:
-        return self.writer or self.arrival.block.reserve(self.start)
-
-    async def prepare(self, writer: BlockWriter) -> None:
-        await self._supply.read_back(writer)
-
-    def put_off(self) -> None:
-        self._supply.put_off(self)
-
-    def pass_on(self) -> None:
-        """The block is another worker's by now: follow that one, with the readers that wait already."""
-        self.end()
-        self._supply.unlevel(self)
-        self._supply.follow(self)
-
-    def end(self) -> None:
-        """The flight is over, whatever became of it."""
-        if isinstance(self.source, OpenedFirst):
-            self.source.drop()
-            self.source = self.origin
-
-    def follow(self) -> BlockArrival | None:
-        """The followed arrival; None where there is nothing to follow: the block is there, or its segment is not."""
-        block = self.arrival.block
-        if block.retired or block.state().kind is BlockKind.PRESENT:
-            return None
-        self._supply.follow(self)
-        return self.arrival
-
-    def take_over(self, writer: BlockWriter) -> None:
-        """The filler that was followed is gone: a flight of our own goes on, on the same arrival."""
-        self.writer = writer
-        self.first_bytes = None
-        self._supply.launch(self)
 
 
 def _joined(arrival: Arrival, *, whole: bool) -> Supplied:

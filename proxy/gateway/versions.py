@@ -21,13 +21,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy, with_attempts
-from proxy.gateway.keyowner import Told
 from proxy.gateway.known import Known, KnownKeys
+from proxy.gateway.lookup import KeyOwner, LookUp, OnUnknown, Records, Resolved, Tokens, Wish
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
@@ -37,78 +36,6 @@ DOWN_NEWS_S = 10.0  # how long after that pause a reader still need not find out
 DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
 COMPLETE_S = 2.0  # what a read that could be answered waits for checksums that its record lacks
 COMPLETE_PAUSE_S = 30.0  # how long no read waits for them when some did in vain
-
-
-class Tokens(Protocol):
-    def peek(self, key: ObjectKey) -> int: ...
-
-    def watch(self, key: ObjectKey) -> Callable[[], int]: ...
-
-
-class Records(Protocol):
-    def read(self, key: ObjectKey) -> ObjectRecord | None: ...
-
-    def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool: ...
-
-    def fenced(self, key: ObjectKey) -> bool: ...
-
-    def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
-
-
-class FirstAnswer(Protocol):
-    """The answer to a read that was sent before its object was known."""
-
-    async def tell(self) -> ObjectRecord | None:
-        """What it says of the object; None: too little. Raises as an origin does."""
-        ...
-
-    def tells_all(self, record: ObjectRecord) -> bool: ...
-
-
-OnUnknown = Callable[[], FirstAnswer | None]
-
-
-@dataclass(slots=True)
-class Resolved:
-    """A key's record; `stale` when the origin could not be asked, `asked` when it was, for this very request.
-
-    `later`: the same version's checksums are on their way.
-    """
-
-    record: ObjectRecord
-    stale: bool = False
-    asked: bool = False
-    later: asyncio.Task[Resolved] | None = None
-
-
-class KeyOwner(Protocol):
-    """`proxy.gateway.keyowner.KeyOwners`: another node that asks the origin in place of this one."""
-
-    def is_here(self, key: ObjectKey) -> bool:
-        """Whether this node is the key's owner."""
-        ...
-
-    async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """How a look-up is to be made. `as_owner`: by the origin, never by another node; for those of the fleet, too."""
-
-    after_arrival: bool
-    on_unknown: OnUnknown | None
-    as_owner: bool
-
-
-@dataclass(slots=True)
-class _LookUp:
-    """`found` is done as soon as the answer is known; `task` ends when the record is kept, too."""
-
-    token: int
-    began: int
-    began_at_s: float
-    found: asyncio.Future[Resolved]
-    task: asyncio.Task[Resolved]
 
 
 class Versions:
@@ -136,7 +63,7 @@ class Versions:
         self._announce = announce
         self._owner = owner
         self._known = KnownKeys(keys_max)
-        self._look_ups: dict[tuple[bytes, bool], _LookUp] = {}  # a key's, and its look-ups as an owner
+        self._look_ups: dict[tuple[bytes, bool], LookUp] = {}  # a key's, and its look-ups as an owner
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._keeping: set[asyncio.Future[bool]] = set()
         self._arrivals = 0
@@ -182,7 +109,7 @@ class Versions:
             self._check_negative(route, key)
         after_arrival = revalidate or route.consistency is Consistency.STRONG
         as_owner = as_owner or self._owner is None or self._owner.is_here(key)  # one look-up for all who ask here
-        return await self._look_up(route, key, _Wish(after_arrival, on_unknown, as_owner))
+        return await self._look_up(route, key, Wish(after_arrival, on_unknown, as_owner))
 
     async def complete(self, route: BucketRoute, name: ObjectName, resolved: Resolved) -> Resolved:
         """The same with the checksums of the whole, where its record lacks them and the origin tells in time."""
@@ -213,7 +140,7 @@ class Versions:
         if known is not None and known.record is None and route.absent(known.checked_at_s, self.clock()):
             raise NotFound("key", key.key)
 
-    async def _look_up(self, route: BucketRoute, key: ObjectKey, wish: _Wish) -> Resolved:
+    async def _look_up(self, route: BucketRoute, key: ObjectKey, wish: Wish) -> Resolved:
         self._arrivals += 1
         arrived = self._arrivals
         while True:
@@ -235,19 +162,19 @@ class Versions:
                 return replace(resolved, asked=False)
             await asyncio.wait({current.task})  # it took long to keep what it found
 
-    def _start(self, route: BucketRoute, key: ObjectKey, wish: _Wish) -> _LookUp:
+    def _start(self, route: BucketRoute, key: ObjectKey, wish: Wish) -> LookUp:
         token = self._tokens.peek(key)
         self._arrivals += 1
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Resolved] = loop.create_future()
         task = loop.create_task(self._find(route, key, token, wish, found))
-        look_up = _LookUp(token, self._arrivals, self.clock(), found, task)
+        look_up = LookUp(token, self._arrivals, self.clock(), found, task)
         name = (key.digest, wish.as_owner)
         self._look_ups[name] = look_up
         task.add_done_callback(lambda done: self._ended(name, look_up))
         return look_up
 
-    def _ended(self, name: tuple[bytes, bool], look_up: _LookUp) -> None:
+    def _ended(self, name: tuple[bytes, bool], look_up: LookUp) -> None:
         if self._look_ups.get(name) is look_up:
             del self._look_ups[name]
         task, found = look_up.task, look_up.found
@@ -267,7 +194,7 @@ class Versions:
         route: BucketRoute,
         key: ObjectKey,
         token: int,
-        wish: _Wish,
+        wish: Wish,
         found: asyncio.Future[Resolved],
     ) -> Resolved:
         known = self.recall(key)
@@ -327,7 +254,7 @@ class Versions:
         return await self._install(key, token, resolved)
 
     async def _ask_owner(
-        self, route: BucketRoute, key: ObjectKey, token: int, wish: _Wish, found: asyncio.Future[Resolved]
+        self, route: BucketRoute, key: ObjectKey, token: int, wish: Wish, found: asyncio.Future[Resolved]
     ) -> Resolved | None:
         """What the key's owner says of it; None: this node asks the origin itself."""
         if self._owner is None or wish.as_owner:

@@ -12,7 +12,7 @@ WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "erro
 WORDS |= {"dialects", "families", "generations", "hops", "targets", "xml"}
 # The process around the engine: what is started, locked, listened on and logged.
 ENTRY = {"__main__", "cli", "serve", "serving", "supervisor", "worker", "control", "housekeeping"}
-ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "rows", "runtime", "storage"}
+ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "rows", "relays", "runtime", "storage"}
 
 # layer -> the layers below it that it may import; its own is always allowed
 MAY_IMPORT: dict[str, set[str]] = {
@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fleet": {"wire", "words"},
     "lanes": {"words"},
     "cache": {"words"},
-    "origin": {"wire", "words"},
+    "origin": {"wire", "fleet", "words"},
     "fetch": {"origin", "fleet", "words"},
     "gateway": {"cache", "fetch", "origin", "fleet", "words"},
     "jobs": {"gateway", "cache", "words"},
     "admin": {"jobs", "gateway", "lanes", "words"},
+    "peering": {"gateway", "cache", "fetch", "origin", "fleet", "lanes", "words"},
     "surface": {"gateway", "lanes", "words"},
     "s3api": {"surface", "gateway", "lanes", "words"},
     "gcsapi": {"surface", "gateway", "lanes", "words"},
@@ -45,7 +46,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("proxy.metrics", "proxy.admin", "proxy.lanes.asgi", "proxy.rows"),
     "pydantic": ("proxy.config",),
     "pydantic_core": ("proxy.config",),
-    "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet", "proxy.control"),
+    "redis": ("proxy.fetch.lease", "proxy.fetch.limiter", "proxy.fleet", "proxy.control", "proxy.relays"),
     "rich": ("proxy.cli",),
     "starlette": ("proxy.lanes.asgi", "proxy.admin", "s3api.app", "gcsapi.app"),
     "uvicorn": (

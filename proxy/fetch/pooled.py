@@ -1,0 +1,133 @@
+"""Bytes of a block that this node does not keep, from the node that does: the disks of a fleet as one.
+
+How it works. The zone's owner of the block keeps it, and brings it if it must. A reader here asks for a megabyte at a
+time, a few of them side by side, each with a checksum of its own, and gives on only what has been compared. It takes no
+part in relays: nobody ever reads from it. Where no owner can help, the origin is asked, for just these bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+from proxy.blocks import ByteSink, Origin, update_sum
+from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.fill import deliver
+from proxy.fetch.relay import OWNERS_MAX, SOURCES_MAX, STEP_MAX_S, Relays
+from proxy.fleet.asks import Ask, WantedBlock
+from proxy.fleet.board import RECEIVED_BYTES
+from proxy.fleet.fills import ZONE
+from proxy.fleet.owners import block_place
+from proxy.fleet.roster import Member
+from proxy.metrics import CHECKSUM_FAILURES
+from proxy.objects import ObjectRecord, SumKind
+from proxy.origin.peer.errors import PeerFailed
+from proxy.ranges import ByteRange
+
+STEP_BYTES = 1 << 20
+STEPS_AHEAD = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """One block, `block` its bytes in the object."""
+
+    relays: Relays
+    origin: Origin
+    record: ObjectRecord
+    index: int
+    block: ByteRange
+
+    async def bring(self, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool) -> None:
+        """Delivers a span of the block, in order, all of it compared. Raises what `deliver` does."""
+        steps = deque(
+            ByteRange(start, min(start + STEP_BYTES, span.end)) for start in range(span.start, span.end, STEP_BYTES)
+        )
+        under_way: deque[tuple[ByteRange, asyncio.Task[bytes | None]]] = deque()
+        try:
+            while steps or under_way:
+                while steps and len(under_way) < STEPS_AHEAD:
+                    step = steps.popleft()
+                    under_way.append((step, asyncio.get_running_loop().create_task(self._read(step))))
+                step, task = under_way[0]
+                data = await task
+                under_way.popleft()
+                if data is None:
+                    version = self.record.version
+                    rest = ByteRange(step.start, span.end)
+                    await deliver(self.origin, version.origin, version, rest, sink, policy, urgent=urgent)
+                    return
+                pending = sink.write(memoryview(data))
+                if pending is not None:
+                    await pending
+        finally:
+            for _, task in under_way:
+                task.cancel()
+            if under_way:
+                await asyncio.wait([task for _, task in under_way])
+
+    async def _read(self, step: ByteRange) -> bytes | None:
+        """None: no other node has it, or can bring it."""
+        view = self.relays.view
+        me = view.me()
+        zone = me.zone if me is not None else None
+        for owner in view.order(block_place(self.record.version.digest, self.index), zone)[:OWNERS_MAX]:
+            if owner.node_id == view.node_id:
+                return None
+            data = await self._read_within(owner, step)
+            if data is not None:
+                return data
+        return None
+
+    async def _read_within(self, owner: Member, step: ByteRange) -> bytes | None:
+        view, tried = self.relays.view, list[str]()
+        for _ in range(SOURCES_MAX):
+            ask = Ask(self.record.version.digest, self.index, ZONE, slow=True, tried=tuple(tried))
+            try:
+                named = await self.relays.peers.ask(owner, ask)
+                source = view.roster.by_id.get(named.source or "")
+                if named.source is None:
+                    return None
+                tried.append(named.source)
+                if source is None or source.node_id == view.node_id:
+                    continue
+                data = await self._read_from(source, named.fill_id, step)
+            except (PeerFailed, TimeoutError) as error:
+                if isinstance(error, PeerFailed) and error.faulty:
+                    view.avoid(error.node_id)
+                if isinstance(error, PeerFailed) and error.node_id == owner.node_id and owner.node_id not in tried:
+                    return None
+                continue
+            if data is not None:
+                return data
+        return None
+
+    async def _read_from(self, source: Member, fill_id: int, step: ByteRange) -> bytes | None:
+        start, end = step.start - self.block.start, step.end - self.block.start
+        kept = _Kept()
+        wanted = WantedBlock(
+            self.record.version, self.index, start, end, fill_id, last=False, sums=self.record.sums, summed=True
+        )
+        async with asyncio.timeout(STEP_MAX_S):
+            crc32c = await self.relays.peers.read_block(source, wanted, kept)
+        if crc32c is None or update_sum(SumKind.CRC32C, memoryview(kept.data)) != crc32c:
+            CHECKSUM_FAILURES.labels("peer").inc()
+            log.warning(
+                "%s gave wrong bytes of block %d of %s", source.node_id[:8], self.index, self.record.version.key
+            )
+            self.relays.view.avoid(source.node_id)
+            return None
+        self.relays.view.board.add(self.relays.row, RECEIVED_BYTES, len(kept.data))
+        return bytes(kept.data)
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
