@@ -30,7 +30,7 @@ from proxy.fetch.lease import LEASE_S, Elsewhere, Lease, Leases
 from proxy.fetch.sinks import Dropped, Rest, Summed
 from proxy.fleet.asks import Ask, Named, WantedBlock
 from proxy.fleet.board import RECEIVED_BYTES, UPLOADS
-from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, is_guarded, level_of, new_fill_id
+from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, may_be_guarded, new_fill_id
 from proxy.fleet.owners import block_place
 from proxy.fleet.roster import Member
 from proxy.fleet.view import FleetView
@@ -124,7 +124,7 @@ class Relay:
     def begin(self, writer: BlockWriter) -> None:
         """The fill has its block: nobody else of this node fills it. What a predecessor left may be of other nodes."""
         self._writer = writer
-        if writer.progress and is_guarded(self._relays.view.board.joined(self._place)):
+        if writer.progress and may_be_guarded(self._relays.view.board.joined(self._place)):
             self.guarded = True
         self._join(new_fill_id(self.level, guarded=self.guarded))
 

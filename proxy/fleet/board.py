@@ -2,8 +2,9 @@
 
 How it works. The control process writes the roster and the times until which records may be trusted; workers read
 them. Which fill a block of this node belongs to (`join`) and which fills this node's desk has begun (`own`) stand in
-two tables of 64-bit fill ids, one slot for the hash of a block: a fill id is random, so a slot that another block has
-taken only ever says "not this one". The rows of workers are their own affair, read by the control process.
+two tables, one slot for the hash of a block: the fill's id, and the same mixed with the block's place. So a slot that
+another block has taken, or that two processes write at the same time, says "nobody knows". The rows of workers are
+their own affair, read by the control process.
 
 The roster is guarded by its sequence number, odd while it is being written: a reader that finds it odd, or changed,
 or a checksum that does not fit (a writer killed in the middle), keeps what it read before.
@@ -14,20 +15,22 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import secrets
 import zlib
 
 _MAGIC = 0x77735F626F617264  # "ws_board"
-_VERSION = 1
+_VERSION = 2
 ROSTER_BYTES_MAX = 2 << 20
-SLOT_COUNT = 16_384
+SLOT_COUNT = 65_536
 ROW_COUNT = 256  # workers
 ROW_WORDS = 16
 
-_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD = 2, 3, 4, 5, 6, 7, 8
+_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD, _SPOILT = 2, 3, 4, 5, 6, 7, 8, 9
 _ROWS = 512
 _JOINED = _ROWS + ROW_COUNT * ROW_WORDS
-_OWNED = _JOINED + SLOT_COUNT
-_ROSTER = _OWNED + SLOT_COUNT
+_OWNED = _JOINED + 2 * SLOT_COUNT
+_ROSTER = _OWNED + 2 * SLOT_COUNT
+_WORD = 2**64 - 1
 _BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
 
 # columns of a worker's row
@@ -133,17 +136,36 @@ class Board:
 
     def join(self, place: int, fill_id: int) -> None:
         """A fill of this node's has this source."""
-        self._words[_JOINED + place % SLOT_COUNT] = fill_id
+        self._mark(_JOINED, place, fill_id)
 
     def joined(self, place: int) -> int:
-        return self._words[_JOINED + place % SLOT_COUNT]
+        """0: nobody knows."""
+        return self._marked(_JOINED, place)
 
     def own(self, place: int, fill_id: int) -> None:
         """This node's desk names sources within this fill."""
-        self._words[_OWNED + place % SLOT_COUNT] = fill_id
+        self._mark(_OWNED, place, fill_id)
 
     def owned(self, place: int) -> int:
-        return self._words[_OWNED + place % SLOT_COUNT]
+        """0: nobody knows."""
+        return self._marked(_OWNED, place)
+
+    def _mark(self, table: int, place: int, fill_id: int) -> None:
+        at = table + 2 * (place % SLOT_COUNT)
+        self._words[at], self._words[at + 1] = fill_id, fill_id ^ place & _WORD
+
+    def _marked(self, table: int, place: int) -> int:
+        at = table + 2 * (place % SLOT_COUNT)
+        fill_id = self._words[at]
+        return fill_id if fill_id ^ self._words[at + 1] == place & _WORD else 0
+
+    @property
+    def spoilt(self) -> int:
+        """Another number each time that a fill of this node threw bytes of other nodes away, to begin anew."""
+        return self._words[_SPOILT]
+
+    def spoil(self) -> None:
+        self._words[_SPOILT] = secrets.randbits(64)
 
     # Workers' rows.
 

@@ -4,7 +4,8 @@ How it works. The first ask for a block begins its chain, and a fill id that sta
 board, so that the node's workers know it for their own when the first GET comes: the fill itself is theirs to begin.
 Whoever asks is an owner's business alone: a node that was asked acts as the owner, whatever it thinks itself, for those
 who ask may know other members. An ask that names nodes it has tried goes on from there: to this node, else to one that
-should have the whole block by now. A chain is forgotten a minute after its last ask.
+should have the whole block by now, under a fill id that is nobody's: only a whole block is served then. A chain is
+forgotten a minute after its last ask.
 """
 
 from __future__ import annotations
@@ -59,16 +60,20 @@ class Desk:
         now_s = self._clock()
         self._forget(now_s)
         kept, place = self._keep(ask), block_place(ask.digest, ask.index)
+        fill_id = kept.fill_id
         kept.asked_s = now_s
         self._uploads[asker] = ask.uploads
         self._board.own(place + ask.level, kept.fill_id)
         if ask.tried or asker in kept.chain:
             source = kept.chain.reattach(asker, ask.tried, lambda node: self._is_whole(kept, node, now_s))
+            if source != self._node_id:
+                # It is only thought to have it all, and may stand behind this very asker: it must not relay.
+                fill_id = new_fill_id(ask.level)
         else:
             head = is_head(hash_name(asker), place)
             source = kept.chain.attach(asker, self._load, head=head, slow=ask.slow)
         kept.since_s[asker] = now_s
-        return Named(source, kept.fill_id)
+        return Named(source, fill_id)
 
     def _load(self, node_id: str) -> int:
         if node_id == self._node_id:

@@ -28,5 +28,13 @@ def level_of(fill_id: int) -> int:
 
 
 def is_guarded(fill_id: int) -> bool:
-    """Whether the fill brings bytes of other nodes, which count only when their checksum has been compared."""
+    """Whether the fill brings bytes of other nodes, which count only when their checksum has been compared.
+
+    False for 0, which is none; see `may_be_guarded`.
+    """
     return fill_id != 0 and (fill_id & _GUARDED != 0 or level_of(fill_id) != ORIGIN)
+
+
+def may_be_guarded(fill_id: int) -> bool:
+    """The same where 0 says that nobody knows."""
+    return fill_id == 0 or is_guarded(fill_id)
