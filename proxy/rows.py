@@ -34,6 +34,8 @@ def _read_counters() -> dict[int, int]:
     """Of this process alone, by the board's columns."""
     totals = {HITS: 0, MISSES: 0, ORIGIN_BYTES: 0}
     for labels, value in _samples(REQUESTS):
+        if not labels["status"].startswith("2"):
+            continue
         if labels["cache"] in HIT_VALUES:
             totals[HITS] += value
         elif labels["cache"] in MISS_VALUES:

@@ -28,6 +28,7 @@ COMMANDS = (
     Command("serve", "proxy.cli.serve", "run the gateway"),
     Command("demo", "proxy.cli.demo.show", "load a model through a gateway before a slow cloud, and compare"),
     Command("health", "proxy.cli.health", "ask a running gateway whether it is well"),
+    Command("cluster", "proxy.cli.cluster", "show the nodes of the fleet"),
     Command("config", "proxy.cli.config", "check a configuration file, or print its JSON schema"),
 )
 

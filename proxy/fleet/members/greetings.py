@@ -3,8 +3,10 @@
 How it works. Every ROUND_S each node asks each address who is there (a signed `GET /-/peer/hello` on the data port; the
 answer must carry the proof that it comes from a member), and later the control port that the answer named: it goes on
 answering while the node drains. Who has not answered for SILENCE_S is gone, and so is who answers at no listed address
-any more. Ids come from the answers: two addresses of one node are one member. When the name can't be looked up, the
-addresses of the last time stay.
+any more. Ids come from the answers: two addresses of one node are one member.
+
+When the name can't be looked up, the addresses of the last time stay; and each stays for LISTED_S after it was in an
+answer, for a DNS server may leave some of many out of each.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import hmac
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from proxy.fleet.asks import HELLO_PATH
@@ -32,6 +34,7 @@ ROUND_S = 2.0
 SILENCE_S = 5.0
 HELLO_TIMEOUT_S = 1.5
 LOOKUP_TIMEOUT_S = 5.0
+LISTED_S = 10.0
 HELLOS_MAX = 64  # under way at once
 
 Lookup = Callable[[], Sequence[Endpoint]]
@@ -40,13 +43,21 @@ log = logging.getLogger("warmstart.fleet")
 
 
 class Addresses:
-    """Where members may be. `lookup` blocks, and raises OSError: then the last result stays."""
+    """Where members may be. `lookup` blocks, and raises OSError: then the last result stays.
 
-    def __init__(self, lookup: Lookup) -> None:
-        self.listed: Sequence[Endpoint] = ()
+    `clock` counts seconds, from whenever.
+    """
+
+    def __init__(self, lookup: Lookup, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookup = lookup
+        self._clock = clock
+        self._listed: dict[Endpoint, float] = {}  # and when it was in an answer last
         self._under_way: asyncio.Future[Sequence[Endpoint]] | None = None
         self._failed = False
+
+    @property
+    def listed(self) -> Collection[Endpoint]:
+        return self._listed.keys()
 
     async def refresh(self) -> None:
         """Look them up, in a thread. One that hangs is waited for again in the next round, not started twice."""
@@ -58,10 +69,13 @@ class Addresses:
             return
         looking, self._under_way = self._under_way, None
         try:
-            self.listed = looking.result()
+            found = looking.result()
         except OSError as error:
             self._complain(str(error))
             return
+        now_s = self._clock()
+        self._listed |= dict.fromkeys(found, now_s)
+        self._listed = {address: seen_s for address, seen_s in self._listed.items() if now_s - seen_s < LISTED_S}
         self._failed = False
 
     def _complain(self, reason: str) -> None:
@@ -115,7 +129,7 @@ class Greetings:
     async def greet(self) -> None:
         """One round."""
         self._company.sight()
-        listed = list(dict.fromkeys(self._addresses.listed))
+        listed = list(self._addresses.listed)
         await asyncio.gather(*(self._meet(address) for address in listed))
         now_s = self._clock()
         self._met = {

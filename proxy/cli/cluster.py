@@ -1,0 +1,185 @@
+"""`warmstart cluster`: the members of the fleet, as this machine's node sees them."""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import http.client
+import json
+import ssl
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from proxy.config.sources import load_configuration
+from proxy.errors import ConfigInvalid
+from proxy.fleet.members.address import EVERY_ADDRESS, make_url
+from proxy.fleet.reception import MEMBERS_PATH
+from proxy.fleet.signing import PROOF_HEADER, sign
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from proxy.config.settings import Settings
+
+TIMEOUT_S = 5.0
+PERIOD_S = 1.0
+PIPE_WIDTH = 160
+SENDER = "0"  # not a node
+ANSWER_BYTES_MAX = 16 << 20
+STYLES = {"up": "green", "draining": "yellow", "slow": "yellow", "gone": "red"}
+
+
+class NoAnswer(Exception):
+    """The node can't be asked, and why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Show the members of the fleet, until Ctrl-C. Asks the control port of this machine's node."
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the gateway's; default: the environment's")
+    parser.add_argument("--url", help="of a node's control port; default: the one that the settings name")
+    parser.add_argument("--once", action="store_true", help="print the table once and exit")
+    parser.add_argument("--json", action="store_true", help="print the members once, as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = load_configuration(arguments.config).settings
+    if settings.cluster is None:
+        raise ConfigInvalid("cluster: is missing; this gateway is not one of a fleet")
+    url, secrets = arguments.url or control_url(settings), settings.cluster.secrets()
+    try:
+        if arguments.json:
+            print(json.dumps(ask_members(url, secrets), indent=2))
+        elif arguments.once:
+            _print(ask_members(url, secrets))
+        else:
+            _watch(url, secrets)
+    except NoAnswer as error:
+        print(f"warmstart: {url}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def control_url(settings: Settings) -> str:
+    """Of this machine's node. Raises ConfigInvalid where the settings can't tell."""
+    assert settings.cluster is not None
+    first, given = settings.listen[0], settings.cluster.control
+    host, port = (given.host, given.port) if given is not None else (first.host, first.port and first.port + 1)
+    if not port:
+        raise ConfigInvalid("--url: is missing; the settings let the system choose the control port")
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    assert local.keys() == set(EVERY_ADDRESS)
+    return make_url(local.get(host, host), port, tls=settings.tls is not None)
+
+
+def ask_members(url: str, secrets: Sequence[bytes]) -> dict[str, Any]:
+    """`{"node": its id, "members": [each with url, zone, state, stats, …]}`. Raises NoAnswer."""
+    target = MEMBERS_PATH.encode()
+    signed = sign(secrets, sender=SENDER, receiver="", method="GET", target=target, now_s=time.time())
+    try:
+        status, proof, body = _get(url, signed.authorization)
+    except (OSError, http.client.HTTPException) as error:
+        raise NoAnswer(f"no answer ({error or type(error).__name__})") from None
+    if status == 401:
+        raise NoAnswer("refused: its secret is another one, or the clocks differ")
+    if not any(hmac.compare_digest(proof.encode(), known.encode()) for known in signed.proofs):
+        raise NoAnswer(f"status {status}, not from a node of this fleet")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        raise NoAnswer(f"status {status}, no list of members") from None
+    if status != 200 or not isinstance(found, dict):
+        raise NoAnswer(f"status {status}, no list of members")
+    return found
+
+
+def make_table(found: Mapping[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    members = found["members"]
+    alive = sum(member["state"] != "gone" for member in members)
+    title = f"{alive} node{'' if alive == 1 else 's'}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("node", overflow="fold")
+    table.add_column("zone")
+    table.add_column("state")
+    for name in ("disk", "hits", "uploads", "in flight", "from origin", "from peers", "to peers"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for member in members:
+        own = " *" if member["node_id"] == found["node"] else ""
+        state = Text(describe_state(member), style=STYLES.get(member["state"], ""))
+        table.add_row(f"{member['url']}{own}", member["zone"] or "-", state, *describe_stats(member["stats"]))
+    return table
+
+
+def describe_state(member: Mapping[str, Any]) -> str:
+    if member["state"] == "gone":
+        return f"gone {member['gone_s']:.0f}s"
+    return str(member["state"])
+
+
+def describe_stats(stats: Mapping[str, float]) -> list[str]:
+    """Disk, hits, uploads, in flight, from origins, from peers, to peers; a dash for what is not known."""
+    reads = stats.get("hits", 0) + stats.get("misses", 0)
+    disk = "-"
+    if "used_bytes" in stats and stats.get("size_bytes"):
+        disk = f"{_bytes(stats['used_bytes'])} / {_bytes(stats['size_bytes'])}"
+    counts = [f"{stats[name]:.0f}" if name in stats else "-" for name in ("uploads", "fills")]
+    sizes = [_bytes(stats[n]) if n in stats else "-" for n in ("origin_bytes", "received_bytes", "sent_bytes")]
+    return [disk, f"{stats['hits'] / reads:.0%}" if reads else "-", *counts, *sizes]
+
+
+def _bytes(number: float) -> str:
+    """Three digits and a unit."""
+    amount, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" or amount >= 100 else f"{amount:.3g} {units[0]}"
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console.print(make_table(found))
+
+
+def _watch(url: str, secrets: Sequence[bytes]) -> None:
+    """Until Ctrl-C. A node that does not answer for a while is no end: it may be restarting."""
+    from rich.live import Live
+    from rich.text import Text
+
+    table = make_table(ask_members(url, secrets))
+    with Live(table, auto_refresh=False) as live:
+        while True:
+            time.sleep(PERIOD_S)
+            try:
+                live.update(make_table(ask_members(url, secrets)), refresh=True)
+            except NoAnswer as error:
+                live.update(Text(f"{url}: {error}", style="red"), refresh=True)
+
+
+def _get(url: str, authorization: str) -> tuple[int, str, bytes]:
+    """Status, proof and body."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigInvalid(f"--url: {url!r} is not a URL; write http://host:port")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        # The certificate names the service, not loopback; the proof tells who answers.
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", MEMBERS_PATH, headers={"authorization": authorization})
+        answer = connection.getresponse()
+        return answer.status, answer.getheader(PROOF_HEADER, ""), answer.read(ANSWER_BYTES_MAX)
+    finally:
+        connection.close()
