@@ -5,12 +5,14 @@ takes a new key; to GCS's JSON API it gives the metadata of such an object. Plai
 `sendfile`; with TLS one thread a connection encrypts. A `Link` may limit all connections together (the origin's link)
 and each by itself (what a cloud gives one stream), and delay each answer's first byte. It may refuse the first GET of
 each block of each object, as an origin that throttles does: with 429 and `Retry-After`. `GET /-/counts` tells how many
-requests and body bytes there were so far, and how many requests were refused and are not among them.
+requests and body bytes there were so far, and how many requests were refused and are not among them. It may tell the
+crc32c of the whole file, as S3 does of objects that newer clients have written.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import os
 import re
@@ -94,11 +96,13 @@ def start_origin(
     *,
     host: str = "127.0.0.1",
     refuse_after_s: int = 0,
+    summed: bool = False,
     prefix: Sequence[str] = (),
 ) -> Iterator[Origin]:
-    """`refuse_after_s`: the `Retry-After` of first requests, 0: none is refused. `prefix` goes before the command."""
+    """`refuse_after_s`: the `Retry-After` of first requests, 0: none is refused. `summed`: it tells the whole file's
+    crc32c, of whatever object. `prefix` goes before the command."""
     command = [*prefix, sys.executable, "-m", "bench.loopback", str(data), *map(str, astuple(link))]
-    command += ["--host", host, "--refuse", str(refuse_after_s)]
+    command += ["--host", host, "--refuse", str(refuse_after_s), *(["--summed"] if summed else [])]
     if tls_files is not None:
         command += ["--tls", *map(str, tls_files)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -167,13 +171,16 @@ class _Client:
 
 
 class _Server:
-    def __init__(self, path: str, link: Link, context: ssl.SSLContext | None, refuse_after_s: int) -> None:
+    def __init__(
+        self, path: str, link: Link, context: ssl.SSLContext | None, refuse_after_s: int, *, summed: bool
+    ) -> None:
         self._data = os.open(path, os.O_RDONLY)
         self._size_bytes = os.fstat(self._data).st_size
         self._link = link
         self._pace = Pace(link.total_bytes_per_s)
         self._context = context
         self._refuse_after_s = refuse_after_s
+        self._sums = _sum_headers(Path(path)) if summed else []
         self._met: set[tuple[bytes, int]] = set()  # blocks that were asked for
         self._requests = self._sent_bytes = self._refused = 0
         self._lock = threading.Lock()
@@ -243,6 +250,8 @@ class _Server:
             b"last-modified: Tue, 24 Nov 2026 09:00:00 GMT",
             b"content-type: binary/octet-stream",
         ]
+        if b"\r\nx-amz-checksum-mode: enabled\r\n" in head.lower():
+            lines += self._sums
         if match:
             lines.append(b"content-range: bytes %d-%d/%d" % (start, end - 1, size_bytes))
         client.send(b"\r\n".join([*lines, b"", b""]))
@@ -276,19 +285,28 @@ class _Server:
                     self._sent_bytes += sent
 
 
+def _sum_headers(path: Path) -> list[bytes]:
+    from bench.gang import file_sum
+
+    value = base64.b64encode(file_sum(path).to_bytes(4, "big"))
+    return [b"x-amz-checksum-crc32c: " + value, b"x-amz-checksum-type: FULL_OBJECT"]
+
+
 def _serve() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("link", nargs=4, type=float)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--refuse", type=int, default=0)
+    parser.add_argument("--summed", action="store_true")
     parser.add_argument("--tls", nargs=2)
     arguments = parser.parse_args()
     context = None
     if arguments.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*arguments.tls)
-    _Server(arguments.data, Link(*arguments.link), context, arguments.refuse).run(arguments.host)
+    server = _Server(arguments.data, Link(*arguments.link), context, arguments.refuse, summed=arguments.summed)
+    server.run(arguments.host)
 
 
 if __name__ == "__main__":

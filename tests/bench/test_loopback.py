@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 import time
@@ -12,6 +13,8 @@ import pytest
 
 from bench.client import Connection, cut, read_ranges
 from bench.loopback import BURST_S, FULL_SPEED, Link, Origin, Pace, make_data, read_counts, start_origin
+from proxy.blocks import update_sum
+from proxy.objects import SumKind
 
 MIB = 1 << 20
 
@@ -84,6 +87,16 @@ def test_a_throttling_origin_refuses_the_first_get_of_each_block_and_counts_it(t
             assert (status, headers["retry-after"], body) == (429, "5", b"")
             assert ask(origin, "GET", "/bucket/key", byte_range)[0] == 206
         assert read_counts(origin) == (3, 20, 2)
+
+
+def test_an_origin_may_tell_the_crc32c_of_the_whole(data: Path) -> None:
+    with start_origin(data, summed=True) as origin:
+        connection = http.client.HTTPConnection("127.0.0.1", origin.port, timeout=60)
+        connection.request("HEAD", "/bucket/key", headers={"x-amz-checksum-mode": "ENABLED"})
+        headers = connection.getresponse().headers
+        connection.close()
+    crc = update_sum(SumKind.CRC32C, memoryview(data.read_bytes()))
+    assert base64.b64decode(headers["x-amz-checksum-crc32c"]) == crc.to_bytes(4, "big")
 
 
 def test_what_a_client_never_took_does_not_count(tmp_path: Path) -> None:

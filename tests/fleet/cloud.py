@@ -51,7 +51,7 @@ class HeldCloud:
         self._block_bytes = block_bytes
         self._objects: dict[str, tuple[bytes, str]] = {}
         self._hold_at: int | None = None
-        self._held: set[int] = set()  # ids of the answers that stand still
+        self._held: list[Asked] = []  # answers that stand still
         self._refuse_after_s: int | None = None
         self._met: set[tuple[str, int]] = set()
         self._changed = threading.Condition()
@@ -84,11 +84,13 @@ class HeldCloud:
         """The first GET of each block is answered 429, with `Retry-After`."""
         self._refuse_after_s = retry_after_s
 
-    def wait_until_held(self, count: int = 1) -> None:
-        """Until so many answers stand still. AssertionError when they don't in time."""
+    def wait_until_held(self, count: int = 1) -> list[Asked]:
+        """Those that stand still, once they are so many. AssertionError when they aren't in time."""
         with self._changed:
             done = self._changed.wait_for(lambda: len(self._held) >= count, WAIT_S)
-        assert done, f"{len(self._held)} answers are held, not {count}; asked were {self.asked}"
+            held = list(self._held)
+        assert done, f"{len(held)} answers are held, not {count}; asked were {self.asked}"
+        return held
 
     # What a test asks.
 
@@ -197,7 +199,7 @@ class HeldCloud:
 
     async def _stand_still(self, exchange: Exchange, asked: Asked) -> None:
         """Until released, or the client is gone."""
-        self._tell(id(asked), held=True)
+        self._tell(asked, held=True)
         gone, moving = asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._moving.wait())
         try:
             await asyncio.wait({gone, moving}, return_when=asyncio.FIRST_COMPLETED)
@@ -207,9 +209,9 @@ class HeldCloud:
             for task in (gone, moving):
                 task.cancel()
             await asyncio.gather(gone, moving, return_exceptions=True)
-            self._tell(id(asked), held=False)
+            self._tell(asked, held=False)
 
-    def _tell(self, answer: int, *, held: bool) -> None:
+    def _tell(self, asked: Asked, *, held: bool) -> None:
         with self._changed:
-            (self._held.add if held else self._held.discard)(answer)
+            self._held = [each for each in self._held if each is not asked] + [asked] * held
             self._changed.notify_all()

@@ -189,6 +189,12 @@ class Fleet:
         for door in self.doors[number]:
             door.shut()
 
+    def restore(self) -> None:
+        """Nodes that a test has killed or stopped come back, with their disks, and all know each other again."""
+        gone = [number for number in range(len(self.nodes)) if number not in self.living]
+        self.begin(gone)
+        wait_for_members([self.nodes[number] for number in sorted(self.living)], len(self.living))
+
     def mend(self, number: int) -> None:
         for door in self.doors[number]:
             door.open()
