@@ -25,7 +25,7 @@ from proxy.cache.shared import SharedTables
 from proxy.children import LET_GO, ChildPaper, say_ready
 from proxy.errors import ConfigInvalid
 from proxy.fleet.board import Board
-from proxy.fleet.bulletin import Bulletin
+from proxy.fleet.bulletin import Bulletin, sender_name
 from proxy.fleet.desk import Desk
 from proxy.fleet.members.beats import Beats
 from proxy.fleet.members.company import Company
@@ -93,7 +93,8 @@ def parts_beside(
     assert settings.cluster is not None
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
     bulletin = Bulletin(redis, settings.cluster.prefix)
-    news = News(bulletin, company.own.node_id, board, lambda key: store.keys.remove(key) is not None)
+    name = sender_name(company.own.node_id, board)
+    news = News(bulletin, name, board, lambda key: store.keys.remove(key) is not None)
     return [_running_to_the_end(news.run(), store.close)]
 
 

@@ -97,7 +97,7 @@ def build_fleet(
     view = FleetView(board, node_id)
     redis = writes = None
     if cluster.redis is not None:
-        from proxy.fleet.bulletin import Bulletin
+        from proxy.fleet.bulletin import Bulletin, sender_name
         from proxy.fleet.redis import describe_redis, open_redis
         from proxy.fleet.writes import Writes
 
@@ -106,7 +106,7 @@ def build_fleet(
             redis = open_redis(url)
         except (ValueError, TypeError) as error:
             raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
-        writes = Writes(Bulletin(redis, cluster.prefix), node_id)
+        writes = Writes(Bulletin(redis, cluster.prefix), sender_name(node_id, board))
     wire = WireClient(
         connect_timeout_s=SILENCE_S,
         tls_timeout_s=2 * SILENCE_S,

@@ -22,14 +22,16 @@ _MAGIC = 0x77735F626F617264  # "ws_board"
 _VERSION = 2
 ROSTER_BYTES_MAX = 2 << 20
 SLOT_COUNT = 65_536
+SPOILT_COUNT = 4096
 ROW_COUNT = 256  # workers
 ROW_WORDS = 16
 
-_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD, _SPOILT = 2, 3, 4, 5, 6, 7, 8, 9
+_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD, _BIRTH = range(2, 10)
 _ROWS = 512
 _JOINED = _ROWS + ROW_COUNT * ROW_WORDS
 _OWNED = _JOINED + 2 * SLOT_COUNT
-_ROSTER = _OWNED + 2 * SLOT_COUNT
+_SPOILT = _OWNED + 2 * SLOT_COUNT
+_ROSTER = _SPOILT + SPOILT_COUNT
 _WORD = 2**64 - 1
 _BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
 
@@ -58,12 +60,18 @@ class Board:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         board = cls(fd)
         board._words[0], board._words[1] = _MAGIC, _VERSION
+        board._words[_BIRTH] = secrets.randbits(64)
         return board
 
     @classmethod
     def attach(cls, fd: int) -> Board:
         """Join the memory behind an inherited descriptor, which stays the caller's."""
         return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    @property
+    def birth(self) -> int:
+        """A random number of this run's: two nodes may have one id, where a disk was copied."""
+        return self._words[_BIRTH]
 
     # The roster.
 
@@ -159,13 +167,12 @@ class Board:
         fill_id = self._words[at]
         return fill_id if fill_id ^ self._words[at + 1] == place & _WORD else 0
 
-    @property
-    def spoilt(self) -> int:
-        """Another number each time that a fill of this node threw bytes of other nodes away, to begin anew."""
-        return self._words[_SPOILT]
+    def spoilt(self, place: int) -> int:
+        """Another number each time that a fill of the block threw bytes of other nodes away, to begin anew."""
+        return self._words[_SPOILT + place % SPOILT_COUNT]
 
-    def spoil(self) -> None:
-        self._words[_SPOILT] = secrets.randbits(64)
+    def spoil(self, place: int) -> None:
+        self._words[_SPOILT + place % SPOILT_COUNT] = secrets.randbits(64)
 
     # Workers' rows.
 

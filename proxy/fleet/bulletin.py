@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from proxy.fleet.board import Board
 from proxy.fleet.freshness import DRIFT_S, LEASE_S
 from proxy.objects import ObjectKey
 
@@ -152,6 +153,11 @@ def _parse_key(values: Any) -> ObjectKey:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a key is text")
     return ObjectKey(origin, bucket, key, version_id)
+
+
+def sender_name(node_id: str, board: Board) -> str:
+    """What a node is called here, in this run: one that has the same id is another node all the same."""
+    return f"{node_id}.{board.birth:016x}"
 
 
 class Bulletin:

@@ -42,15 +42,16 @@ log = logging.getLogger("warmstart.fleet")
 
 
 class News:
-    """One in each node, in its control process. `forget` blocks; False: the disk may still hold a record of the key.
+    """One in each node, in its control process; `name` is `sender_name`'s.
 
+    `forget` blocks; False: the disk may still hold a record of the key.
     `clock` is time.monotonic, `now` Unix time; both in seconds.
     """
 
     def __init__(
         self,
         bulletin: Bulletin,
-        node_id: str,
+        name: str,
         board: Board,
         forget: Callable[[ObjectKey], bool],
         *,
@@ -60,7 +61,7 @@ class News:
     ) -> None:
         self.ready = asyncio.Event()  # while subscribed
         self._bulletin = bulletin
-        self._node_id = node_id
+        self._name = name
         self._board = board
         self._forget = forget
         self._threads = threads or Threads()
@@ -89,12 +90,12 @@ class News:
             self._board.fresh_until_s = 0.0
             with contextlib.suppress(*REDIS_ERRORS):
                 async with asyncio.timeout(LEAVE_S):
-                    await self._bulletin.leave(self._node_id)
+                    await self._bulletin.leave(self._name)
             await asyncio.gather(*helpers, return_exceptions=True)
 
     async def beat(self) -> None:
         """Sends one; this node's lease is renewed when it comes back. Raises REDIS_ERRORS."""
-        await self._bulletin.beat(Beat(self._node_id, self._run, self._clock()))
+        await self._bulletin.beat(Beat(self._name, self._run, self._clock()))
 
     async def take(self, kind: str, data: bytes) -> None:
         """What the channel has brought; in order, one at a time."""
@@ -112,14 +113,14 @@ class News:
             return
         if isinstance(message, Write):
             await self._take_write(message)
-        elif isinstance(message, Beat) and (message.node_id, message.run) == (self._node_id, self._run):
+        elif isinstance(message, Beat) and (message.node_id, message.run) == (self._name, self._run):
             self._board.fresh_until_s = max(self._board.fresh_until_s, message.at_s + LEASE_S)
             self._complained = False
         self._board.heard = stamp
 
     async def _take_write(self, write: Write) -> None:
         """Of this node's own the worker that sent it takes care: its fences stand."""
-        if write.node_id == self._node_id:
+        if write.node_id == self._name:
             return
         if not write.keys or not await self._threads.run(self._forget_all, write.keys):
             self._all_due()
@@ -163,7 +164,7 @@ class News:
             heard, self._heard = self._heard, []
             with contextlib.suppress(*REDIS_ERRORS):  # the writers wait, no longer than a lease
                 async with asyncio.timeout(SILENCE_S):
-                    await self._bulletin.acknowledge(self._node_id, heard)
+                    await self._bulletin.acknowledge(self._name, heard)
 
     def _complain(self, error: BaseException) -> None:
         if not self._complained:

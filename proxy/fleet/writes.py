@@ -43,11 +43,11 @@ log = logging.getLogger("warmstart.fleet")
 
 
 class Writes:
-    """One in each worker; belongs to its event loop."""
+    """One in each worker; belongs to its event loop. `name` is `sender_name`'s."""
 
-    def __init__(self, bulletin: Bulletin, node_id: str, *, patience_s: float = LEASE_S + DRIFT_S) -> None:
+    def __init__(self, bulletin: Bulletin, name: str, *, patience_s: float = LEASE_S + DRIFT_S) -> None:
         self._bulletin = bulletin
-        self._node_id = node_id
+        self._name = name
         self._patience_s = patience_s
         self._reply = bulletin.reply_channel(secrets.token_hex(8))
         self._acknowledged: dict[str, asyncio.Future[None]] = {}
@@ -64,7 +64,7 @@ class Writes:
         clock = asyncio.get_running_loop().time
         if self._listener is None:
             self._listener = self._start(self._listen_on())
-        write = Write(secrets.token_hex(8), self._node_id, tuple(keys), self._reply)
+        write = Write(secrets.token_hex(8), self._name, tuple(keys), self._reply)
         done = self._acknowledged[write.write_id] = asyncio.get_running_loop().create_future()
         try:
             told, told_by_s = await self._publish(write, clock() + self._patience_s)
@@ -144,7 +144,7 @@ class Writes:
             del self._untold[key]
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._bulletin.tell(Write(secrets.token_hex(8), self._node_id, () if everything else keys))
+                await self._bulletin.tell(Write(secrets.token_hex(8), self._name, () if everything else keys))
         except BaseException:
             self._all_untold |= everything
             self._untold.update(dict.fromkeys(keys))

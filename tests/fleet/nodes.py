@@ -15,7 +15,7 @@ from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.fleet.board import Board
-from proxy.fleet.bulletin import Bulletin
+from proxy.fleet.bulletin import Bulletin, sender_name
 from proxy.fleet.freshness import Freshness
 from proxy.fleet.news import News
 from proxy.fleet.redis import open_redis
@@ -46,8 +46,9 @@ class Node:
         )
         self.redis = open_redis(url)
         self.bulletin = Bulletin(self.redis, "test")
-        self.news = News(self.bulletin, node_id, self.board, self._forget)
-        self.writes = Writes(self.bulletin, node_id, patience_s=patience_s)
+        name = sender_name(node_id, self.board)
+        self.news = News(self.bulletin, name, self.board, self._forget)
+        self.writes = Writes(self.bulletin, name, patience_s=patience_s)
         self.freshness = Freshness(self.board)
         self.listening: asyncio.Task[None] | None = None
         self.go_on = threading.Event()

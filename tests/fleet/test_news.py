@@ -244,3 +244,13 @@ async def test_redis_killed_in_the_middle_of_a_write_ends_the_wait_with_the_leas
             server.kill()
             await writing
             assert not other.leased
+
+
+async def test_a_node_with_the_same_id_is_another_node(tmp_path: Path, redis: RedisServer) -> None:
+    async with (
+        start_node(tmp_path / "one", redis.url, "a") as writer,
+        start_node(tmp_path / "copy", redis.url, "a") as other,
+    ):
+        other.remember()
+        await writer.writes.tell([KEY])
+        assert other.keys.read(KEY) is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.rig import Rig
+from tests.gateway.site import Site
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     await rig.aclose()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    await site.forwarder.aclose()
+    await site.rig.aclose()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,67 +12,7 @@ from proxy.errors import AccessDenied, InvalidRequest, OriginUnavailable, Warmst
 from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
-from tests.gateway.rig import ObjectOrigin, Rig
-
-NAME = ObjectName("b", "k")
-PUT = ForwardRequest("PUT", "b", "k", (), ())
-
-
-class WritableOrigin(ObjectOrigin):
-    """Answers each forwarded request with `answer`, which may look around, wait or raise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = 0
-        self.answer: Callable[[ForwardRequest], Awaitable[ForwardResponse]] = self.ok
-
-    async def ok(self, request: ForwardRequest) -> ForwardResponse:
-        return self.respond(200, (("content-length", "0"),))
-
-    def respond(self, status: int, headers: tuple[tuple[str, str], ...], *chunks: bytes) -> ForwardResponse:
-        async def body() -> AsyncIterator[bytes]:
-            for chunk in chunks:
-                yield chunk
-
-        async def close() -> None:
-            self.closed += 1
-
-        return ForwardResponse(status, headers, body(), close)
-
-    async def forward(self, request: ForwardRequest) -> ForwardResponse:
-        return await self.answer(request)
-
-
-class Site:
-    def __init__(self, path: Path) -> None:
-        self.origin = WritableOrigin()
-        self.rig = Rig(path, self.origin)
-        self.keys = self.rig.store.keys
-        self.forwarder = Forwarder(self.keys, linger_s=0.0)
-        self.key = self.rig.bucket.object_key(NAME)
-
-    def fenced(self, key: ObjectKey | None = None) -> bool:
-        return self.keys.fenced(key or self.key)
-
-    def token(self) -> int:
-        return self.rig.tables.tokens.peek(self.key)
-
-    async def put(self, *names: ObjectName) -> ForwardResponse:
-        return await self.forwarder.forward(self.rig.bucket, PUT, names or (NAME,), mutates=True)
-
-    async def lifted(self) -> bool:
-        async with asyncio.timeout(10):
-            while self.fenced():
-                await asyncio.sleep(0.001)
-        return True
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    await site.forwarder.aclose()
-    await site.rig.aclose()
+from tests.gateway.site import NAME, PUT, Site
 
 
 async def test_write_is_fenced_before_the_origin_hears_of_it_and_until_it_has_answered(site: Site) -> None:
