@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from proxy.blocks import combine_sums, update_sum
+from proxy.blocks import Piece, combine_sums, update_sum
 from proxy.objects import SumKind
 
 READ_BYTES = 1 << 20
@@ -46,3 +46,11 @@ class RunningSums:
             self.update(buffer[:count])
             offset += count
         return True
+
+
+def sum_piece(piece: Piece) -> int:
+    """The crc32c of a piece's bytes. Blocking. Raises OSError."""
+    sums = RunningSums()
+    if not sums.read(piece.file.fd, piece.offset, piece.length):
+        raise OSError("a data file has lost bytes that were written to it")
+    return sums.crc32c

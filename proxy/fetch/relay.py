@@ -157,7 +157,7 @@ class Relay:
             raise
         except BaseException:
             if self.guarded:
-                self._relays.view.board.spoil()
+                self._relays.view.board.spoil(self._place)
             raise
 
     async def settle(self, policy: RetryPolicy) -> None:

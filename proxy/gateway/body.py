@@ -10,7 +10,8 @@ How it works.
    short, and so does every other body of the version that was under way: what the disk holds by then is not what they
    have sent.
 4. The same for a block whose bytes come from other nodes: the last 64 KiB of what this body takes from it leave when
-   the block's checksum has been compared. Where it does not agree, a body that has sent none of it asks again.
+   the block's checksum has been compared. Where it does not agree, a body that has sent none of it asks again. Where it
+   will never be known (the disk has failed meanwhile), what was sent is compared with the same bytes read again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
 from proxy.fetch.arrival import WAKE_BYTES, FillPaused
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.stream import stream_span
+from proxy.gateway.compared import stream_behind
 from proxy.gateway.lookup import Resolved
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import SMALL_READ_BYTES, Supplied, Supply
@@ -94,6 +96,7 @@ class Body:
         offset = max(self._span.start, block.start) - block.start
         end = min(self._span.end, block.end) - block.start
         pooled = None if self._kept else self._parts.supply.pooled(self._origin, self._record, index)
+        sent: Piece | None = None  # unchecked
         while offset < end and pooled is None:
             supplied: Supplied | None = None
             began = offset
@@ -111,13 +114,15 @@ class Body:
                     self._look_ahead(index, blocks)
                     offset += piece.length
                     yield piece
-            except FillPaused:
-                continue  # it brought what others wanted: ask for the block again
+            except FillPaused:  # it brought what others wanted: ask for the block again
+                sent = _unchecked(supplied, began, offset)
+                if sent is not None:
+                    break
             except BytesWrong as error:
                 if offset > began:
                     raise OriginUnavailable(str(error)) from error
-                continue
             except StoreUnavailable as error:
+                sent = _unchecked(supplied, began, offset)
                 UNCACHED_READS.labels("store").inc()
                 _uncached.say(f"reading past the cache: {error}")
                 break
@@ -126,9 +131,11 @@ class Body:
                     self._parts.supply.release(self._record.version, supplied)
         if offset == end:
             return
-        rest = ByteRange(block.start + offset, block.start + end)
+        rest = ByteRange(block.start + (offset if sent is None else began), block.start + end)
         source = pooled or self._parts.supply.beside(self._origin, self._record, index) or self._origin
         stream = stream_span(source, self._record.version, rest, self._parts.policy)
+        if sent is not None:
+            stream = stream_behind(sent, stream)
         async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
@@ -213,3 +220,10 @@ class Body:
                 await asyncio.wait({task})
             if not task.cancelled() and task.exception() is None:
                 self._parts.supply.release(self._record.version, task.result())
+
+
+def _unchecked(supplied: Supplied | None, began: int, offset: int) -> Piece | None:
+    """What was sent of a block, [began, offset), where it is of other nodes and was never compared."""
+    if supplied is None or offset == began or not supplied.guarded:
+        return None
+    return supplied.piece(began, offset - began)

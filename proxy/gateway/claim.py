@@ -66,4 +66,4 @@ class Claim:
         """The filler that was followed is gone: a flight of our own goes on, on the same arrival."""
         self.writer = writer
         self.first_bytes = None
-        self._supply.launch(self)
+        self._supply.launch(self, self.arrival.below)

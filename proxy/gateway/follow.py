@@ -7,7 +7,8 @@ held with no progress for `stuck_s` ends the arrival, if some worker has stopped
 run, the filler waits for its origin, and so do we.
 
 Where the bytes are of other nodes of the fleet (`guarded`), a filler that starts over has found them wrong: that ends
-the arrival, too, for what readers have sent of it can't be taken back.
+the arrival, too, for what readers have sent of it can't be taken back. A new fill may have come further than the old
+one between two looks, so the filler says so on the fleet's board first (`spoilt`).
 """
 
 from __future__ import annotations
@@ -35,24 +36,38 @@ TRY_LOCK_S = 0.05
 class BlockArrival(Arrival):
     """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
 
-    `guard` tells whether bytes of other nodes are in it, which count only when the block is published; `level` how far
-    from the origin the fill stands, where it is this process's (`proxy.fleet.fills`).
+    `guard` tells whether bytes of other nodes are in it, which count only when the block is published (None: nobody
+    knows now); `level` how far from the origin the fill stands, where it is this process's (`proxy.fleet.fills`);
+    `below` in which tree others wait for it; `spoilt` is another number when such bytes were thrown away.
     """
 
-    __slots__ = ("_was_guarded", "block", "guard", "level")
+    __slots__ = ("_spoilt", "_spoilt_at_first", "_was_guarded", "below", "block", "guard", "level")
 
     def __init__(self, block: Block) -> None:
         super().__init__(block.length)
         self.block = block
-        self.guard: Callable[[], bool] | None = None
+        self.guard: Callable[[], bool | None] | None = None
         self.level: Callable[[], int] | None = None
+        self.below: int | None = None
         self._was_guarded = False
+        self._spoilt: Callable[[], int] | None = None
+        self._spoilt_at_first = 0
 
     @property
     def guarded(self) -> bool:
-        if self.guard is not None and not self._was_guarded:
-            self._was_guarded = self.guard()
-        return self._was_guarded
+        if self.guard is None or self._was_guarded:
+            return self._was_guarded
+        found = self.guard()
+        self._was_guarded = found is True
+        return found is not False
+
+    def watch(self, spoilt: Callable[[], int]) -> None:
+        """Before anybody has bytes of it."""
+        self._spoilt, self._spoilt_at_first = spoilt, spoilt()
+
+    @property
+    def spoilt(self) -> bool:
+        return self._spoilt is not None and self._spoilt() != self._spoilt_at_first
 
 
 TakeOver = Callable[[BlockWriter], None]
@@ -115,6 +130,8 @@ class Followers:
         """Moves one arrival; True when it needs no more following."""
         block, arrival = followed.block, followed.arrival
         state = block.state()
+        if arrival.spoilt:  # read behind the state: what is there now may be another fill's
+            return self._end(followed, _started_over(block))
         if state.kind is BlockKind.PRESENT:
             self._flights.forget(followed.version, block.index)
             arrival.publish()
@@ -122,11 +139,7 @@ class Followers:
         if block.retired:
             return self._give_up(followed, "its segment was retired")
         if state.kind is BlockKind.FILLING and (state.start, state.progress) != (arrival.start, arrival.progress):
-            if (
-                arrival.guarded
-                and arrival.progress
-                and (state.start, state.progress) < (arrival.start, arrival.progress)
-            ):
+            if _is_behind(arrival, state.start, state.progress):
                 return self._end(followed, _started_over(block))
             followed.moved_at = now
             # A filler that has written all of it has not published it yet.
@@ -146,7 +159,7 @@ class Followers:
         except StoreUnavailable as error:  # full or failed: this reader's trouble, not the poll's
             return self._give_up(followed, str(error))
         if writer is not None:
-            if followed.arrival.guarded and followed.arrival.progress > writer.progress:
+            if followed.arrival.spoilt or _is_behind(followed.arrival, writer.start, writer.progress):
                 writer.leave()
                 return self._end(followed, _started_over(followed.block))
             self._flights.forget(followed.version, followed.block.index)
@@ -168,6 +181,11 @@ class Followers:
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.wait({self._poll})
+
+
+def _is_behind(arrival: BlockArrival, start: int, progress: int) -> bool:
+    """Whether a fill is not the one whose bytes, of other nodes, readers of the arrival may have sent."""
+    return arrival.guarded and arrival.progress > 0 and (start != arrival.start or progress < arrival.progress)
 
 
 def _started_over(block: Block) -> BytesWrong:

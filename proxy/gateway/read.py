@@ -224,7 +224,7 @@ class Gateway:
         self._background.add(check)
         check.add_done_callback(self._background.discard)
 
-    async def _begun(self, key: ObjectKey, body: Pieces) -> AsyncGenerator[Piece | bytes, None]:
+    async def _begun(self, key: ObjectKey, body: Pieces) -> _Begun:
         """The same body, its first piece already there."""
         resumed = self._watched(key, body)
         try:
@@ -232,7 +232,7 @@ class Gateway:
         except BaseException:
             await resumed.aclose()
             raise
-        return _rejoined(first, resumed)
+        return _Begun(first, resumed)
 
     async def _watched(self, key: ObjectKey, body: Pieces) -> AsyncGenerator[Piece | bytes, None]:
         """The body; when the origin turns out to hold another version, no later read begins with this one."""
@@ -262,10 +262,22 @@ async def _given(pieces: list[Piece]) -> AsyncIterator[Piece | bytes]:
         yield piece
 
 
-async def _rejoined(
-    first: Piece | bytes, rest: AsyncGenerator[Piece | bytes, None]
-) -> AsyncGenerator[Piece | bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+class _Begun:
+    """A body whose first piece is there already. Closed before anybody has taken that, it ends all the same."""
+
+    def __init__(self, first: Piece | bytes, rest: AsyncGenerator[Piece | bytes, None]) -> None:
+        self._first: Piece | bytes | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> Piece | bytes:
+        if self._first is None:
+            return await anext(self._rest)
+        first, self._first = self._first, None
+        return first
+
+    async def aclose(self) -> None:
+        self._first = None
+        await self._rest.aclose()

@@ -185,7 +185,7 @@ class Supply:
                     continue
                 arrival = self._begin(origin, record, block, offset, end, below)
             if arrival is not None:
-                return _joined(arrival, whole=end is None)
+                return _joined(arrival, whole=end is None, below=below)
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
 
     async def join(self, origin: Origin, record: ObjectRecord, index: int) -> Supplied | None:
@@ -237,7 +237,8 @@ class Supply:
         block = self._store.peek_block(version, index)
         if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None:
             return None
-        return level_of(self._relays.view.board.joined(block_place(version.digest, index)))
+        joined = self._relays.view.board.joined(block_place(version.digest, index))
+        return level_of(joined) if joined else ZONE  # nobody knows: it may be the highest
 
     def release(self, version: ObjectVersion, supplied: Supplied) -> None:
         if supplied.arrival is not None:
@@ -293,16 +294,25 @@ class Supply:
         return arrival
 
     def _guard(self, claim: Claim) -> None:
-        """Whether another worker's fill brings bytes of other nodes stands on the board."""
-        if self._relays is not None:
-            board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
-            claim.arrival.guard = lambda: is_guarded(board.joined(place))
+        """Whether another worker's fill brings bytes of other nodes, and threw some away, stands on the board."""
+        if self._relays is None or claim.version.origin in self._relays.private:
+            return
+        board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
+
+        def is_guarded_there() -> bool | None:
+            joined = board.joined(place)
+            return is_guarded(joined) if joined else None
+
+        claim.arrival.guard = is_guarded_there
+        claim.arrival.watch(lambda: board.spoilt(place))
 
     def launch(self, claim: Claim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         relay = self._relays.open(claim.origin, claim.record, index, span, below) if self._relays is not None else None
         if relay is not None:
+            if claim.writer is not None and claim.writer.progress:  # a predecessor's, and readers may have it at once
+                relay.guarded = relay.guarded or claim.arrival.guarded
             claim.source = relay
             claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
             if relay.level > ORIGIN:
@@ -352,10 +362,12 @@ class Supply:
             log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
 
 
-def _joined(arrival: Arrival, *, whole: bool) -> Supplied:
+def _joined(arrival: Arrival, *, whole: bool, below: int | None = None) -> Supplied:
     assert isinstance(arrival, BlockArrival)
     arrival.interest += 1
     arrival.whole = arrival.whole or whole
+    if below is not None:
+        arrival.below = below if arrival.below is None else min(below, arrival.below)
     return Supplied(arrival.block, arrival)
 
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import AsyncGenerator, Mapping
 
 from proxy.blocks import ByteSink, Origin, Piece, block_span
-from proxy.cache.sums import RunningSums
+from proxy.cache.sums import sum_piece
 from proxy.errors import OriginUnavailable
 from proxy.fetch.arrival import WAKE_BYTES
 from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, WantedBlock
@@ -66,6 +66,8 @@ class Blocks:
         try:
             if supplied.arrival is not None:
                 await supplied.arrival.wait(wanted.start)
+                if wanted.last and wanted.end - wanted.start == 1:  # what is wanted is the checksum behind it
+                    await supplied.arrival.wait_end()
         except BaseException:
             self._supply.release(version, supplied)
             raise
@@ -161,7 +163,7 @@ class Upload:
         if wanted.summed:
             if supplied.guarded and arrival is not None:
                 await arrival.wait_end()
-            crc32c = await asyncio.to_thread(_sum, supplied.piece(wanted.start, end - wanted.start))
+            crc32c = await asyncio.to_thread(sum_piece, supplied.piece(wanted.start, end - wanted.start))
             self._done = True
             yield struct.pack("<II", TAIL_KNOWN, crc32c)
             return
@@ -173,14 +175,6 @@ class Upload:
             await arrival.wait_end()
         self._done = True
         yield struct.pack("<II", TAIL_KNOWN, supplied.block.crc32c())
-
-
-def _sum(piece: Piece) -> int:
-    """Blocking. Raises OSError."""
-    sums = RunningSums()
-    if not sums.read(piece.file.fd, piece.offset, piece.length):
-        raise OSError("a data file has lost bytes that were written to it")
-    return sums.crc32c
 
 
 class _Nowhere:

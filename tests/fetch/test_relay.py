@@ -210,7 +210,7 @@ async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill()
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 40)]}
         t.flights = Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=4), RetryPolicy(deadline_s=0))
-        spoilt = t.fleet.board.spoilt
+        spoilt = t.fleet.board.spoilt(t.fleet.place)
 
         async def script(number: int, sent: int) -> None:
             raise OriginUnavailable("down")
@@ -219,7 +219,7 @@ async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill()
         with pytest.raises(OriginUnavailable):
             await t.fill()
         assert t.writer.outcome == "left"
-        assert t.fleet.board.spoilt == spoilt
+        assert t.fleet.board.spoilt(t.fleet.place) == spoilt
         assert is_guarded(t.fleet.board.joined(t.fleet.place))
 
 

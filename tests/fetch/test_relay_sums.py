@@ -24,12 +24,12 @@ async def test_a_wrong_checksum_throws_the_block_away_and_its_source_is_avoided(
     async with trial(sums=True) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [gives(BLOCK, crc=1)]}
-        spoilt = t.fleet.board.spoilt
+        spoilt = t.fleet.board.spoilt(t.fleet.place)
         with pytest.raises(BytesWrong):
             await t.fill()
         assert t.writer.outcome == "abandoned"
         assert t.fleet.view.avoids(owner)
-        assert t.fleet.board.spoilt != spoilt, "other workers that follow the fill must hear of it"
+        assert t.fleet.board.spoilt(t.fleet.place) != spoilt, "other workers that follow the fill must hear of it"
 
 
 async def test_of_two_sources_the_one_whose_checksum_was_the_judge_is_not_avoided() -> None:

@@ -194,12 +194,13 @@ def test_a_count_never_goes_below_nothing(board: Board) -> None:
 
 
 def test_each_spoiling_is_seen_by_all(board: Board) -> None:
-    other, seen = Board.attach(board.fd), {board.spoilt}
+    other, seen = Board.attach(board.fd), {board.spoilt(7)}
     for _ in range(10):
-        board.spoil()
-        assert other.spoilt == board.spoilt
-        seen.add(board.spoilt)
+        board.spoil(7)
+        assert other.spoilt(7) == board.spoilt(7)
+        seen.add(board.spoilt(7))
     assert len(seen) == 11
+    assert board.spoilt(8) == 0
     other.close()
 
 

@@ -15,6 +15,7 @@ from proxy.errors import NotFound, OriginUnavailable, VersionChanged
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
+from proxy.fetch.relay import Relays
 from proxy.gateway.answers import ReadAnswer, ReadObject
 from proxy.gateway.body import BodyParts
 from proxy.gateway.follow import Followers
@@ -121,6 +122,7 @@ class Rig:
         segment_bytes: int | None = None,
         max_open_segments: int = 64,
         keys_max: int = 1000,
+        relays: Relays | None = None,
     ) -> None:
         self.origin = origin or ObjectOrigin()
         self.tables = tables or SharedTables.create()
@@ -146,7 +148,7 @@ class Rig:
             clock=lambda: self.now_s,
         )
         self.soundness = Soundness(self.store, threads)
-        supply = Supply(self.store, self.flights, self.followers, threads)
+        self.supply = supply = Supply(self.store, self.flights, self.followers, threads, relays)
         parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max)
         self.bucket = BucketRoute("b", self.origin, "b", writes_through=True)
         self.routes = Routes({"b": self.bucket})
