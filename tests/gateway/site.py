@@ -1,4 +1,4 @@
-"""A bucket that can be written, at a node in this process: the forwarder over a real store, and an origin that obeys."""
+"""A bucket that can be written, at a node in this process: the forwarder over a real store, an origin that obeys."""
 
 from __future__ import annotations
 
