@@ -96,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
             clean = reader.reusable
         finally:
             self._detach()
-            if not clean:
+            if not clean or self._closed:
                 self.close()
 
     def _detach(self) -> None:

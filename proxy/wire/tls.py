@@ -112,6 +112,8 @@ class TlsConnection(Connection):
             self._fail_below(f"TLS failed ({error})")
         self._flush()
         self._look_at_end()
+        if self._peer_closed and self._reader is None:
+            self.close()  # nobody else will: a server that drains may wait for this, connection by connection
 
     def _decrypt(self) -> int:
         """Fill the shared buffer as far as records are here; how many bytes that are. One record a call of `read`."""

@@ -130,6 +130,31 @@ async def test_a_body_without_a_length_ends_with_close_notify(trusting: WireClie
         assert (await fetch(trusting, server.endpoint))[1] == b"x" * 100_000
 
 
+async def test_a_server_that_says_goodbye_while_the_connection_is_idle_need_not_wait_for_an_answer(
+    trusting: WireClient, certificates: Certificates
+) -> None:
+    """It closes the connection, and does not leave that to a server that waits for close_notify in its turn."""
+    left = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        with certificates.server_context().wrap_socket(accepted, server_side=True) as sealed:
+            sealed.settimeout(30)
+            sealed.recv(64 << 10)
+            sealed.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+            with suppress(OSError):
+                sealed.unwrap()  # close_notify, and then the client's; or the end
+            left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        endpoint = Endpoint("127.0.0.1", listener.getsockname()[1], tls=True)
+        assert (await fetch(trusting, endpoint))[1] == b"x"
+        await until(left.is_set, "the connection's end")
+        await asyncio.to_thread(thread.join)
+
+
 async def test_a_body_without_a_length_that_is_cut_below_tls_is_broken(
     trusting: WireClient, certificates: Certificates
 ) -> None:
