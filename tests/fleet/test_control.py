@@ -15,6 +15,7 @@ import pytest
 from proxy.fleet.asks import Ask
 from proxy.fleet.fills import REGION
 from proxy.fleet.signing import sign
+from tests.fakes.certificates import make_certificates
 from tests.fleet.asking import SECRET, ask_signed, control_pid, control_url, members, states, wait_for_states
 from tests.fleet.servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway, wait_until
@@ -248,6 +249,48 @@ def test_nodes_find_each_other_by_a_list_and_strangers_are_none(tmp_path: Path) 
         assert stranger.metric("warmstart_fleet_members") == 1
         b.kill()
         wait_for_states(a, {a.url: "up", b.url: "gone"})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+def test_nodes_with_certificates_find_each_other_over_tls(tmp_path: Path, event_loop: str) -> None:
+    certificates = make_certificates(tmp_path)
+    urls = [f"https://127.0.0.1:{free_port()}" for _ in range(2)]
+
+    def join(index: int) -> GatewayProcess:
+        config = {
+            "tls": {"certificate": str(certificates.server_file), "key": str(certificates.key_file)},
+            "listen": urls[index].removeprefix("https://"),
+            "event_loop": event_loop,
+        }
+        cluster = {"peers": urls, "control": "127.0.0.1:0", "ca_file": str(certificates.ca_file)}
+        return start(tmp_path, f"node-{index}", cluster, {"PYTHONASYNCIODEBUG": "1"}, **config)
+
+    with join(0) as a, join(1) as b:
+        everybody = {a.url: "up", b.url: "up"}
+        wait_for_states(a, everybody)
+        wait_for_states(b, everybody)
+        assert control_url(a).startswith("https://127.0.0.1:")
+        assert not [line for line in log_lines(a.logs()) if line["level"] == "error"]
+
+
+@pytest.mark.long
+def test_a_redis_that_hangs_is_one_that_does_not_answer(tmp_path: Path) -> None:
+    with (
+        start_redis(tmp_path) as redis,
+        start(tmp_path, "a", {"redis": redis.url}) as a,
+        start(tmp_path, "b", {"redis": redis.url}) as b,
+    ):
+        everybody = {a.url: "up", b.url: "up"}
+        wait_for_states(a, everybody)
+        send_signal(redis.pid, signal.SIGSTOP)
+        wait_until(lambda: a.metric("warmstart_fleet_coordinated") == 0, "nobody notices")
+        assert states(a) == everybody
+        assert httpx.get(f"{a.url}/models/nothing.bin", trust_env=False, timeout=30).status_code == 404
+        send_signal(redis.pid, signal.SIGCONT)
+        wait_until(lambda: a.metric("warmstart_fleet_coordinated") == 1, "it does not go on")
+        wait_for_states(a, everybody)
+        assert "has left" not in a.logs() + b.logs()
 
 
 @pytest.mark.long
