@@ -32,7 +32,7 @@ from proxy.wire import (
     WireError,
 )
 
-SILENCE_S = 1.0
+SILENCE_S = 2.0  # a peer whose processors are busy is not gone
 _TAIL = struct.Struct("<II")
 assert _TAIL.size == TAIL_BYTES
 _REASONS = {401: "refused", 404: "missing", 409: "busy", 503: "unavailable"}
