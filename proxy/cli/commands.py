@@ -29,6 +29,7 @@ COMMANDS = (
     Command("demo", "proxy.cli.demo.show", "load a model through a gateway before a slow cloud, and compare"),
     Command("health", "proxy.cli.health", "ask a running gateway whether it is well"),
     Command("cluster", "proxy.cli.cluster", "show the nodes of the fleet"),
+    Command("plan", "proxy.cli.plan", "say how long a fleet will take to load a model, and what the origin will send"),
     Command("config", "proxy.cli.config", "check a configuration file, or print its JSON schema"),
 )
 

@@ -28,6 +28,7 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpP]?[bB]|[kKmMgGtTpP][iI][bB]?)\s*$"
 _DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$"
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtTpP]?)(bit|iB|B|b|)\s*(/\s*s|ps)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
@@ -59,6 +60,24 @@ def render_size(size_bytes: int) -> str:
     units = [(factor, unit) for unit, factor in _SIZE_UNITS.items() if unit.endswith("b") and size_bytes % factor == 0]
     factor, unit = max(units) if size_bytes else (1, "b")
     return f"{size_bytes // factor}{unit.upper().replace('I', 'i')}"
+
+
+def parse_rate(value: object) -> float:
+    """Bytes per second of `100Gbit`, `25Gbit/s`, `25Gbps` or `2GB/s`; raises ValueError with the fix."""
+    fix = "write a number and its unit, such as 25Gbit or 3GB/s"
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"is not a rate; {fix}")
+    letter, unit = match[2].lower(), match[3]
+    if unit == "B" or (unit == "iB" and letter):
+        rate = float(match[1]) * _SIZE_UNITS[f"{letter}{unit.lower()}"]
+    elif unit == "bit" or (unit == "b" and match[4] == "ps"):
+        rate = float(match[1]) * 1000 ** " kmgtp".index(letter or " ") / 8
+    else:
+        raise ValueError(f"is ambiguous: bits or bytes? {fix}")
+    if rate == 0:
+        raise ValueError(f"lets nothing through; {fix}")
+    return rate
 
 
 def parse_duration(value: object) -> float:
