@@ -19,7 +19,7 @@ from proxy.fleet.asks import BLOCK_PATH, HELLO_PATH, RECORD_PATH, WantedBlock, W
 from proxy.fleet.signing import PROOF_HEADER, Nonces, verify
 from proxy.lanes.asgi import INTERIM, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.incoming import raw_target
-from proxy.metrics import PEER_UPLOADS
+from proxy.metrics import PEER_REFUSED, PEER_UPLOADS
 from proxy.peering.blocks import Blocks, NotHere, Upload
 from proxy.peering.keys import Keys
 
@@ -69,6 +69,7 @@ class PeerApp:
             now_s=self._clock(),
         )
         if caller is None or not self._nonces.take(caller.nonce, self._clock()):
+            PEER_REFUSED.inc()
             return _text(401, "this is for members of the fleet: the signature is missing, wrong or too old\n", ())
         proof = ((PROOF_HEADER, caller.proof),)
         if scope["method"] != "GET":

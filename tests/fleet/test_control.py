@@ -101,6 +101,15 @@ def test_who_has_no_secret_learns_nothing_at_the_control_port(fleet: list[Gatewa
     assert fleet[0].metric("warmstart_peer_refused_total") > 0
 
 
+def test_the_data_port_refuses_strangers_and_counts_them(fleet: list[GatewayProcess]) -> None:
+    before = fleet[1].metric("warmstart_peer_refused_total")
+    for path in ("/-/peer/hello", "/-/peer/block", "/-/peer/record"):
+        assert httpx.get(fleet[1].url + path, trust_env=False).status_code == 401
+        assert ask_signed(fleet[1].url, path, secret="another secret, as long").status_code == 401
+    assert fleet[1].metric("warmstart_peer_refused_total") == before + 6
+    assert ask_signed(fleet[1].url, "/-/peer/hello").json()["member"]["url"] == fleet[1].url
+
+
 def test_only_gets_are_answered(fleet: list[GatewayProcess]) -> None:
     assert httpx.post(f"{control_url(fleet[0])}/-/peer/hello", trust_env=False).status_code == 405
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import threading
 
 import pytest
 
+from proxy.fleet.board import Board
 from proxy.fleet.members import address
-from proxy.fleet.members.address import find_address
-from proxy.fleet.members.places import Places
+from proxy.fleet.members.address import Found, find_address
+from proxy.fleet.members.company import Company
+from proxy.fleet.members.places import Place, Places, locate
+from proxy.fleet.roster import Member
 
 
 def ways(monkeypatch: pytest.MonkeyPatch, table: dict[str, str]) -> None:
@@ -18,39 +21,42 @@ def ways(monkeypatch: pytest.MonkeyPatch, table: dict[str, str]) -> None:
 
 
 def test_a_listener_of_one_address_is_reached_there() -> None:
-    assert find_address("10.0.0.7", [("nowhere.invalid", 1)]) == "10.0.0.7"
+    assert find_address("10.0.0.7", [("nowhere.invalid", 1)]) == Found("10.0.0.7")
 
 
 def test_the_way_to_the_others_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"redis": "10.0.0.7", "192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("redis", 6379)]) == "10.0.0.7"
+    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("10.0.0.7")
 
 
 def test_the_first_member_that_a_way_leads_to_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"there": "10.0.0.7"})
-    assert find_address("0.0.0.0", [("gone", 1), ("there", 1)]) == "10.0.0.7"
+    assert find_address("0.0.0.0", [("gone", 1), ("there", 1)]) == Found("10.0.0.7")
 
 
-def test_while_no_way_leads_to_anybody_the_address_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_no_way_leads_to_anybody_the_default_routes_address_is_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("redis", 6379)]) is None
+    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("192.168.0.7", sure=False)
+    ways(monkeypatch, {})
+    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("127.0.0.1", sure=False)
+    assert find_address("::", [("redis", 6379)]) == Found("::1", sure=False)
 
 
 def test_with_redis_on_this_machine_the_default_route_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"localhost": "127.0.0.1", "192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("localhost", 6379)]) == "192.168.0.7"
-    assert find_address("0.0.0.0", []) == "192.168.0.7"  # a unix socket
+    assert find_address("0.0.0.0", [("localhost", 6379)]) == Found("192.168.0.7")
+    assert find_address("0.0.0.0", []) == Found("192.168.0.7")  # a unix socket
 
 
 def test_a_machine_without_a_network_is_reached_by_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"localhost": "127.0.0.1"})
-    assert find_address("0.0.0.0", [("localhost", 6379)]) == "127.0.0.1"
+    assert find_address("0.0.0.0", [("localhost", 6379)]) == Found("127.0.0.1")
 
 
 def test_the_address_is_of_the_listeners_family_where_there_is_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"four": "10.0.0.7", "six": "fd00::7"})
-    assert find_address("::", [("four", 1), ("six", 1)]) == "fd00::7"
-    assert find_address("0.0.0.0", [("six", 1), ("four", 1)]) == "10.0.0.7"
+    assert find_address("::", [("four", 1), ("six", 1)]) == Found("fd00::7")
+    assert find_address("0.0.0.0", [("six", 1), ("four", 1)]) == Found("10.0.0.7")
 
 
 def test_the_kernel_is_really_asked() -> None:
@@ -73,10 +79,36 @@ PLACES: list[tuple[Places, str, str]] = [
 
 @pytest.mark.parametrize(("places", "url", "control_url"), PLACES)
 async def test_urls_are_made_of_listeners_and_what_is_advertised(places: Places, url: str, control_url: str) -> None:
-    assert await places.find() == (url, control_url)
+    assert await places.find() == Place(url, control_url)
 
 
-async def test_a_node_without_an_address_yet_has_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere: Callable[..., None] = lambda listening, towards: None  # noqa: E731
-    monkeypatch.setattr("proxy.fleet.members.places.find_address", nowhere)
-    assert await Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),)).find() is None
+async def test_a_guess_is_taken_and_put_right_when_a_way_leads_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),))
+    board = Board.create()
+    company = Company(board, Member("aa", "", ""))
+    ways(monkeypatch, {"192.0.2.1": "192.168.0.7"})
+    await locate(company, places)
+    assert company.own.url == "http://192.168.0.7:9000"
+    ways(monkeypatch, {"192.0.2.1": "192.168.0.7", "redis": "10.0.0.7"})
+    await locate(company, places)
+    assert company.roster.by_id["aa"].control_url == "http://10.0.0.7:9001"
+    ways(monkeypatch, {})
+    await locate(company, places)
+    assert company.own.url == "http://10.0.0.7:9000"
+    board.close()
+
+
+async def test_a_look_up_that_hangs_is_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def look(host: str, port: int) -> list[str]:
+        assert host != "redis" or go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(address, "_local_addresses", look)
+    monkeypatch.setattr("proxy.fleet.members.places.FIND_TIMEOUT_S", 0.01)
+    try:
+        found = await Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),)).find()
+    finally:
+        go_on.set()
+    assert found == Place("http://127.0.0.1:9000", "http://127.0.0.1:9001", sure=False)

@@ -206,6 +206,8 @@ async def test_what_this_node_wrote_before_its_restart_is_no_twin(
     before, after = fleet.node("aa"), fleet.node("aa", url="http://moved:9000")
     await before.beat()
     await after.beat()
+    after.company.locate("http://moved-again:9000", "http://moved-again:9001")
+    await after.beat()
     await after.beat()
     assert "one id" not in caplog.text
 

@@ -9,27 +9,35 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 EVERY_ADDRESS = ("0.0.0.0", "::")
 # TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nobody is there, so the default route leads to them
 FAR_AWAY = (("192.0.2.1", 9), ("2001:db8::1", 9))
 
 
-def find_address(listening: str, towards: Sequence[tuple[str, int]]) -> str | None:
-    """The host that others should use, for a listener on the host `listening`; None: no way leads to any of them.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An address of this machine; not `sure`: no way to the others is known yet, and theirs may be another."""
+
+    host: str
+    sure: bool = True
+
+
+def find_address(listening: str, towards: Sequence[tuple[str, int]]) -> Found:
+    """The host that others should use, for a listener on the host `listening`.
 
     Blocking: names are looked up. A listener of one address is reached there. `towards` are tried in turn; where all of
-    them are this machine itself, the default route tells the address, and loopback will do without one.
+    them are this machine itself, or none is known yet, the default route tells the address, or loopback without one.
     """
     if listening not in EVERY_ADDRESS:
-        return listening
+        return Found(listening)
     found = [address for place in towards for address in _local_addresses(*place)]
-    if towards and not found:
-        return None
     outside = [address for address in found if not ipaddress.ip_address(address).is_loopback]
     outside = outside or [address for place in FAR_AWAY for address in _local_addresses(*place)]
     fitting = [address for address in outside if (":" in address) == (":" in listening)]
-    return next(iter(fitting or outside or found), None)
+    loopback = "::1" if ":" in listening else "127.0.0.1"
+    return Found(next(iter(fitting or outside or found), loopback), bool(found) or not towards)
 
 
 def make_url(host: str, port: int, *, tls: bool) -> str:

@@ -84,6 +84,7 @@ class Beats:
         self._rounds = 0
         self._failures = 0
         self._written_s: float | None = None
+        self._written_url = ""
         self._sure_from_s: float | None = None  # from when on who is missing is gone; None: Redis does not answer
 
     async def run(self) -> None:
@@ -126,7 +127,7 @@ class Beats:
         before, *found = await self._beat(keys, arguments)
         self._answered(began_s, before)
         if text:
-            self._written_s = began_s
+            self._written_s, self._written_url = began_s, own.member.url
         if reads:
             self._see(found)
 
@@ -174,7 +175,7 @@ class Beats:
                 url = parse_sighting(before).member.url
             except ValueError:
                 url = "unknown"
-        self._company.note_twin(url if url != self._company.own.url else None)
+        self._company.note_twin(url if url != self._written_url else None)
 
     async def _pause(self, took_s: float) -> None:
         """Until the next beat is due: on time while all is well, after a growing pause while Redis is away."""

@@ -34,6 +34,7 @@ class Company:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.own = own
+        self.surely_located = False
         self._board = board
         self._read_stats = read_stats
         self._clock = clock
@@ -58,8 +59,11 @@ class Company:
     def located(self) -> bool:
         return bool(self.own.url)
 
-    def locate(self, url: str, control_url: str) -> None:
-        """Where this node is reached."""
+    def locate(self, url: str, control_url: str, *, sure: bool = True) -> None:
+        """Where this node is reached; not `sure`: it may turn out to be elsewhere."""
+        self.surely_located = sure
+        if (url, control_url) == (self.own.url, self.own.control_url):
+            return
         self.own = replace(self.own, url=url, control_url=control_url)
         self._publish()
         log.info(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,6 +19,15 @@ FIND_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where other nodes reach this one; not `sure`: as far as can be told before a way leads to any of them."""
+
+    url: str
+    control_url: str
+    sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """`served_at` and `control_at`: host and port of the listeners. `towards`: others, to whom a way must lead."""
 
@@ -28,18 +37,17 @@ class Places:
     tls: bool = False
     advertise: str | None = None
 
-    async def find(self) -> tuple[str, str] | None:
-        """URL and control URL of this node; None: no way leads to anybody yet."""
+    async def find(self) -> Place:
+        """A name that can't be looked up, as DNS may not know it before somebody is ready, holds nobody up."""
         if self.advertise is not None:
-            return self.advertise, self._control_url(str(urlsplit(self.advertise).hostname))
+            return Place(self.advertise, self._control_url(str(urlsplit(self.advertise).hostname)))
         try:
             async with asyncio.timeout(FIND_TIMEOUT_S):
-                host = await asyncio.to_thread(find_address, self.served_at[0], self.towards)
+                found = await asyncio.to_thread(find_address, self.served_at[0], self.towards)
         except TimeoutError:
-            return None
-        if host is None:
-            return None
-        return make_url(host, self.served_at[1], tls=self.tls), self._control_url(host)
+            found = replace(find_address(self.served_at[0], ()), sure=False)
+        url = make_url(found.host, self.served_at[1], tls=self.tls)
+        return Place(url, self._control_url(found.host), found.sure)
 
     def _control_url(self, host: str) -> str:
         """On the host of the other one, unless the control listener has an address of its own."""
@@ -48,9 +56,12 @@ class Places:
 
 
 async def locate(company: Company, places: Places) -> None:
-    """Have the company know where this node is reached, as soon as that can be known."""
-    if not company.located and (found := await places.find()) is not None:
-        company.locate(*found)
+    """Have the company know where this node is reached, once a round: at first as well as can be known."""
+    if company.surely_located:
+        return
+    place = await places.find()
+    if place.sure or place.url != company.own.url:
+        company.locate(place.url, place.control_url, sure=place.sure)
 
 
 def known_places(
