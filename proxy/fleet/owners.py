@@ -76,7 +76,7 @@ class Owners:
         mixed = mix(hashed ^ place)
         if self._even:
             return mixed
-        return -weight / math.log((mixed + 0.5) / 2**64)
+        return -weight / math.log((mixed >> 11 | 1) / 2**53)  # as a float it is never 0 or 1, as 64 bits may become
 
 
 def eligible(members: Iterable[Member]) -> list[Member]:

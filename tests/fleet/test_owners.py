@@ -158,3 +158,23 @@ def test_places_and_hashes_are_64_bits_and_the_same_for_ever() -> None:
     assert key_place(digest) == 0x0706050403020100
     assert [block_place(digest, index) for index in (0, 7)] == [0xEA3C324570509D0D, 0x510C0789C33FBE00]
     assert 0 <= block_place(digest, 1 << 40) < 1 << 64
+
+
+def test_the_highest_number_of_all_has_a_score_too() -> None:
+    """2**64 - 1 over 2**64 is 1.0 as a float, whose logarithm divides nothing."""
+    nodes = [member(1, capacity_bytes=TIB), member(2, capacity_bytes=2 * TIB)]
+    owners = Owners(Roster(tuple(nodes)))
+    for wanted in ((1 << 64) - 1, 0):
+        place = _unmix(wanted) ^ hash_name(nodes[0].node_id)
+        assert mix(hash_name(nodes[0].node_id) ^ place) == wanted
+        assert len(owners.order(place)) == 2
+
+
+def _unmix(number: int) -> int:
+    """What `mix` makes this number of: each of its steps backwards."""
+    whole = 1 << 64
+    number ^= number >> 31 ^ number >> 62
+    number = number * pow(0x94D049BB133111EB, -1, whole) % whole
+    number ^= number >> 27 ^ number >> 54
+    number = number * pow(0xBF58476D1CE4E5B9, -1, whole) % whole
+    return number ^ number >> 30 ^ number >> 60
