@@ -12,11 +12,14 @@ from statistics import median
 
 from bench.simulation.asks import Asks
 from bench.simulation.judges import Judges
+from bench.simulation.leases import Leases
 from bench.simulation.network import Network
 from bench.simulation.scenario import Result, Scenario
+from proxy.fetch.relay import HOLDER_PAUSE_S
+from proxy.fleet.members.beats import EXPIRES_S
 
 STEPS_MAX = 40  # of the ideal: something stands still
-EXPIRY_S = 3.0  # until all know of a death
+_NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Load:
         self._noticed: dict[int, set[int]] = {}  # of a node: the dead that it has met
         self._expired: set[int] = set()  # the dead that all know of
         self._waiting = set(range(nodes))
+        self._leases = Leases()
         self._fills: dict[tuple[int, int], _Fill] = {}  # running, of a node and a block
         self._failed: dict[tuple[int, int, int], set[int]] = {}  # of a node, a block and a desk: sources that died
         self._depth: dict[tuple[int, int], int] = {}  # relays up to the origin
@@ -150,7 +154,7 @@ class Load:
             return
         owner, level = self._desk(node, block)
         if owner == node:
-            self._start(self._network.origin, node, block, owner, level)
+            self._start_at_origin(node, block)
         elif owner in self._dead:
             self._fills[node, block] = _Fill(owner, owner, level)
             self._notice_later(owner, node, block)
@@ -158,6 +162,27 @@ class Load:
             self._own(owner, block, self._noticed.get(node, set()))
             source = self._asks.source(owner, node, block, level, self._failed.get((node, block, owner), ()))
             self._start(source, node, block, owner, level)
+
+    def _start_at_origin(self, node: int, block: int) -> None:
+        """Under the lease, where there is Redis; or from the node that has it."""
+        tried = self._failed.get((node, block, node), set())
+        held = None
+        if self.scenario.redis:
+            instead = next(iter(tried), None)
+            held = self._leases.take(block, node, self._now * self.scenario.step_s, instead)
+        if held is None:
+            self._start(self._network.origin, node, block, node, "region")
+        elif held.node in tried and not held.done:
+            self._fills[node, block] = _Fill(_NOBODY, node, "region")
+            self._at(self._now + self._steps(HOLDER_PAUSE_S), partial(self._retry, node, block))
+        else:
+            self._start(held.node, node, block, node, "region")
+
+    def _retry(self, node: int, block: int) -> None:
+        fill = self._fills.get((node, block))
+        if fill is not None and fill.source == _NOBODY:
+            del self._fills[node, block]
+            self._want(node, block)
 
     def _own(self, node: int, block: int, gone: set[int]) -> None:
         """A node is asked for a block as its owner: it reads as an owner does, behind nobody who may stand behind it.
@@ -190,6 +215,7 @@ class Load:
 
     def _complete(self, node: int, block: int) -> None:
         del self._fills[node, block]
+        self._leases.end(block, node, self._now * self.scenario.step_s)
         if block < self._next[node]:
             self._flying[node] -= 1
         self._hungry.add(node)
@@ -203,10 +229,11 @@ class Load:
 
     def _die(self, node: int) -> None:
         self._dead.add(node)
+        self._leases.die(node, self._now * self.scenario.step_s)
         self._waiting.discard(node)
         for reader, block in self._network.fail(node):
             self._notice_later(node, reader, block)
-        self._at(self._now + self._steps(EXPIRY_S), lambda: self._expired.add(node))
+        self._at(self._now + self._steps(EXPIRES_S), lambda: self._expired.add(node))
 
     def _notice_later(self, source: int, reader: int, block: int) -> None:
         delay_s = self._random.uniform(*self.scenario.notice_s)

@@ -23,7 +23,7 @@ class Scenario:
     product's own `Slowness`), or never. Nodes that die fall silent at any moment of the load, and each who read from
     them notices within `notice_s`, at random. Late ones begin at any moment of an ideal load; with `late_join` they
     were no members before. Each zone has one link to the others, of `zone_egress` of its nodes' links together;
-    `zone_owners`: the fleet knows the zones.
+    `zone_owners`: the fleet knows the zones. `redis`: there are leases.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Scenario:
     zones: int = 1
     zone_egress: float = 0.05
     zone_owners: bool = True
+    redis: bool = True
     seed: int = 1
 
     @property

@@ -12,10 +12,12 @@ import pytest
 
 from bench import simulate
 from bench.__main__ import main
+from bench.simulation.leases import Held, Leases
 from bench.simulation.load import Load
 from bench.simulation.network import Network
 from bench.simulation.prediction import predict
 from bench.simulation.scenario import Result, Scenario
+from proxy.fetch.lease import LEASE_S
 
 SMALL = Scenario("small", 24, blocks=60)
 
@@ -138,6 +140,26 @@ def test_late_starters_find_everything_in_the_fleet() -> None:
     found = run(late_share=0.5)
     assert found.copies == 1.0
     assert found.slowest < 1.3
+
+
+def test_a_new_owner_finds_the_block_by_its_lease_and_without_redis_fetches_it_again() -> None:
+    assert run(late_share=0.5, late_join=True).copies == 1.0
+    assert run(late_share=0.5, late_join=True, redis=False).copies > 1.05
+
+
+def test_a_lease_names_its_holder_until_it_is_over() -> None:
+    leases = Leases()
+    assert leases.take(7, 1, 0.0) is None
+    assert leases.take(7, 1, 0.0) is None
+    assert leases.take(7, 2, 1.0) == Held(1, done=False)
+    leases.die(1, 2.0)
+    assert leases.take(7, 2, 2.0 + LEASE_S - 0.1) == Held(1, done=False)
+    assert leases.take(7, 2, 2.0 + LEASE_S) is None
+    leases.end(7, 1, 7.0)
+    assert leases.take(7, 3, 8.0) == Held(2, done=False), "only the holder ends it"
+    leases.end(7, 2, 9.0)
+    assert leases.take(7, 3, 10.0) == Held(2, done=True)
+    assert leases.take(7, 3, 10.0, instead=2) is None, "its whole block could not be read"
 
 
 def test_zones_need_one_copy_each_over_their_narrow_links() -> None:
