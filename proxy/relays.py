@@ -96,10 +96,13 @@ def build_fleet(
     assert cluster is not None
     view = FleetView(board, node_id)
     redis = writes = None
+    redis_errors: tuple[type[Exception], ...] = ()
     if cluster.redis is not None:
         from proxy.fleet.bulletin import Bulletin, sender_name
-        from proxy.fleet.redis import describe_redis, open_redis
+        from proxy.fleet.redis import REDIS_ERRORS, describe_redis, open_redis
         from proxy.fleet.writes import Writes
+
+        redis_errors = REDIS_ERRORS
 
         url = cluster.redis.get_secret_value()
         try:
@@ -120,7 +123,7 @@ def build_fleet(
     private = frozenset(
         origins[name].id for name, rule in settings.origins.items() if rule.type == "file" and not rule.shared
     )
-    leases = Leases(redis, cluster.prefix, node_id)
+    leases = Leases(redis, cluster.prefix, node_id, redis_errors)
     freshness = Freshness(board) if redis is not None else None
     disks = settings.cache.disks
 

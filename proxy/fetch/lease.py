@@ -21,8 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redis.exceptions import RedisError
-
 from proxy.notices import Notice
 
 LEASE_S = 4.0
@@ -72,11 +70,17 @@ class Lease:
 
 
 class Leases:
-    """Those of one worker. `redis` None: there is none."""
+    """Those of one worker. `redis` None: there is none. `errors` is what it raises when it does not answer."""
 
     def __init__(
-        self, redis: Scripts | None, prefix: str, node_id: str, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: Scripts | None,
+        prefix: str,
+        node_id: str,
+        errors: tuple[type[Exception], ...] = (OSError,),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._errors = (*errors, TimeoutError)
         self.expected = redis is not None
         self._redis = redis
         self._prefix = prefix
@@ -98,7 +102,7 @@ class Leases:
         over = instead.text if instead is not None else ""
         try:
             held = await self._redis.eval(_TAKE, 1, name, text, int(LEASE_S * 1000), over)
-        except (RedisError, OSError, TimeoutError) as error:
+        except self._errors as error:
             self._is_away(error)
             return Lease(name, text, real=False)
         elsewhere = _parse(held)
@@ -133,7 +137,7 @@ class Leases:
             return
         try:
             await self._redis.eval(_KEEP, 1, lease.name, before, after, int(for_s * 1000))
-        except (RedisError, OSError, TimeoutError) as error:
+        except self._errors as error:
             self._is_away(error)
 
     def _is_away(self, error: BaseException) -> None:

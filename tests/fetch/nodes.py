@@ -13,6 +13,7 @@ from proxy.fleet.asks import Ask, Named, WantedBlock
 from proxy.fleet.board import Board
 from proxy.fleet.fills import new_fill_id
 from proxy.fleet.owners import block_place
+from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.roster import Member, Roster, render_roster
 from proxy.fleet.view import FleetView
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
@@ -138,7 +139,7 @@ class Neighbours:
         self.now_s = 1000.0
         self.view = FleetView(self.board, self.me, clock=lambda: self.now_s)
         self.peers = ScriptedPeers()
-        self.leases = lease.Leases(redis, "test", self.me)
+        self.leases = lease.Leases(redis, "test", self.me, REDIS_ERRORS)
         self.relays = Relays(self.view, self.peers, self.leases, 0)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from proxy.fetch import lease as lease_module
 from proxy.fetch.lease import DONE_S, LEASE_S, PAUSE_S, Elsewhere, Lease, Leases
 from proxy.fleet.fills import ORIGIN, new_fill_id
-from proxy.fleet.redis import open_redis
+from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from tests.fleet.servers import RedisServer, start_redis
 
 _digests = itertools.count()
@@ -40,7 +40,7 @@ class Bench:
 
     def node(self, node_id: str) -> Leases:
         client = open_redis(self.server.url)
-        leases = Leases(client, "test", node_id, clock=lambda: self.now_s)
+        leases = Leases(client, "test", node_id, REDIS_ERRORS, clock=lambda: self.now_s)
         self._open.append((leases, client))
         return leases
 
@@ -269,7 +269,7 @@ async def test_a_redis_that_says_nothing_holds_nobody_up_for_long(monkeypatch: p
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     client = open_redis(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-    leases = Leases(client, "test", "0a")
+    leases = Leases(client, "test", "0a", REDIS_ERRORS)
     async with asyncio.timeout(20):
         got = await leases.take(bytes(32), 0, 1)
     assert isinstance(got, Lease)
