@@ -235,7 +235,7 @@ class Supply:
         if isinstance(arrival, BlockArrival) and arrival.level is not None:
             return arrival.level()
         block = self._store.peek_block(version, index)
-        if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None:
+        if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None or _is_idle(block):
             return None
         joined = self._relays.view.board.joined(block_place(version.digest, index))
         return level_of(joined) if joined else ZONE  # nobody knows: it may be the highest
@@ -369,6 +369,17 @@ def _joined(arrival: Arrival, *, whole: bool, below: int | None = None) -> Suppl
     if below is not None:
         arrival.below = below if arrival.below is None else min(below, arrival.below)
     return Supplied(arrival.block, arrival)
+
+
+def _is_idle(block: Block) -> bool:
+    """Whether nobody fills a block that was begun. Inline: its lock, taken and given back."""
+    try:
+        writer = block.reserve(0)
+    except StoreUnavailable:
+        return True
+    if writer is not None:
+        writer.leave()
+    return writer is not None
 
 
 def fill_start(offset: int) -> int:

@@ -83,7 +83,7 @@ class PiecesResponse:
         """Raises what the body raises; BodyLengthWrong. Returns early, and quietly, when the client goes away."""
         body = self.body
         send = _telling(send)
-        guard = _DisconnectGuard(receive)
+        guard = DisconnectGuard(receive)
         try:
             with guard:
                 await send(self._start())
@@ -106,7 +106,7 @@ class PiecesResponse:
             raw.append((b"content-length", b"%d" % self.content_length))
         return {"type": "http.response.start", "status": self.status, "headers": raw}
 
-    async def _send_body(self, body: Body, guard: _DisconnectGuard, send_piece: _SendPiece, send: Send) -> None:
+    async def _send_body(self, body: Body, guard: DisconnectGuard, send_piece: _SendPiece, send: Send) -> None:
         left = self.content_length
         while left is None or left > 0:
             try:
@@ -155,7 +155,7 @@ def _telling(send: Send) -> Send:
     return send_or_gone
 
 
-def _sender(scope: Scope, guard: _DisconnectGuard, send: Send, source: str) -> _SendPiece:
+def _sender(scope: Scope, guard: DisconnectGuard, send: Send, source: str) -> _SendPiece:
     """How this server takes pieces."""
 
     async def send_zerocopy(piece: Piece, more_body: bool) -> None:
@@ -198,7 +198,7 @@ def _sent(source: str) -> Counter:
     return SENT_BYTES.labels(source)
 
 
-class _DisconnectGuard:
+class DisconnectGuard:
     """Ends the block it guards, quietly, when the client has gone; see the module's text."""
 
     def __init__(self, receive: Receive) -> None:
@@ -208,7 +208,7 @@ class _DisconnectGuard:
         self._listener: asyncio.Task[None] | None = None
         self._gone = False
 
-    def __enter__(self) -> _DisconnectGuard:
+    def __enter__(self) -> DisconnectGuard:
         self._task = asyncio.current_task()
         return self
 
@@ -248,7 +248,7 @@ class _DisconnectGuard:
 class _Waiting:
     __slots__ = ("_guard", "_handle")
 
-    def __init__(self, guard: _DisconnectGuard) -> None:
+    def __init__(self, guard: DisconnectGuard) -> None:
         self._guard = guard
 
     def __enter__(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from proxy.errors import WarmstartError
 from proxy.fleet.asks import BLOCK_PATH, HELLO_PATH, RECORD_PATH, WantedBlock, WantedRecord, parse_query
 from proxy.fleet.signing import PROOF_HEADER, Nonces, verify
-from proxy.lanes.asgi import INTERIM, PiecesResponse, Receive, Scope, Send
+from proxy.lanes.asgi import INTERIM, DisconnectGuard, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.incoming import raw_target
 from proxy.metrics import PEER_REFUSED, PEER_UPLOADS
 from proxy.peering.blocks import Blocks, NotHere, Upload
@@ -49,7 +49,14 @@ class PeerApp:
         self._nonces = Nonces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(scope, send)
+        guard, response = DisconnectGuard(receive), None
+        try:
+            with guard, guard.waiting():
+                response = await self._answer(scope, send)
+        finally:
+            await guard.aclose()
+        if response is None:  # whoever asked has gone, and waits for nothing here any more
+            return
         try:
             await response(scope, receive, send)
         except WarmstartError as error:  # of a body under way: the connection ends short, which says it

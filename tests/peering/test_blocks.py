@@ -1,0 +1,395 @@
+"""Blocks for other nodes: a whole one for every member, an unfinished one within its fill, a new one as its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from proxy.errors import OriginUnavailable, StoreUnavailable
+from proxy.fleet.board import SENT_BYTES
+from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, new_fill_id
+from proxy.lanes.asgi import INTERIM, Message, Scope, Send
+from proxy.objects import ObjectVersion, SumKind
+from proxy.origin.peer import PeerFailed
+from proxy.peering import app as app_module
+from proxy.peering import blocks as blocks_module
+from tests.fetch.nodes import crc32c, gives
+from tests.gateway.rig import BLOCK_BYTES
+from tests.peering.station import Asker, Station, start_asker, start_station
+from tests.wire.sinks import CopyingSink, until
+
+CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
+BLOCK = CONTENT[:BLOCK_BYTES]
+HALF = BLOCK_BYTES // 2
+LAST_BYTES = len(CONTENT) - BLOCK_BYTES
+
+
+@pytest_asyncio.fixture
+async def station(tmp_path: Path) -> AsyncIterator[Station]:
+    async with start_station(tmp_path, CONTENT) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def asker(station: Station) -> AsyncIterator[Asker]:
+    async with start_asker(station) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is named as a source before its time."""
+    monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.05)
+
+
+class Gate:
+    """Lets the origin give so many bytes of its first request, then waits until it is opened."""
+
+    def __init__(self, station: Station, after_bytes: int = HALF) -> None:
+        self.opened = asyncio.Event()
+        self.error: Exception | None = None
+        self.after_bytes = after_bytes
+        station.origin.script = self
+
+    async def __call__(self, number: int, sent: int) -> None:
+        if sent >= self.after_bytes:
+            await self.opened.wait()
+            if self.error is not None:
+                raise self.error
+
+
+async def fails(asker: Asker, station: Station, fill_id: int, **more: int) -> str:
+    """Why it could not be read."""
+    with pytest.raises(PeerFailed) as failed:
+        await asker.read(station.wanted(fill_id, **more))
+    return failed.value.reason
+
+
+def own(station: Station, level: int = ZONE) -> int:
+    """As the desk does at the first ask: the fill is this node's."""
+    fill_id = new_fill_id(level)
+    station.board.own(station.place + level, fill_id)
+    return fill_id
+
+
+# Whole blocks.
+
+
+@pytest.mark.parametrize("level", [ORIGIN, LEASED, REGION, ZONE])
+async def test_a_whole_block_is_given_whatever_fill_it_is_wanted_for(
+    station: Station, asker: Asker, level: int
+) -> None:
+    await station.rig.get("k")
+    assert await asker.read(station.wanted(new_fill_id(level))) == (BLOCK, crc32c(BLOCK))
+    assert await asker.read(station.wanted(new_fill_id(level), 5, 100)) == (BLOCK[5:100], None)
+    await station.quiet()
+    assert station.board.total(SENT_BYTES) == BLOCK_BYTES + 95
+
+
+async def test_the_last_block_of_an_object_is_shorter(station: Station, asker: Asker) -> None:
+    await station.rig.get("k")
+    wanted = station.wanted(new_fill_id(ZONE), 0, LAST_BYTES, index=1, last=True)
+    assert await asker.read(wanted) == (CONTENT[BLOCK_BYTES:], crc32c(CONTENT[BLOCK_BYTES:]))
+
+
+@pytest.mark.parametrize(("index", "end"), [(0, BLOCK_BYTES + 1), (1, LAST_BYTES + 1), (2, 1)])
+async def test_bytes_that_the_block_does_not_have_are_refused(
+    station: Station, asker: Asker, index: int, end: int
+) -> None:
+    await station.rig.get("k")
+    assert await fails(asker, station, new_fill_id(ZONE), end=end, index=index) == "wrong"
+
+
+async def test_a_sum_of_just_what_was_asked_for_comes_where_it_is_wanted(station: Station, asker: Asker) -> None:
+    await station.rig.get("k")
+    wanted = station.wanted(new_fill_id(ZONE), 1000, 2000, last=False, summed=True)
+    assert await asker.read(wanted) == (BLOCK[1000:2000], crc32c(BLOCK[1000:2000]))
+
+
+async def test_a_block_that_is_not_here_is_not_begun_for_a_fill_of_somebody_else(
+    station: Station, asker: Asker
+) -> None:
+    for level in (ORIGIN, LEASED, REGION, ZONE):
+        assert await fails(asker, station, new_fill_id(level)) == "missing"
+    assert station.origin.reads == []
+
+
+async def test_another_version_of_the_key_is_another_block(station: Station, asker: Asker) -> None:
+    await station.rig.get("k")
+    version = station.record.version
+    other = ObjectVersion(version.origin, version.bucket, version.key, 'etag "other"', version.size_bytes)
+    wanted = station.wanted(new_fill_id(ZONE))
+    with pytest.raises(PeerFailed) as failed:
+        await asker.read(type(wanted)(other, 0, 0, BLOCK_BYTES, new_fill_id(ZONE), True))
+    assert failed.value.reason == "missing"
+
+
+# Unfinished blocks.
+
+
+async def test_an_unfinished_block_is_given_within_its_fill_as_it_comes(station: Station, asker: Asker) -> None:
+    gate, sink = Gate(station), CopyingSink()
+    reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    asked = asyncio.ensure_future(asker.read(station.wanted(station.board.joined(station.place)), sink))
+    await until(lambda: len(sink.data) == HALF, "the first half")
+    assert station.uploads == 1
+    gate.opened.set()
+    assert (await asked)[1] == crc32c(BLOCK)
+    assert bytes(sink.data) == BLOCK == await reading
+    await station.quiet()
+
+
+async def test_an_unfinished_block_is_refused_to_every_other_fill(station: Station, asker: Asker) -> None:
+    """Its reader may stand behind the very one that asks."""
+    gate = Gate(station)
+    reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    for level in (ORIGIN, LEASED, REGION, ZONE):
+        assert await fails(asker, station, new_fill_id(level)) == "busy"
+    gate.opened.set()
+    await reading
+    assert (await asker.read(station.wanted(new_fill_id(ZONE))))[0] == BLOCK
+
+
+async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
+    station: Station, asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks_module, "PATIENCE_S", 20.0)
+    fill_id = new_fill_id(ZONE)
+    asked = asyncio.ensure_future(asker.read(station.wanted(fill_id)))
+    joins = 0
+    join = station.rig.supply.join
+
+    async def counted(*what: object) -> object:
+        nonlocal joins
+        joins += 1
+        return await join(*what)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(station.rig.supply, "join", counted)
+    await until(lambda: joins > 1, "a second look")
+    gate = Gate(station)
+    reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    station.board.join(station.place, fill_id)
+    await until(lambda: station.uploads == 1, "the upload")
+    gate.opened.set()
+    assert await asked == (BLOCK, crc32c(BLOCK))
+    await reading
+
+
+async def test_a_fill_that_fails_ends_what_is_uploaded_of_it_short(station: Station, asker: Asker) -> None:
+    gate, sink = Gate(station), CopyingSink()
+    gate.error = StoreUnavailable("the disk is gone")
+    fill_id = own(station)
+    asked = asyncio.ensure_future(asker.read(station.wanted(fill_id), sink))
+    await until(lambda: len(sink.data) == HALF, "the first half")
+    gate.opened.set()
+    with pytest.raises(PeerFailed) as failed:
+        await asked
+    assert failed.value.reason == "gone"
+    await station.quiet()
+
+
+async def test_an_asker_that_goes_away_leaves_nothing_behind(station: Station, asker: Asker) -> None:
+    gate, sink = Gate(station), CopyingSink()
+    asked = asyncio.ensure_future(asker.read(station.wanted(own(station)), sink))
+    await until(lambda: len(sink.data) == HALF, "the first half")
+    arrival = station.rig.flights.find(station.record.version, 0)
+    assert arrival is not None
+    assert arrival.interest == 1
+    asked.cancel()
+    await until(lambda: station.uploads == 0, "the end of the upload")
+    assert arrival.interest == 0
+    gate.opened.set()
+    await station.quiet()
+
+
+async def test_an_asker_that_goes_away_before_the_first_byte_leaves_nothing_behind_either(
+    station: Station, asker: Asker
+) -> None:
+    gate = Gate(station, 0)
+    asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+    await until(lambda: station.rig.flights.find(station.record.version, 0) is not None, "the fill")
+    arrival = station.rig.flights.find(station.record.version, 0)
+    assert arrival is not None
+    await until(lambda: arrival.interest == 1, "the asker's interest")
+    asked.cancel()
+    await until(lambda: arrival.interest == 0, "the end of the asker's interest")
+    gate.opened.set()
+    await station.quiet()
+
+
+# As the owner.
+
+
+async def test_an_owner_brings_the_block_once_for_all_that_ask(station: Station, asker: Asker) -> None:
+    gate, fill_id = Gate(station), own(station)
+    asked = [asyncio.ensure_future(asker.read(station.wanted(fill_id))) for _ in range(8)]
+    await until(lambda: station.uploads == 8, "the uploads")
+    gate.opened.set()
+    assert await asyncio.gather(*asked) == [(BLOCK, crc32c(BLOCK))] * 8
+    assert len(station.origin.reads) == 1
+    assert level_of(station.board.joined(station.place)) == ORIGIN
+
+
+async def test_an_owner_that_serves_one_tree_waits_for_none_of_that_tree(tmp_path: Path) -> None:
+    """It thinks that another node is the owner; who asks knows other members. It must not ask on within the tree."""
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        assert station.fleet.relays.level(station.place) == ZONE
+        first = station.fleet.order[0]
+        station.fleet.peers.serves = {first: [gives(BLOCK)]}
+        assert await asker.read(station.wanted(own(station, ZONE))) == (BLOCK, crc32c(BLOCK))
+        assert {ask.level for _, ask in station.fleet.peers.asks} == {REGION}
+        assert station.origin.reads == []
+
+
+async def test_an_owner_for_the_region_asks_the_origin_whoever_it_thinks_is_the_owner(tmp_path: Path) -> None:
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        assert await asker.read(station.wanted(own(station, REGION))) == (BLOCK, crc32c(BLOCK))
+        assert station.fleet.peers.asks == []
+        assert len(station.origin.reads) == 1
+
+
+async def test_an_owner_whose_own_fill_waits_within_such_a_tree_sends_the_asker_elsewhere(tmp_path: Path) -> None:
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            await go_on.wait()
+            return await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
+
+        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+        await until(lambda: bool(station.fleet.peers.reads), "the node's own fill")
+        assert await fails(asker, station, own(station, ZONE)) == "busy"
+        assert await fails(asker, station, own(station, REGION)) == "busy"
+        go_on.set()
+        assert await reading == BLOCK
+
+
+async def test_a_fill_that_was_given_up_is_not_one_that_waits(tmp_path: Path) -> None:
+    """What a fill within the tree has left lies there half done, and nobody is at it: the owner goes on with it."""
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        block = station.rig.store.open_block(station.record.version, 0, create=True)
+        assert block is not None
+        writer = block.reserve(0)
+        assert writer is not None
+        writer.write(memoryview(BLOCK[:HALF]))
+        station.board.join(station.place, new_fill_id(ZONE))
+        assert station.rig.supply.level(station.record.version, 0) == ZONE
+        writer.leave()
+        assert station.rig.supply.level(station.record.version, 0) is None
+        assert await asker.read(station.wanted(own(station, REGION))) == (BLOCK, crc32c(BLOCK))
+
+
+async def test_an_owner_whose_origin_fails_says_so(station: Station, asker: Asker) -> None:
+    station.origin.down = True
+    assert await fails(asker, station, own(station)) == "unavailable"
+    await station.quiet()
+
+
+async def test_an_owner_that_has_no_such_origin_gives_what_it_has(station: Station, asker: Asker) -> None:
+    await station.rig.get("k", 0, BLOCK_BYTES - 1)
+    station.blocks._origins = {}
+    assert (await asker.read(station.wanted(own(station))))[0] == BLOCK
+    station.board.own(station.place, 0)
+    version = station.record.version
+    other = ObjectVersion("s3://elsewhere", "b", "k", 'etag "1"', version.size_bytes)
+    wanted = station.wanted(new_fill_id(ZONE))
+    with pytest.raises(PeerFailed) as failed:
+        await asker.read(type(wanted)(other, 0, 0, 10, wanted.fill_id, False))
+    assert failed.value.reason == "missing"
+
+
+# Waiting.
+
+
+async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "SIGN_OF_LIFE_S", 0.05)
+    gate, sent = Gate(station, 0), 0
+    answer = station.app._answer
+    async with start_asker(station, silence_s=1.0) as asker:
+
+        async def counted(scope: Scope, send: Send) -> object:
+            async def counting(message: Message) -> None:
+                nonlocal sent
+                sent += message["type"] == INTERIM
+                await send(message)
+
+            return await answer(scope, counting)
+
+        monkeypatch.setattr(station.app, "_answer", counted)
+        asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+        await until(lambda: sent >= 40, "signs of life for twice the silence that the asker takes")
+        gate.opened.set()
+        assert await asked == (BLOCK, crc32c(BLOCK))
+
+
+async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) -> None:
+    """So that signs of life can be given meanwhile: there is no room for them in a body."""
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
+            await go_on.wait()
+            return found
+
+        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+        sink = CopyingSink()
+        fill_id = station.board.joined(station.place)
+        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id, BLOCK_BYTES - 1), sink))
+        other = CopyingSink()
+        beside = asyncio.ensure_future(asker.read(station.wanted(fill_id), other))
+        await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them")
+        assert len(sink.data) == 0
+        go_on.set()
+        assert (await asked)[1] == (await beside)[1] == crc32c(BLOCK)
+        assert await reading == BLOCK
+
+
+async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path) -> None:
+    wrong = bytes(255 - byte for byte in BLOCK)
+    sums = (SumKind.CRC32C,)
+    async with start_station(tmp_path, CONTENT, me=-1, sums=sums) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            await gives(wrong)(wanted, sink)  # type: ignore[arg-type]
+            await go_on.wait()
+            return crc32c(BLOCK)
+
+        station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
+        reading = asyncio.ensure_future(station.rig.get("k", 0, 100))
+        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+        sink = CopyingSink()
+        fill_id = station.board.joined(station.place)
+        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id), sink))
+        await until(lambda: len(sink.data) == BLOCK_BYTES, "the bytes")
+        station.fleet.peers.serves = {name: [gives(BLOCK)] for name in station.fleet.order}
+        go_on.set()
+        with pytest.raises(PeerFailed) as failed:
+            await asked
+        assert failed.value.reason == "gone"
+        assert await reading == BLOCK[:101]
+
+
+async def test_an_error_of_the_origin_in_mid_body_is_the_owners_to_mend(station: Station, asker: Asker) -> None:
+    gate = Gate(station)
+    gate.error = OriginUnavailable("reset")
+    asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+    await until(lambda: station.uploads == 1, "the upload")
+    gate.opened.set()
+    await until(lambda: len(station.origin.reads) > 1, "a second request")
+    gate.error = None
+    assert await asked == (BLOCK, crc32c(BLOCK))
