@@ -96,7 +96,7 @@ class KeyOwners:
                 raise parse_error(values["error"])
             record = parse_record(key, values["record"])
             age_s, asked = max(0.0, float(values["age_s"])), values["asked"] is True
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         return Told(replace(record, checked_at_s=asked_at_s - age_s), asked)
 
@@ -120,7 +120,7 @@ def render_error(error: WarmstartError) -> dict[str, Any] | None:
 
 
 def parse_error(values: Any) -> WarmstartError:
-    """Raises KeyError, TypeError or ValueError for anything that `render_error` does not make."""
+    """Raises KeyError, TypeError, ValueError or OverflowError for anything that `render_error` does not make."""
     match values["kind"]:
         case "not_found":
             return NotFound(str(values["what"]), str(values["name"]))
