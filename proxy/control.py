@@ -24,17 +24,20 @@ from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.children import LET_GO, ChildPaper, say_ready
 from proxy.errors import ConfigInvalid
+from proxy.fetch.sharing import Sharing
 from proxy.fleet.board import Board
 from proxy.fleet.bulletin import Bulletin, sender_name
 from proxy.fleet.desk import Desk
+from proxy.fleet.limits import LimitBoard
 from proxy.fleet.members.beats import Beats
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places, known_places
 from proxy.fleet.members.stats import NodeStats
 from proxy.fleet.news import News
 from proxy.fleet.reception import Reception
-from proxy.fleet.redis import describe_redis, open_redis
+from proxy.fleet.redis import REDIS_ERRORS, describe_redis, open_redis
 from proxy.fleet.roster import Member
+from proxy.gates import build_holds
 from proxy.listeners import BACKLOG
 from proxy.serving import Server
 from proxy.storage import build_store
@@ -88,14 +91,17 @@ def parts_beside(
     paper: ChildPaper, settings: Settings, company: Company, tables: SharedTables, board: Board, redis: Redis | None
 ) -> list[Coroutine[Any, Any, None]]:
     """What else runs in this process, each until it is cancelled; `company.roster` and `company.own` are the fleet."""
-    if redis is None:
-        return []
     assert settings.cluster is not None
+    holds = build_holds(settings, tables)
+    if redis is None:
+        return [Sharing(holds, lambda: len(company.roster.members)).run()]
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
     bulletin = Bulletin(redis, settings.cluster.prefix)
     name = sender_name(company.own.node_id, board)
     news = News(bulletin, name, board, lambda key: store.keys.remove(key) is not None)
-    return [_running_to_the_end(news.run(), store.close)]
+    limits = LimitBoard(redis, settings.cluster.prefix, name)
+    sharing = Sharing(holds, lambda: len(company.roster.members), limits, REDIS_ERRORS)
+    return [_running_to_the_end(news.run(), store.close), sharing.run()]
 
 
 async def _running_to_the_end(part: Coroutine[Any, Any, None], end: Callable[[], None]) -> None:

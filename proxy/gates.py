@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.cache.shared import LEDGER_COUNT, LEDGER_WORDS, SharedTables
 from proxy.fetch.gate import Gates
 from proxy.fetch.ledger import FREE_RATE, LEDGER_NUMBERS, SLOT_COUNT, Ledger, private_numbers
+from proxy.fetch.sharing import Hold
 from proxy.metrics import ORIGIN_CONCURRENCY, ORIGIN_RATE, ORIGIN_UNDER_WAY, ORIGIN_WAITING
 from proxy.origin import Origin
 
@@ -35,11 +36,24 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
             slot,
             concurrency_max=settings.limits.origin_requests,
             bytes_per_s=bandwidths[origin_id],
+            name=origin_id,
             lock=partial(tables.locks.ledger, place),
             dead=tables.locks.dead_slot,
         )
 
     return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0))
+
+
+def build_holds(settings: Settings, tables: SharedTables) -> list[Hold]:
+    """The ledgers of the node's origins, for the control process of a fleet's node."""
+    slot = tables.locks.take_slot(SLOT_COUNT)
+    count = sum(rule.type != "file" for rule in settings.origins.values())
+    holds = []
+    for place in range(min(count, LEDGER_COUNT)):
+        numbers, lock = tables.ledger(place), partial(tables.locks.ledger, place)
+        ledger = Ledger(numbers, slot, concurrency_max=settings.limits.origin_requests, lock=lock)
+        holds.append(Hold(ledger, numbers))
+    return holds
 
 
 def publish(gates: Gates) -> None:

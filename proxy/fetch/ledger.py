@@ -10,6 +10,9 @@ How it works. Every request enters and leaves; how it went moves the limits.
 - Pause: after a refusal nobody asks before `Retry-After`, or a moment, is over.
 - One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
 - Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
+- In a fleet the node has a share of what the origin takes of all nodes (`proxy.fetch.sharing` writes it here): then the
+  share alone is the limit, and a refusal here is counted and waited out, but cuts nothing: the fleet's pace is cut,
+  once. A share holds for a short while. When no new one comes, this ledger goes on alone, from the node's even part.
 
 Each process counts its requests in a slot of its own. What a killed process had under way comes back when another one
 sweeps, or with the slot's next holder, who begins at nothing. Changes are made under a lock of microseconds. A process
@@ -19,8 +22,9 @@ all the same, at worst losing a count. Times are CLOCK_MONOTONIC, the same for a
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -30,10 +34,15 @@ _PAUSE_END, _RATE, _NEXT_AT, _CUTS, _COUNT, _SINCE, _GROWN_AT, _GROW_AT, _HOLD, 
     12
 )
 _SERVED_AT = 12
-_STATE_NUMBERS = 16
+# what the fleet's sharing reads: totals of this run, and the last times when somebody had to wait
+ENTERED, SERVED, REFUSED, DENIED_AT, BYTES, LATE_AT, TOLD_END, NAME, BANDWIDTH = range(13, 22)
+# and what it writes
+SHARED_UNTIL, SHARE_RATE, SHARE_CONCURRENCY, SHARE_BYTES, MEMBERS = range(22, 27)
+_STATE_NUMBERS = 32
 LEDGER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
 
 PAUSE_S = 0.1  # after a refusal without Retry-After
+SHARED_PAUSE_S = 0.3  # the same, until the fleet's pace has been cut
 RETRY_AFTER_MAX_S = 300.0  # a mistaken header must not cut a node off for a day
 RATE_MIN = 1.0  # requests per second
 START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
@@ -62,10 +71,31 @@ class Ticket:
     cuts: float
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A node's part in what a fleet may ask of an origin. Rates are per second; concurrency 0 is no limit.
+
+    `is_new`: the fleet's limits have been cut since the last share. `even_*`: what is left to the node when no new
+    share comes. `pause_end_s`: nobody asks before that, by the ledger's clock, and this node by `phase` (0 to 1)
+    of the time between two requests later: nodes must not begin all at once.
+    """
+
+    rate: float
+    concurrency: int
+    bytes_per_s: float
+    even_rate: float
+    even_ceiling: float
+    even_concurrency: float
+    pause_end_s: float
+    phase: float
+    is_new: bool
+
+
 class Ledger:
     """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
 
-    `start_rate`: requests per second at first. `bytes_per_s`: None is no limit. `dead` tells whether a slot's process
+    `start_rate`: requests per second at first, of all nodes. `bytes_per_s`: of all nodes; None is no limit. `name` is
+    the origin's id: nodes that share it share the origin. `dead` tells whether a slot's process
     is, and lets none take the slot meanwhile.
     """
 
@@ -76,6 +106,7 @@ class Ledger:
         *,
         concurrency_max: int,
         bytes_per_s: float | None = None,
+        name: str = "",
         start_rate: float = START_RATE,
         lock: Callable[[], AbstractContextManager[object]] = nullcontext,
         dead: Callable[[int], AbstractContextManager[bool]] = lambda slot: nullcontext(False),
@@ -93,6 +124,8 @@ class Ledger:
         self._dead = dead
         self._clock = clock
         numbers[self._own] = 0.0
+        if name:
+            numbers[NAME], numbers[BANDWIDTH] = name_number(name), bytes_per_s or 0.0
 
     @property
     def under_way(self) -> int:
@@ -110,12 +143,17 @@ class Ledger:
     @property
     def rate(self) -> float:
         """Requests per second that the origin gets at most; from FREE_RATE on it is no limit."""
-        return self._numbers[_RATE] or self._start_rate
+        return self._rate(shared=self.is_shared)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the node's share of the fleet's pace is the limit."""
+        return self._clock() < self._numbers[SHARED_UNTIL]
 
     @property
     def concurrency(self) -> int:
         """Requests under way at most, in all processes."""
-        return int(self._numbers[_CONCURRENCY]) or self._concurrency_max
+        return self._concurrency(shared=self.is_shared)
 
     @property
     def pause_s(self) -> float:
@@ -131,18 +169,26 @@ class Ledger:
         """A ticket: the request may go. Else the seconds after which to ask again."""
         now_s, numbers = self._clock(), self._numbers
         with self._lock():
-            self._grow(now_s)
+            shared = now_s < numbers[SHARED_UNTIL]
+            if shared:
+                numbers[_GROWN_AT] = now_s
+            else:
+                self._grow(now_s)
             if now_s < numbers[_PAUSE_END]:
+                numbers[DENIED_AT] = now_s
                 return numbers[_PAUSE_END] - now_s
-            if self.under_way >= self.concurrency:
+            if self.under_way >= self._concurrency(shared=shared):
+                numbers[DENIED_AT] = now_s
                 return LATER_S
-            rate = numbers[_RATE]
+            rate = self._rate(shared=shared)
             if rate < FREE_RATE:
                 next_s = max(numbers[_NEXT_AT], now_s - BURST_S)
                 if next_s > now_s:
+                    numbers[DENIED_AT] = now_s
                     return next_s - now_s
                 numbers[_NEXT_AT] = next_s + 1 / rate
             numbers[self._own] += 1
+            numbers[ENTERED] += 1
             return Ticket(numbers[_CUTS])
 
     def leave(self, *, success: bool) -> None:
@@ -153,6 +199,7 @@ class Ledger:
             if success:
                 numbers[_SERVED_AT] = self._clock()
                 numbers[_COUNT] += 1
+                numbers[SERVED] += 1
                 if numbers[_CONCURRENCY]:
                     grown = numbers[_CONCURRENCY] + 1 / numbers[_CONCURRENCY]
                     numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
@@ -163,9 +210,16 @@ class Ledger:
         with self._lock():
             under_way = self.under_way
             numbers[self._own] -= 1
-            wait_s = PAUSE_S if retry_after_s is None else min(retry_after_s, RETRY_AFTER_MAX_S)
+            shared = self.is_shared
+            wait_s = SHARED_PAUSE_S if shared else PAUSE_S
+            if retry_after_s is not None:
+                wait_s = min(retry_after_s, RETRY_AFTER_MAX_S)
+                numbers[TOLD_END] = max(numbers[TOLD_END], now_s + wait_s)
             if ticket.cuts == numbers[_CUTS]:
-                self._cut(now_s, under_way)
+                if shared:
+                    numbers[REFUSED] += 1
+                else:
+                    self._cut(now_s, under_way)
                 numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
             elif retry_after_s is not None:
                 numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
@@ -179,8 +233,78 @@ class Ledger:
         if self._bytes_per_s is None:
             return 0.0
         with self._lock():
-            numbers[_PAID] = max(numbers[_PAID], now_s - BURST_S) + nbytes / self._bytes_per_s
+            bytes_per_s = numbers[SHARE_BYTES] if self.is_shared else self._bytes_per_s / max(1.0, numbers[MEMBERS])
+            numbers[_PAID] = max(numbers[_PAID], now_s - BURST_S) + nbytes / bytes_per_s
+            numbers[BYTES] += nbytes
+            if numbers[_PAID] > now_s:
+                numbers[LATE_AT] = now_s
             return max(0.0, numbers[_PAID] - now_s)
+
+    def observe(self, served: float, under_way: int, *, refused: bool, pause_s: float) -> None:
+        """For a ledger over the ledgers of a fleet: what these have counted since the last time.
+
+        `refused`: some request was, that had entered since the last cut. `pause_s`: what the origin asked for.
+        """
+        now_s, numbers = self._clock(), self._numbers
+        if served > 0 or not numbers[_RATE]:
+            self._grow(now_s)
+        if served > 0:
+            numbers[_SERVED_AT] = now_s
+            numbers[_COUNT] += served
+            if numbers[_CONCURRENCY]:
+                grown = numbers[_CONCURRENCY] + served / numbers[_CONCURRENCY]
+                numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
+        if refused:
+            self._cut(now_s, under_way)
+            numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + max(pause_s, PAUSE_S))
+            numbers[_SINCE], numbers[_COUNT] = now_s, 0.0
+
+    @property
+    def ceiling(self) -> float:
+        """The rate that was refused last; 0: none, lately."""
+        return self._numbers[_CEILING]
+
+    @property
+    def cuts(self) -> int:
+        """How often the limits have been cut."""
+        return int(self._numbers[_CUTS])
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What another ledger needs to go on from here; its clock must be the same."""
+        return tuple(self._numbers[:ENTERED])
+
+    @state.setter
+    def state(self, state: Sequence[float]) -> None:
+        for place, number in enumerate(state[:ENTERED]):
+            self._numbers[place] = number
+
+    def take_share(self, share: Share, until_s: float) -> None:
+        """The node's part in the fleet's pace, until then. Of a new pace, requests that are under way say nothing."""
+        numbers = self._numbers
+        with self._lock():
+            if share.is_new:
+                numbers[_CUTS] += 1
+            numbers[SHARE_RATE], numbers[SHARE_CONCURRENCY] = share.rate, share.concurrency
+            numbers[SHARE_BYTES] = share.bytes_per_s
+            numbers[SHARED_UNTIL] = until_s
+            numbers[_RATE], numbers[_CONCURRENCY] = max(share.even_rate, RATE_MIN), share.even_concurrency
+            numbers[_CEILING] = share.even_ceiling
+            numbers[_GROWN_AT] = numbers[_GROW_AT] = self._clock()
+            if share.pause_end_s > self._clock():
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], share.pause_end_s)
+                numbers[_NEXT_AT] = max(numbers[_NEXT_AT], share.pause_end_s + share.phase / share.rate)
+
+    def _rate(self, *, shared: bool) -> float:
+        numbers = self._numbers
+        if shared:
+            return numbers[SHARE_RATE]
+        return numbers[_RATE] or max(self._start_rate / max(1.0, numbers[MEMBERS]), RATE_MIN)
+
+    def _concurrency(self, *, shared: bool) -> int:
+        """A fleet's share is at least one request."""
+        learnt = int(self._numbers[SHARE_CONCURRENCY if shared else _CONCURRENCY])
+        return min(learnt or self._concurrency_max, self._concurrency_max)
 
     def _cut(self, now_s: float, under_way: int) -> None:
         numbers = self._numbers
@@ -215,7 +339,7 @@ class Ledger:
     def _grow(self, now_s: float) -> None:
         numbers = self._numbers
         if not numbers[_RATE]:
-            numbers[_RATE], numbers[_GROWN_AT] = self._start_rate, now_s
+            numbers[_RATE], numbers[_GROWN_AT] = self._rate(shared=False), now_s
         if numbers[_RATE] >= FREE_RATE or now_s <= numbers[_GROWN_AT]:
             return
         if not numbers[_CEILING]:
@@ -230,6 +354,11 @@ class Ledger:
                 growth = min(SLOW_GROWTH * (1 + quiet_s / QUIET_S) ** 2, FAST_GROWTH)
         numbers[_RATE] *= 1 + growth * min(now_s - numbers[_GROWN_AT], 1.0)
         numbers[_GROWN_AT] = now_s
+
+
+def name_number(name: str) -> float:
+    """An origin's id as a whole number that a double holds; never 0."""
+    return float(1 + int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6], "big"))
 
 
 def private_numbers() -> Numbers:
