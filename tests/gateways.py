@@ -78,6 +78,10 @@ class GatewayProcess:
         """Of the workers alive now, in the order of their numbers."""
         return [pid for pid, arguments in _children(self.pid) if "worker" in arguments]
 
+    def control_pid(self) -> int:
+        """Of a fleet's node."""
+        return next(pid for pid, arguments in _children(self.pid) if "control" in arguments)
+
     def housekeeper_pid(self) -> int | None:
         found = [pid for pid, arguments in _children(self.pid) if "housekeep" in arguments]
         return found[0] if found else None

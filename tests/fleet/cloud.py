@@ -80,8 +80,8 @@ class HeldCloud:
         self._hold_at = None
         self._loop.call_soon_threadsafe(self._moving.set)
 
-    def refuse_first_gets(self, retry_after_s: int) -> None:
-        """The first GET of each block is answered 429, with `Retry-After`."""
+    def refuse_first_gets(self, retry_after_s: int | None) -> None:
+        """From now on the first GET of each block is answered 429, with `Retry-After`; None: no more."""
         self._refuse_after_s = retry_after_s
 
     def wait_until_held(self, count: int = 1) -> list[Asked]:

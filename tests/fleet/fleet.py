@@ -103,7 +103,9 @@ class Fleet:
     def url(self, number: int) -> str:
         return f"http://{self.address(number)}:{PORT}"
 
-    def begin(self, numbers: Sequence[int], *, peers: Mapping[int, Sequence[int]] | None = None) -> None:
+    def begin(
+        self, numbers: Sequence[int], *, peers: Mapping[int, Sequence[int]] | None = None, secret: str = SECRET
+    ) -> None:
         """Starts these nodes at once. `peers`: whom each knows of, in a fleet without Redis; else all of them."""
         for number in numbers:
             known = peers[number] if peers is not None else numbers
@@ -113,7 +115,7 @@ class Fleet:
                 home,
                 origin=self.cloud.settings(number),
                 workers=self.workers,
-                config=overlay(self._config(number, known), self.config),
+                config=overlay(self._config(number, known, secret), self.config),
                 wait=False,
             )
             gateway.url = f"http://{self.net}.{number + 1}:{PORT}"
@@ -125,9 +127,11 @@ class Fleet:
             wait_until(lambda: ready.exists() or not gateway.running, "a gateway does not start", 120)  # noqa: B023
             assert gateway.running, f"a gateway did not start:\n{gateway.logs()}"
 
-    def _config(self, number: int, known: Sequence[int]) -> dict[str, Any]:
+    def _config(self, number: int, known: Sequence[int], secret: str) -> dict[str, Any]:
         here = f"{self.net}.{number + 1}"
-        cluster: dict[str, Any] = {"advertise": self.url(number), "secret": SECRET}
+        cluster: dict[str, Any] = {"advertise": self.url(number), "secret": secret}
+        for door in self.doors.pop(number, []):  # of its life before
+            door.close()
         if self.with_doors:
             there = self.address(number)
             self.doors[number] = [Door((there, port), (here, port)) for port in (PORT, CONTROL_PORT)]
@@ -157,6 +161,22 @@ class Fleet:
             if number in self.living:
                 assert load.error is None, f"node {number}: {load.error!r}\n{self.nodes[number].logs()[-6000:]}"
                 assert len(load.got) == len(content)
+
+    def assert_copies(self, key: str, most: float) -> None:
+        """The origin has sent the object's bytes no more often than so."""
+        copies = self.cloud.copies(key)
+        assert copies <= most, f"{copies} copies of {key}, at most {most} are right\n{self.story(key)}"
+
+    def story(self, key: str) -> str:
+        """Who asked the origin for what, and what the nodes' metrics and logs say of it."""
+        lines = [str(asked) for asked in sorted(self.cloud.gets(key), key=lambda asked: asked.start)]
+        for number in sorted(self.living):
+            node = self.nodes[number]
+            wanted = ("peer_failures", "unleased", "relayed", "reread", "peer_uploads")
+            told = {name: value for name, value in node.metrics().items() if any(word in name for word in wanted)}
+            lines += [f"node {number}: { ({name: value for name, value in told.items() if value}) }"]
+            lines += [line[:300] for line in node.logs().splitlines() if key in line or '"warning"' in line][-15:]
+        return "\n".join(lines)
 
     def metric(self, name: str, **labels: str) -> float:
         """Over all living nodes."""
@@ -190,10 +210,33 @@ class Fleet:
             door.shut()
 
     def restore(self) -> None:
-        """Nodes that a test has killed or stopped come back, with their disks, and all know each other again."""
+        """What a test has killed or stopped comes back, with its disks; then the fleet loads an object as one again."""
+        self.living = {number for number in self.living if self.nodes[number].running}
         gone = [number for number in range(len(self.nodes)) if number not in self.living]
-        self.begin(gone)
+        if gone:
+            self.begin(gone)
         wait_for_members([self.nodes[number] for number in sorted(self.living)], len(self.living))
+        wait_until(self._is_whole, "the fleet does not become one again", 60)
+
+    def _is_whole(self) -> bool:
+        key = f"probe-{secrets.token_hex(4)}"
+        content = secrets.token_bytes(6 * BLOCK_BYTES)
+        self.cloud.put(key, content)
+        self.assert_right(self.load(key), content)
+        return self.cloud.copies(key) == 1
+
+    @contextlib.contextmanager
+    def guest(self, number: int, secret: str = SECRET) -> Iterator[None]:
+        """One node more, the next in number, while the block runs."""
+        assert number == len(self.nodes)
+        self.begin([number], secret=secret)
+        try:
+            wait_for_members(self.nodes, number + 1)
+            yield
+        finally:
+            self.stop(number)
+            self.nodes.pop()
+            wait_for_members(self.nodes, number)
 
     def mend(self, number: int) -> None:
         for door in self.doors[number]:

@@ -1,25 +1,17 @@
-"""kill -9 in the middle of a gang's load: every other client gets all bytes, the origin sends little more than once.
-
-In each test the origin stands still within every block from the third on, so that all nodes are in mid-load; then
-somebody dies, then the origin goes on.
-"""
+"""kill -9 in the middle of a gang's load: every other client gets all bytes, the origin sends little more than once."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fleet.cloud import Asked, HeldCloud
-from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load, start_fleet
+from tests.fleet.cloud import HeldCloud
+from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
+from tests.fleet.midload import BLOCKS, SIZE_BYTES, begin, put
 from tests.fleet.servers import start_redis
-
-BLOCKS = 12
-SIZE_BYTES = BLOCKS * BLOCK_BYTES - 777
-HELD_AT = 2 * BLOCK_BYTES + 200_000
 
 
 @pytest.fixture(scope="module")
@@ -40,87 +32,69 @@ def fleet(started: Fleet) -> Iterator[Fleet]:
     started.restore()
 
 
-def begin(fleet: Fleet, key: str) -> tuple[bytes, dict[int, Load], list[Asked]]:
-    """The object, its loads, all in mid-block, and the answers of the origin that stand still."""
-    content = random.Random(key).randbytes(SIZE_BYTES)
-    fleet.cloud.put(key, content)
-    fleet.cloud.hold_at(HELD_AT)
-    loads = fleet.load(key)
-    for load in loads.values():
-        load.wait_for(HELD_AT - HELD_AT % BLOCK_BYTES)
-        assert load.error is None
-    return content, loads, fleet.cloud.wait_until_held()
-
-
-def end(fleet: Fleet, key: str, content: bytes, loads: dict[int, Load]) -> None:
-    fleet.cloud.release()
-    fleet.assert_right(loads, content)
-    again = fleet.load(key)
-    fleet.assert_right(again, content)
-
-
 def test_who_asked_the_origin_for_the_held_block_dies(fleet: Fleet) -> None:
-    """It owns the block, holds its lease, and feeds the others."""
-    content, loads, held = begin(fleet, "winner")
-    lost = {asked.start // BLOCK_BYTES for asked in held if asked.node == held[0].node}
-    fleet.kill(held[0].node)
-    end(fleet, "winner", content, loads)
+    middle = begin(fleet, "winner")
+    lost = middle.blocks_of(middle.asker)
+    fleet.kill(middle.asker)
+    middle.end()
     counts = fleet.cloud.block_gets("winner")
-    assert all(count == 1 for block, count in counts.items() if block not in lost)
-    assert fleet.cloud.copies("winner") <= 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES  # its share is read again, to check
+    assert {block for block, count in counts.items() if count > 1} <= lost
+    fleet.assert_copies("winner", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)  # its share is read again, to check
 
 
 def test_who_reads_from_another_node_dies(fleet: Fleet) -> None:
-    """Nothing of the blocks that the origin is sending is lost."""
-    content, loads, held = begin(fleet, "reader")
-    fleet.kill(next(number for number in fleet.living if number != held[0].node))
-    end(fleet, "reader", content, loads)
-    first = held[0].start // BLOCK_BYTES
-    assert fleet.cloud.block_gets("reader")[first] == 1
-    assert fleet.cloud.copies("reader") <= 1.5
+    """Nothing of the blocks that the origin is sending to others is asked for again."""
+    middle = begin(fleet, "reader")
+    victim = middle.others(middle.asker)[0]
+    lost = middle.blocks_of(victim)
+    fleet.kill(victim)
+    middle.end()
+    counts = fleet.cloud.block_gets("reader")
+    assert {block for block, count in counts.items() if count > 1} <= lost
 
 
-def test_two_of_three_die(fleet: Fleet) -> None:
-    content, loads, held = begin(fleet, "last")
-    survivor = next(number for number in fleet.living if number != held[0].node)
-    for number in sorted(fleet.living - {survivor}):
+def test_all_but_one_die(fleet: Fleet) -> None:
+    middle = begin(fleet, "last")
+    survivor = middle.others(middle.asker)[0]
+    for number in middle.others(survivor):
         fleet.kill(number)
-    end(fleet, "last", content, loads)
+    middle.end()
 
 
-def test_one_worker_dies_and_the_node_goes_on(fleet: Fleet) -> None:
-    """Only clients of that worker notice: here, its own."""
-    content, loads, held = begin(fleet, "worker")
-    victim = held[0].node
-    os.kill(fleet.nodes[victim].worker_pids()[0], signal.SIGKILL)
-    loads.pop(victim).wait()
-    end(fleet, "worker", content, loads)
+def test_one_worker_dies_and_the_others_do_not_notice(fleet: Fleet) -> None:
+    middle = begin(fleet, "worker")
+    os.kill(fleet.nodes[middle.asker].worker_pids()[0], signal.SIGKILL)
+    middle.loads.pop(middle.asker).wait()  # only its own client may
+    middle.end()
+
+
+def test_one_control_process_dies_and_nobody_notices(fleet: Fleet) -> None:
+    middle = begin(fleet, "control")
+    os.kill(fleet.nodes[middle.asker].control_pid(), signal.SIGKILL)
+    middle.end()
 
 
 def test_redis_dies(fleet: Fleet) -> None:
     assert fleet.redis is not None
-    content, loads, _ = begin(fleet, "no-redis")
+    middle = begin(fleet, "no-redis")
     fleet.redis.kill()
     try:
-        fleet.cloud.release()
-        fleet.assert_right(loads, content)
+        middle.end()
         assert fleet.cloud.block_gets("no-redis") == dict.fromkeys(range(BLOCKS), 1)
-        content = random.Random(9).randbytes(SIZE_BYTES)
-        fleet.cloud.put("without-redis", content)
+        content = put(fleet, "without-redis")
         fleet.assert_right(fleet.load("without-redis"), content)
-        assert fleet.cloud.block_gets("without-redis") == dict.fromkeys(range(BLOCKS), 1)
+        fleet.assert_copies("without-redis", 1 + BLOCK_BYTES / SIZE_BYTES)
     finally:
         fleet.redis.restart()
 
 
 def test_redis_dies_and_then_a_node(fleet: Fleet) -> None:
     assert fleet.redis is not None
-    content, loads, held = begin(fleet, "both")
+    middle = begin(fleet, "both")
     fleet.redis.kill()
-    fleet.kill(held[0].node)
-    fleet.cloud.release()
+    fleet.kill(middle.asker)
     try:
-        fleet.assert_right(loads, content)
-        assert fleet.cloud.copies("both") <= 2
+        middle.end()
+        fleet.assert_copies("both", 2)
     finally:
         fleet.redis.restart()

@@ -1,0 +1,136 @@
+"""Nodes that stand still, are cut off, join and leave in the middle of a gang's load, and an origin that throttles."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet.cloud import HeldCloud
+from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
+from tests.fleet.midload import SIZE_BYTES, begin, put
+from tests.fleet.servers import start_redis
+from tests.gateways import wait_until
+
+NODES = 3
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    with (
+        HeldCloud(BLOCK_BYTES) as cloud,
+        start_redis(folder) as redis,
+        start_fleet(folder, cloud, nodes=NODES, redis=redis, doors=True) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture
+def fleet(started: Fleet) -> Iterator[Fleet]:
+    yield started
+    started.cloud.release()
+    started.restore()
+
+
+def lease_holders(fleet: Fleet) -> set[str]:
+    """Ids of the nodes that hold a lease on a block just now."""
+    assert fleet.redis is not None
+    client = fleet.redis.client()
+    names = list(client.scan_iter("warmstart:lease:*"))
+    found = [json.loads(text) for text in client.mget(names) if text] if names else []
+    client.close()
+    return {lease["node"] for lease in found if not lease["done"]}
+
+
+def test_a_node_that_stands_still_for_longer_than_its_lease(fleet: Fleet) -> None:
+    middle = begin(fleet, "paused")
+    paused = middle.asker
+    holders = lease_holders(fleet)
+    fleet.pause(paused)
+    try:
+        fleet.cloud.release()
+        fleet.assert_right({number: middle.loads[number] for number in middle.others(paused)}, middle.content)
+        own = holders - lease_holders(fleet)
+        wait_until(lambda: not lease_holders(fleet), "a lease is held for ever")
+        assert own or not lease_holders(fleet)
+    finally:
+        fleet.resume(paused)
+    middle.end()
+    lost = middle.blocks_of(paused)
+    fleet.assert_copies("paused", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)
+
+
+def test_a_node_that_nobody_reaches(fleet: Fleet) -> None:
+    """Nor does it reach Redis; it does reach the others, and the origin."""
+    middle = begin(fleet, "cut")
+    fleet.cut(middle.asker)
+    try:
+        middle.end()
+    finally:
+        fleet.mend(middle.asker)
+    fleet.assert_copies("cut", 2)  # it owns its share, and no lease tells it otherwise
+
+
+def test_a_load_while_a_node_is_cut_off(fleet: Fleet) -> None:
+    content = put(fleet, "while-cut")
+    fleet.cut(0)
+    try:
+        fleet.assert_right(fleet.load("while-cut"), content)
+    finally:
+        fleet.mend(0)
+    fleet.assert_copies("while-cut", 2)
+
+
+def test_connections_between_nodes_break(fleet: Fleet) -> None:
+    middle = begin(fleet, "slammed")
+    for door in fleet.doors[middle.asker][:2]:
+        door.slam()
+        door.open()
+    middle.end()
+    lost = middle.blocks_of(middle.asker)
+    fleet.assert_copies("slammed", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)
+
+
+def test_a_node_joins(fleet: Fleet) -> None:
+    middle = begin(fleet, "joined")
+    with fleet.guest(NODES):
+        middle.loads.update(fleet.load("joined", [NODES]))
+        middle.end()
+        fleet.assert_copies("joined", 1)
+
+
+def test_a_node_leaves_and_its_own_client_gets_all(fleet: Fleet) -> None:
+    middle = begin(fleet, "left")
+    leaving = middle.asker
+    lost = middle.blocks_of(leaving)
+    stopping = threading.Thread(target=fleet.nodes[leaving].stop)
+    stopping.start()
+    wait_for_members([fleet.nodes[number] for number in middle.others(leaving)], NODES)  # draining, it is still one
+    fleet.cloud.release()
+    fleet.assert_right(middle.loads, middle.content)
+    stopping.join()
+    fleet.living.discard(leaving)
+    middle.end()
+    fleet.assert_copies("left", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)
+
+
+def test_an_origin_that_refuses_the_first_get_of_each_block(fleet: Fleet) -> None:
+    blocks = 4
+    content = put(fleet, "throttled", blocks * BLOCK_BYTES)
+    fleet.cloud.refuse_first_gets(1)
+    try:
+        fleet.assert_right(fleet.load("throttled"), content)
+    finally:
+        fleet.cloud.refuse_first_gets(None)
+    assert fleet.cloud.refused() == blocks
+    assert fleet.cloud.block_gets("throttled") == dict.fromkeys(range(blocks), 1)
+
+
+def test_a_node_with_another_secret_is_left_alone_and_serves_its_clients_itself(fleet: Fleet) -> None:
+    content = put(fleet, "foreign")
+    with fleet.guest(NODES, secret="not the secret of this fleet"):
+        fleet.assert_right(fleet.load("foreign"), content)
+        fleet.assert_copies("foreign", 2.1)
