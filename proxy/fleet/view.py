@@ -77,12 +77,11 @@ class FleetView:
         found = self.board.read_roster()
         if found is None:
             return
-        sequence, text = found
+        self._sequence, text = found
         try:
             roster = parse_roster(text)
-        except ValueError:  # another program's control process; it is restarted soon
+        except ValueError:  # another program's control process, which is restarted soon: not looked at again
             return
-        self._sequence = sequence
         self._roster, self._owners = roster, Owners(roster)
         self._orders.clear()
         self._avoided = {name: until for name, until in self._avoided.items() if name in roster.by_id}

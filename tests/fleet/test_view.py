@@ -73,6 +73,20 @@ def test_a_roster_that_is_being_written_or_makes_no_sense_leaves_the_last_one(ou
     assert outlook.view.alone
 
 
+def test_a_roster_that_makes_no_sense_is_looked_at_once(outlook: Outlook, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+
+    def parse(text: bytes) -> Roster:
+        parsed.append(text)
+        raise ValueError("not a roster")
+
+    monkeypatch.setattr(view_module, "parse_roster", parse)
+    outlook.board.publish_roster(b"nonsense")
+    for _ in range(5):
+        assert outlook.view.alone
+    assert parsed == [b"nonsense"]
+
+
 def test_a_member_that_failed_owns_nothing_for_a_while_and_longer_each_time(outlook: Outlook) -> None:
     outlook.publish(*map(member, NAMES))
     first = outlook.view.order(7)[0].node_id
