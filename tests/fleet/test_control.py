@@ -244,6 +244,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
+@pytest.mark.long
 def test_nodes_find_each_other_by_a_list_and_strangers_are_none(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(3)]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
