@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.fleet.members.slowness import FORGET_S, ROUNDS, ReceiveRate, Slowness
+from proxy.fleet.members.slowness import FADE, FORGET_S, ROUNDS, ReceiveRate, Slowness
 
 
 def rate_of(samples: list[tuple[float, float, bool]]) -> float | None:
@@ -32,6 +33,19 @@ def test_a_rate_of_long_ago_is_forgotten() -> None:
     samples = [(float(second), 100.0 * second, True) for second in range(4)]
     assert rate_of([*samples, (3.0 + FORGET_S, 300.0, False)]) == 100.0
     assert rate_of([*samples, (3.5 + FORGET_S, 300.0, False)]) is None
+
+
+def test_seconds_in_which_others_held_a_node_up_leave_its_rate() -> None:
+    held_up = [(float(second), 100.0 * min(second, 4), True) for second in range(8)]
+    assert rate_of(held_up) == pytest.approx(100.0 * FADE**3)
+
+
+def test_a_link_that_has_become_slow_is_known_for_it_within_half_a_minute() -> None:
+    became_slow = [(float(second), 100.0 * min(second, 10) + 20.0 * max(0, second - 10), True) for second in range(40)]
+    found = rate_of(became_slow)
+    assert found is not None
+    assert 20.0 <= found < 50.0
+    assert rate_of([*became_slow, (40.0, became_slow[-1][1] + 100.0, True)]) == 100.0
 
 
 def test_a_worker_that_died_makes_no_negative_rate() -> None:

@@ -15,13 +15,17 @@ NODES_MIN = 3
 SLOW_SHARE = 0.5  # of the median: below it a node is slow
 WELL_SHARE = 0.7  # above it a slow node is well again
 ROUNDS = 3  # in a row that say the same
-WEIGHT = 0.3  # of the newest sample
+FADE = 0.95  # of the best rate, with each second that brought less
 SAMPLES_MIN = 3
 FORGET_S = 30.0  # a rate that nothing has confirmed for so long says nothing about now
 
 
 class ReceiveRate:
-    """Bytes per second, averaged with weights that fall off; only time in which something was waited for counts."""
+    """Bytes per second, in the best of the last seconds; only time in which something was waited for counts.
+
+    The best and not the mean: what a node brings while it waits for another one says nothing about its own link. By
+    means, the whole fleet slowed down by a slow node looks like that one, which then calls itself well.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[float, float, bool] | None = None
@@ -34,7 +38,7 @@ class ReceiveRate:
         last, self._last = self._last, (now_s, received_bytes, busy)
         if last is not None and last[2] and busy and now_s > last[0]:
             sample = max(0.0, received_bytes - last[1]) / (now_s - last[0])
-            self._rate = sample if self._rate is None else WEIGHT * sample + (1 - WEIGHT) * self._rate
+            self._rate = sample if self._rate is None else max(sample, FADE * self._rate)
             self._samples += 1
             self._busy_s = now_s
         elif self._rate is not None and now_s - self._busy_s > FORGET_S:
