@@ -1,4 +1,5 @@
-"""An S3 server over a directory that behaves like a cloud: so many bytes a second for each connection, and latency.
+"""An S3 server over a directory that behaves like a cloud: so many bytes a second for each connection (and, if wished,
+for all together), and latency.
 
 It is the gateway's own S3 surface over a directory origin, with no cache behind it: every body is read from the
 files as it is sent. Runs as a process of its own, so that its work is not measured as the gateway's.
@@ -35,10 +36,12 @@ AHEAD_S = 0.02  # how far a body may run ahead of its rate: one short sleep at a
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """`bytes_per_s` for each response (so, for each connection); `latency_s` before each answer."""
+    """`bytes_per_s` for each response (so, for each connection); `latency_s` before each answer. `total_bytes_per_s`
+    of all together, 0: no limit."""
 
     bytes_per_s: float
     latency_s: float
+    total_bytes_per_s: float = 0.0
 
 
 class UncachedGateway:
@@ -47,6 +50,7 @@ class UncachedGateway:
     def __init__(self, root: Path, throttle: Throttle) -> None:
         self._origin = DirectoryOrigin(root)
         self._throttle = throttle
+        self._free_at_s = 0.0  # when the link of all has passed what it was given
         self.routes = Routes({}, BucketRoute("*", self._origin, "*", writes_through=False))
 
     def route(self, bucket: str) -> BucketRoute:
@@ -79,9 +83,18 @@ class UncachedGateway:
                 if ahead_s > AHEAD_S:
                     await asyncio.sleep(ahead_s)
                 sent_bytes += len(chunk)
+                await self._pass_link(len(chunk))
                 yield chunk
         finally:
             await body.aclose()
+
+    async def _pass_link(self, count: int) -> None:
+        """Waits for this many bytes' turn on the link of all connections."""
+        if self._throttle.total_bytes_per_s:
+            now_s = time.monotonic()
+            self._free_at_s = max(self._free_at_s, now_s - AHEAD_S) + count / self._throttle.total_bytes_per_s
+            if self._free_at_s - now_s > AHEAD_S:
+                await asyncio.sleep(self._free_at_s - now_s)
 
 
 class NoKeys:
@@ -91,9 +104,9 @@ class NoKeys:
         raise AssertionError(f"a read-only origin was asked to write {key.key!r}")
 
 
-def main(root: str, bytes_per_s: str, latency_s: str, sock_fd: str) -> None:
+def main(root: str, bytes_per_s: str, latency_s: str, sock_fd: str, total_bytes_per_s: str = "0") -> None:
     """Serves until it is killed; the supervisor of the demo holds the listening socket and hands it over."""
-    gateway = UncachedGateway(Path(root), Throttle(float(bytes_per_s), float(latency_s)))
+    gateway = UncachedGateway(Path(root), Throttle(float(bytes_per_s), float(latency_s), float(total_bytes_per_s)))
     app = S3App(gateway, Forwarder(NoKeys()))
     config = uvicorn.Config(app, http=ExpressProtocol, lifespan="off", log_level="error", access_log=False)
     with socket.socket(fileno=int(sock_fd)) as listener:

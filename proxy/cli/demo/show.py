@@ -1,4 +1,4 @@
-"""The demo itself: makes the model, starts origin and gateway, loads three ways, prints the table.
+"""The demo itself: makes the model, starts origin and gateway, or gateways, loads three ways, prints the table.
 
 Everything lies in one temporary folder and is gone at the end; all traffic stays on 127.0.0.1.
 """
@@ -11,8 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,19 +18,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from proxy.cli.demo.fleet import check_nodes, gang_table, load_gang, nodes_table, start_gang
 from proxy.cli.demo.load import Load, WrongBytes, load_model
 from proxy.cli.demo.model import ModelFile, make_model
+from proxy.cli.demo.processes import (
+    BUCKET,
+    PREFIX,
+    await_answer,
+    await_file,
+    child_process,
+    origin_bytes,
+    slow_origin,
+)
 from proxy.config.quantities import parse_duration, parse_size
 from proxy.errors import ConfigInvalid
 
-BUCKET, PREFIX = "models", "demo-1b/"
-START_TIMEOUT_S = 30.0
-ROOM_FACTOR = 2.2  # the model, its copy in the cache, and some air
+AIR = 1.1  # beside the model and its copy in each cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +51,26 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Makes a sharded model behind an S3 server that is throttled like a cloud, and loads it directly, cold "
-        "through a gateway, and hot. Then keeps running for your own clients."
+        "through a gateway, and hot. Then keeps running for your own clients. With --nodes, a fleet does it, all nodes "
+        "at once."
     )
     flag = parser.add_argument
-    flag("--size", default="1GiB", help="bytes of the model (default %(default)s)")
+    flag("--nodes", type=int, default=1, metavar="N", help="gateways that share their work (default 1)")
+    flag("--size", help="bytes of the model (default 1GiB; 512MiB for a fleet)")
     flag("--rate", default="50MB", help="bytes a second of each connection to the origin (default %(default)s)")
+    flag("--link", default="200MB", help="with --nodes: bytes a second of all of them (default %(default)s)")
     flag("--latency", default="20ms", help="time to the origin's first byte (default %(default)s)")
-    flag("--listen", default="127.0.0.1:9000", help="the gateway's address (default %(default)s; port 0: any)")
+    flag("--listen", default="127.0.0.1:9000", help="the (first) gateway's address (default %(default)s; port 0: any)")
     flag("--dir", type=Path, help="folder for model and cache (default: a temporary one)")
     flag("--exit", action="store_true", help="end after the table")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    size_bytes = _quantity("--size", arguments.size, parse_size)
+    fleet = arguments.nodes != 1
+    check_nodes(arguments.nodes)
+    size_bytes = _quantity("--size", arguments.size or ("512MiB" if fleet else "1GiB"), parse_size)
     rate = _quantity("--rate", arguments.rate, parse_size)
+    link = _quantity("--link", arguments.link, parse_size) if fleet else 0.0
     latency_s = _quantity("--latency", arguments.latency, parse_duration)
     if importlib_missing("obstore"):
         raise ConfigInvalid("warmstart demo needs its own S3 client: install it with pip install 'warmstart[demo]'")
@@ -67,22 +78,42 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="warmstart-demo-", dir=arguments.dir) as name:
         folder = Path(name)
-        _check_room(folder, size_bytes)
+        _check_room(folder, size_bytes, arguments.nodes)
         files = _make(console, folder / "origin" / BUCKET / PREFIX, size_bytes)
-        with _origin(folder / "origin", rate, latency_s) as origin_url:
+        with slow_origin(folder / "origin", rate, latency_s, link) as origin_url:
             pace = f"each connection {rate / 1e6:.0f} MB/s, first byte after {latency_s * 1e3:.0f} ms"
+            pace += f", all connections together {link / 1e6:.0f} MB/s" if fleet else ""
             console.print(f"Origin: {origin_url}, {pace}.")
-            with _gateway(folder, arguments.listen, origin_url) as gateway_url:
-                console.print(f"Gateway: {gateway_url}, cache in {folder / 'cache'}.\n")
-                try:
-                    rows = asyncio.run(_loads(console, origin_url, gateway_url, files))
-                except WrongBytes as error:
-                    console.print(f"[red]Wrong bytes: {error}[/red]")
-                    return 1
-                console.print(_table(rows))
-                if not arguments.exit:
-                    _keep_running(console, gateway_url, files)
+            try:
+                (_show_fleet if fleet else _show_node)(console, folder, arguments, origin_url, files)
+            except WrongBytes as error:
+                console.print(f"[red]Wrong bytes: {error}[/red]")
+                return 1
     return 0
+
+
+def _show_node(
+    console: Console, folder: Path, arguments: argparse.Namespace, origin_url: str, files: list[ModelFile]
+) -> None:
+    with _gateway(folder, arguments.listen, origin_url) as gateway_url:
+        console.print(f"Gateway: {gateway_url}, cache in {folder / 'cache'}.\n")
+        console.print(_table(asyncio.run(_loads(console, origin_url, gateway_url, files))))
+        if not arguments.exit:
+            _keep_running(console, gateway_url, files)
+
+
+def _show_fleet(
+    console: Console, folder: Path, arguments: argparse.Namespace, origin_url: str, files: list[ModelFile]
+) -> None:
+    with start_gang(folder, arguments.listen, arguments.nodes, origin_url) as (urls, found_by):
+        console.print(f"Gateways: {', '.join(urls)}; they find each other by {found_by}.\n")
+        rows = asyncio.run(load_gang(console, origin_url, urls, files))
+        console.print(gang_table(rows, len(urls)))
+        console.print(nodes_table(rows[1], urls))
+        if not arguments.exit:
+            settings = folder / "node-0" / "warmstart.yaml"
+            console.print(f"\n  warmstart cluster --config {settings}", highlight=False, soft_wrap=True)
+            _keep_running(console, urls[0], files)
 
 
 def importlib_missing(module: str) -> bool:
@@ -96,17 +127,17 @@ def _quantity(flag: str, text: str, parse: object) -> float:
         value = float(parse(text))  # type: ignore[operator]
     except ValueError as error:
         raise ConfigInvalid(f"{flag} {text!r}: {error}") from None
-    if flag == "--rate" and value <= 0:
+    if flag in ("--rate", "--link") and value <= 0:
         raise ConfigInvalid(f"{flag} {text!r}: must be more than 0, such as 50MB")
     return value
 
 
-def _check_room(folder: Path, size_bytes: float) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < size_bytes * ROOM_FACTOR:
+def _check_room(folder: Path, size_bytes: float, nodes: int) -> None:
+    free_bytes, needed = shutil.disk_usage(folder).free, size_bytes * (1 + nodes) * AIR
+    if free_bytes < needed:
         raise ConfigInvalid(
             f"--dir {str(folder.parent)!r} has {free_bytes / 1e9:.1f} GB free, the demo needs "
-            f"{size_bytes * ROOM_FACTOR / 1e9:.1f} GB: name another folder, or a smaller --size"
+            f"{needed / 1e9:.1f} GB: name another folder, or a smaller --size"
         )
 
 
@@ -120,67 +151,16 @@ def _make(console: Console, folder: Path, size_bytes: float) -> list[ModelFile]:
 
 
 @contextlib.contextmanager
-def _child(command: list[str], log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process, stopped at the end; its output goes to a file."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, **options)  # type: ignore[call-overload]
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-@contextlib.contextmanager
-def _origin(root: Path, bytes_per_s: float, latency_s: float) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "proxy.cli.demo.origin"]
-        command += [str(root), str(bytes_per_s), str(latency_s), str(listener.fileno())]
-        with _child(command, root.parent / "origin.log", pass_fds=(listener.fileno(),)) as child:
-            url = f"http://127.0.0.1:{port}"
-            _await(child, f"{url}/{BUCKET}", root.parent / "origin.log")
-            yield url
-
-
-@contextlib.contextmanager
 def _gateway(folder: Path, listen: str, origin_url: str) -> Iterator[str]:
     urls = folder / "urls"
     command = [sys.executable, "-m", "proxy", "serve", "--listen", listen, "--origin", origin_url, "--anonymous"]
     command += ["--cache-dir", str(folder / "cache"), "--cache-size", "1TB", "--url-file", str(urls)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WARMSTART_")}
-    with _child(command, folder / "gateway.log", env=environment) as child:
-        _await_file(child, urls, folder / "gateway.log")
+    with child_process(command, folder / "gateway.log", env=environment) as child:
+        await_file(child, urls, folder / "gateway.log")
         url = urls.read_text().split()[0]
-        _await(child, f"{url}/-/ready", folder / "gateway.log")
+        await_answer(child, f"{url}/-/ready", folder / "gateway.log")
         yield url
-
-
-def _await_file(child: subprocess.Popen[bytes], path: Path, log: Path) -> None:
-    give_up_at = time.monotonic() + START_TIMEOUT_S
-    while not path.exists() or not path.read_text().strip():
-        _check_alive(child, log, give_up_at)
-        time.sleep(0.05)
-
-
-def _await(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    give_up_at = time.monotonic() + START_TIMEOUT_S
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.head(url, trust_env=False).status_code < 500:
-                return
-        _check_alive(child, log, give_up_at)
-        time.sleep(0.05)
-
-
-def _check_alive(child: subprocess.Popen[bytes], log: Path, give_up_at: float) -> None:
-    if child.poll() is not None or time.monotonic() > give_up_at:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise ConfigInvalid(f"the demo's {log.stem} did not start: {' '.join(last) or 'no word from it'}")
 
 
 async def _loads(console: Console, origin_url: str, gateway_url: str, files: list[ModelFile]) -> list[Row]:
@@ -191,18 +171,11 @@ async def _loads(console: Console, origin_url: str, gateway_url: str, files: lis
         ways = {"direct": origin_url, "cold via warmstart": gateway_url, "hot via warmstart": gateway_url}
         for name, url in ways.items():
             task = progress.add_task(name, total=total_bytes)
-            before = _origin_bytes(gateway_url)
+            before = origin_bytes(gateway_url)
             load = await load_model(name, url, BUCKET, PREFIX, files, lambda count: progress.advance(task, count))  # noqa: B023
-            sent = load.received_bytes if name == "direct" else _origin_bytes(gateway_url) - before
+            sent = load.received_bytes if name == "direct" else origin_bytes(gateway_url) - before
             rows.append(Row(load, sent))
     return rows
-
-
-def _origin_bytes(gateway_url: str) -> int:
-    """What the gateway has received from its origin so far, from its own metrics."""
-    text = httpx.get(f"{gateway_url}/-/metrics", trust_env=False).text
-    lines = [line for line in text.splitlines() if line.startswith("warmstart_origin_bytes_total{")]
-    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
 
 def _table(rows: list[Row]) -> Table:
