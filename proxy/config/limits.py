@@ -18,7 +18,7 @@ class LimitSettings(Section):
     fills: Annotated[int, Field(ge=1, le=1024)] = 64
     """Blocks being brought in at once; each is a connection to an origin."""
     origin_requests: Annotated[int, Field(ge=4, le=4096)] = 128
-    """Requests under way at one origin, all workers together; fewer while it refuses some (429, 503)."""
+    """Requests under way at one origin, all workers of this node together; fewer while it refuses some (429, 503)."""
     read_ahead_blocks: Annotated[int, Field(ge=1, le=256)] = 16
     """Most blocks fetched side by side for one reader; clouds limit each connection, so a fast reader needs many."""
     retry_deadline: Duration = 30.0

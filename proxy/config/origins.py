@@ -63,7 +63,7 @@ class RemoteOriginSettings(Section):
     """What all origins that are reached by HTTP have in common."""
 
     bandwidth: Annotated[Size, Field(ge=64 * KIB)] | None = None
-    """Bytes per second from this origin at most, all workers together; without it as fast as the link."""
+    """Bytes per second from this origin at most, all workers of all nodes together; without it as fast as the link."""
     hedge: Annotated[Share, Field(le=0.1)] | None = None
     """Share of requests for bytes that may be made twice when they are late; without it none: each costs a copy."""
     verify: bool = True
