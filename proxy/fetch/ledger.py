@@ -146,6 +146,11 @@ class Ledger:
         return self._rate(shared=self.is_shared)
 
     @property
+    def rate_alone(self) -> float:
+        """The same, if no share came."""
+        return self._rate(shared=False)
+
+    @property
     def is_shared(self) -> bool:
         """Whether the node's share of the fleet's pace is the limit."""
         return self._clock() < self._numbers[SHARED_UNTIL]

@@ -90,12 +90,15 @@ def part(total: float, level_: float, nodes: int, used: float, *, hungry: bool) 
 
 
 class Pace:
-    """The fleet's pace at one origin, in the hands of one node. `state` is the last plan's."""
+    """The fleet's pace at one origin, in the hands of one node.
 
-    def __init__(self, state: Sequence[float] = ()) -> None:
+    `state` is the last plan's. Where there is none, it begins with `start_rate` requests per second.
+    """
+
+    def __init__(self, state: Sequence[float] = (), start_rate: float = START_RATE) -> None:
         self._now_s = 0.0
         self._ledger = Ledger(
-            private_numbers(), 0, concurrency_max=_CONCURRENCY_MAX, start_rate=START_RATE, clock=lambda: self._now_s
+            private_numbers(), 0, concurrency_max=_CONCURRENCY_MAX, start_rate=start_rate, clock=lambda: self._now_s
         )
         self._ledger.state = state
         self._served: dict[str, float] = {}

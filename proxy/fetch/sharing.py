@@ -20,6 +20,7 @@ from proxy.fetch.ledger import (
     BYTES,
     DENIED_AT,
     ENTERED,
+    FREE_RATE,
     LATE_AT,
     MEMBERS,
     NAME,
@@ -111,9 +112,10 @@ class Hold:
         self._ledger.take_share(share, now_s + SHARE_S)
 
     def next_plan(self, now_s: float, reports: Mapping[str, Report], last: Plan | None) -> Plan:
-        """As the planner; one that has just become it goes on with the last plan's pace."""
+        """As the planner; one that has just become it goes on with the last pace, or with what it knows itself."""
         if self._pace is None:
-            self._pace = Pace(last.state if last is not None else ())
+            known = min(self._ledger.rate_alone * max(1.0, self._numbers[MEMBERS]), FREE_RATE)
+            self._pace = Pace(last.state if last is not None else (), known)
         return self._pace.step(now_s, reports, last)
 
     def stop_planning(self) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 1.0  # what one try may take
 PAUSE_S = 0.1
-CATCH_UP_PAUSE_S = 0.5
+LATER_S = 0.5  # before what nobody waits for is tried again
 KEYS_MAX = 10_000  # that wait to be told
 BATCH_KEYS = 500
 CHECK_S = 5.0  # a connection for replies that brings none is asked whether it lives
@@ -134,7 +134,7 @@ class Writes:
                 await self._tell_untold()
             except REDIS_ERRORS as error:
                 self._complain(error)
-                await asyncio.sleep(CATCH_UP_PAUSE_S)
+                await asyncio.sleep(LATER_S)
         self._teller = None
 
     async def _tell_untold(self) -> None:
@@ -158,7 +158,7 @@ class Writes:
                 self._complain(error)
             finally:
                 self._replies_heard.clear()
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(LATER_S)
 
     async def _listen(self) -> None:
         """A reply that is lost costs its write the wait for a silent node."""

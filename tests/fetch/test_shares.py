@@ -82,6 +82,18 @@ def test_another_planner_goes_on_with_the_same_pace() -> None:
     assert following.pause_end_s == plan.pause_end_s == 1007.2
 
 
+def test_a_planner_without_a_last_plan_begins_with_what_it_knows() -> None:
+    crowd = Crowd(Bucket(1e6, 1e6), [32] * 3)
+    crowd.run(15)
+    assert all(node.ledger.rate >= FREE_RATE for node in crowd.nodes)
+    crowd.redis = False
+    crowd.run(SHARE_S + 1)
+    crowd.plan = crowd.planner = None
+    crowd.redis = True
+    crowd.run(0.5)
+    assert all(node.ledger.rate >= FREE_RATE for node in crowd.nodes)
+
+
 def test_reports_read_back_as_they_were_written() -> None:
     report = Report(1.0, 2.0, 3, 4, 5.5, True, 6.5, False, 7.0, math.inf)
     assert parse_report(render(report).encode()) == report
