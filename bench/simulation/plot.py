@@ -8,7 +8,7 @@ from math import log10
 
 from bench.simulation.scenario import Result
 
-WIDTH, ROW, LEFT, RIGHT, TOP = 760, 22, 250, 60, 56
+WIDTH, ROW, LEFT, RIGHT, TOP = 800, 22, 300, 60, 56
 _BAR, _GRID, _TEXT = "#3b6fb6", "#d5d9de", "#333"
 _STYLE = f"text {{ font: 12px sans-serif; fill: {_TEXT} }} .title {{ font-size: 14px; font-weight: bold }}"
 
