@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,7 +100,7 @@ def test_a_write_at_one_node_is_seen_by_the_next_read_at_the_others(fleet: Fleet
 
     def check(number: int) -> None:
         key = f"many-{number}"
-        for version in (b"old", b"a newer one", b"the last"):
+        for version in (b"old", b"a newer one"):
             writer.put_object(Bucket=BUCKET, Key=key, Body=version)
             for reader in readers:
                 assert reader.read(key, PLAIN if number % 2 else WITH_THOUGHT) == version
@@ -108,7 +110,7 @@ def test_a_write_at_one_node_is_seen_by_the_next_read_at_the_others(fleet: Fleet
         list(threads.map(check, range(KEYS)))
     for lane in ("express", "asgi"):
         assert fleet.metric("warmstart_requests_total", operation="GetObject", lane=lane, cache="HIT") > 0
-    assert fleet.metric("warmstart_writes_told_total", outcome="acknowledged") >= 3 * KEYS
+    assert fleet.metric("warmstart_writes_told_total", outcome="acknowledged") >= 2 * KEYS
     assert fleet.metric("warmstart_writes_told_total", outcome="untold") == 0
 
 
@@ -165,46 +167,74 @@ def test_a_write_waits_for_a_node_that_stands_still_and_that_node_never_gives_th
         assert reader.read("still") == b"new one"
 
 
-def test_a_node_that_is_cut_off_never_gives_the_old_once_a_write_has_returned(tmp_path: Path, shelf: Shelf) -> None:
+def test_a_write_is_seen_at_a_node_whose_control_process_has_died(fleet: Fleet) -> None:
+    writer, reader = client_of(fleet.nodes[0].url), Reader(fleet, 2)
+    writer.put_object(Bucket=BUCKET, Key="deaf", Body=b"heard of")
+    reader.warm("deaf", b"heard of")
+    os.kill(control_pid(fleet, 2), signal.SIGKILL)
+    writer.put_object(Bucket=BUCKET, Key="deaf", Body=b"unheard of")
+    assert reader.read("deaf") == b"unheard of"
+
+
+def control_pid(fleet: Fleet, number: int) -> int:
+    """Of the control process, as soon as there is one."""
+
+    def found() -> list[int]:
+        pids = fleet.nodes[number].children()
+        return [pid for pid in pids if b"\0control\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    wait_until(lambda: bool(found()), "no control process is started again")
+    return found()[0]
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[tuple[Fleet, RedisServer]]:
+    """Two nodes; the second may be cut off, and Redis be killed."""
+    folder = tmp_path_factory.mktemp("troubled")
     with (
-        start_redis(tmp_path) as redis,
-        start_fleet(tmp_path, shelf.cloud, nodes=2, redis=redis, config=WRITING, doors=True) as fleet,
+        start_redis(folder) as redis,
+        start_fleet(folder, shelf.cloud, nodes=2, redis=redis, config=WRITING, doors=True) as fleet,
     ):
         wait_until_listening(redis, 2)
-        writer, reader = client_of(fleet.nodes[0].url), Reader(fleet, 1)
-        writer.put_object(Bucket=BUCKET, Key="cut", Body=b"old")
-        reader.warm("cut", b"old")
-        fleet.cut(1)
+        yield fleet, redis
+
+
+def test_a_node_that_is_cut_off_never_gives_the_old_once_a_write_has_returned(
+    troubled: tuple[Fleet, RedisServer],
+) -> None:
+    fleet, _ = troubled
+    writer, reader = client_of(fleet.nodes[0].url), Reader(fleet, 1)
+    writer.put_object(Bucket=BUCKET, Key="cut", Body=b"old")
+    reader.warm("cut", b"old")
+    fleet.cut(1)
+    try:
         for version in (b"first", b"second!"):
             writer.put_object(Bucket=BUCKET, Key="cut", Body=version)
             assert reader.read("cut") == version
+    finally:
         fleet.mend(1)
-        for _ in range(20):
-            assert reader.read("cut") == b"second!"
+    for _ in range(20):
+        assert reader.read("cut") == b"second!"
 
 
 def test_writes_and_reads_go_on_without_redis_and_when_it_is_back_all_is_asked_for_once(
-    tmp_path: Path, shelf: Shelf
+    troubled: tuple[Fleet, RedisServer],
 ) -> None:
-    with (
-        start_redis(tmp_path) as redis,
-        start_fleet(tmp_path, shelf.cloud, nodes=2, redis=redis, config=WRITING) as fleet,
-    ):
-        wait_until_listening(redis, 2)
-        writer, reader = client_of(fleet.nodes[0].url), Reader(fleet, 1)
-        writer.put_object(Bucket=BUCKET, Key="outage", Body=b"old")
-        reader.warm("outage", b"old")
-        writer.put_object(Bucket=BUCKET, Key="due", Body=b"due")
-        reader.warm("due", b"due")
-        asked_before = fleet.metric("warmstart_origin_requests_total", kind="head")
-        redis.kill()
-        writer.put_object(Bucket=BUCKET, Key="outage", Body=b"in an outage")
-        assert reader.read("outage") == b"in an outage"
-        redis.restart()
-        wait_until_listening(redis, 2)
-        writer.put_object(Bucket=BUCKET, Key="outage", Body=b"afterwards")
-        assert reader.read("outage") == b"afterwards"
-        assert reader.read("due") == b"due"
-        asked = fleet.metric("warmstart_origin_requests_total", kind="head")
-        assert reader.read("due") == b"due"
-        assert fleet.metric("warmstart_origin_requests_total", kind="head") == asked > asked_before
+    fleet, redis = troubled
+    wait_until_listening(redis, 2)
+    writer, reader = client_of(fleet.nodes[0].url), Reader(fleet, 1)
+    for key in ("outage", "due"):
+        writer.put_object(Bucket=BUCKET, Key=key, Body=b"old")
+        reader.warm(key, b"old")
+    asked_before = fleet.metric("warmstart_origin_requests_total", kind="head")
+    redis.kill()
+    writer.put_object(Bucket=BUCKET, Key="outage", Body=b"in an outage")
+    assert reader.read("outage") == b"in an outage"
+    redis.restart()
+    wait_until_listening(redis, 2)
+    writer.put_object(Bucket=BUCKET, Key="outage", Body=b"afterwards")
+    assert reader.read("outage") == b"afterwards"
+    assert reader.read("due") == b"old"
+    asked = fleet.metric("warmstart_origin_requests_total", kind="head")
+    assert reader.read("due") == b"old"
+    assert fleet.metric("warmstart_origin_requests_total", kind="head") == asked > asked_before
