@@ -43,6 +43,7 @@ CHURN = (
     replace(LOAD, name="3 zones, 5 % die", zones=3, death_share=0.05),
     replace(LOAD, name="3 zones, not told", zones=3, zone_owners=False),
     replace(LOAD, name="3 times as many blocks", blocks=900),
+    replace(LOAD, name="16 ahead, as one stream", window=16, ahead=16),
     replace(LOAD, name="window of 8", window=8, ahead=64),
     replace(LOAD, name="window of 64, 128 ahead", window=64, ahead=128),
     replace(LOAD, name="pieces of 1 MiB", piece_bytes=1 << 20),

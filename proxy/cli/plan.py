@@ -18,9 +18,10 @@ _Value = TypeVar("_Value")
 
 ASSUMED = """\
 Assumed: all nodes start at the same moment and have nothing of it; links are full duplex, free of other traffic, and
-not shared beyond the origin's; the origin serves as many connections as it is asked for. The fleet's time is simulated
-(python -m bench simulate) with blocks of 8 MiB, without deaths or slow nodes: see docs/fleet.md. Without a fleet every
-node reads everything from the origin, and its link is shared by all."""
+not shared beyond the origin's; the origin serves as many connections as it is asked for; a node's readers keep 32
+blocks in flight together. The fleet's time is simulated (python -m bench simulate) with blocks of 8 MiB, without
+deaths or slow nodes: see docs/fleet.md. Without a fleet every node reads everything from the origin, and its link is
+shared by all."""
 
 
 @dataclass(frozen=True, slots=True)
