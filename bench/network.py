@@ -7,8 +7,8 @@ to a second bridge, unshaped, by which this machine itself reaches it and where 
 Links here are some hundred times slower than those of a cluster, so what has a size or a time of its own is made to
 fit: frames are jumbo ones (their heads take 0.7 % of a link), senders give the kernel FRAMES_AT_ONCE of them in one
 piece, as network cards do at full speed (TCP would send single frames on so slow a link, and each would wake its
-reader), a connection's window is a fraction of a second, and a lost packet is sent again after RESEND_S at the latest,
-not 0.2 s.
+reader), a connection's window is small and the queue before a link holds all of them, so that nothing is dropped (with
+short queues, a third of such pieces was), and what is lost all the same is sent again after RESEND_S, not 0.2 s.
 Nothing of it outlives its block; what a killed bench has left is removed by the next one.
 Needs root, and `ip` and `tc` (iproute2).
 """
@@ -30,9 +30,9 @@ PLACES_MAX = 250
 FRAME_BYTES = 9000
 FRAMES_AT_ONCE = 7
 BURST_BYTES = 256 << 10
-WINDOW_BYTES_MAX = 256 << 10
+WINDOW_BYTES_MAX = 128 << 10
 RESEND_S = 0.02
-QUEUE_S = 0.04  # of its rate: what waits before a link; more is dropped
+QUEUE_BYTES = 64 * WINDOW_BYTES_MAX  # what waits before a link: so much that nothing is dropped
 _PREFIX = "ws"
 
 
@@ -172,8 +172,8 @@ def _is_left(tag: str) -> bool:
 
 
 def _shape(tool: list[str], interface: str, bytes_per_s: float) -> None:
-    rate, limit = f"{int(bytes_per_s * 8)}bit", str(int(max(bytes_per_s * QUEUE_S, 2 * BURST_BYTES)))
-    words = ["qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", str(BURST_BYTES), "limit", limit]
+    words = ["qdisc", "add", "dev", interface, "root", "tbf", "rate", f"{int(bytes_per_s * 8)}bit"]
+    words += ["burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)]
     _run([program(tool[0], INSTALL), *tool[1:], *words])
 
 
