@@ -13,7 +13,7 @@ GB = 10**9
 BLOCK = 8 << 20
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 5, 8, 16, 40, 70])
+@pytest.mark.parametrize("nodes", [1, 5, 8, 40])
 @pytest.mark.parametrize("origin_links", [0.25, 1.0, 2.0])
 @pytest.mark.parametrize("blocks", [64, 160])
 def test_it_agrees_with_the_simulation(nodes: int, origin_links: float, blocks: int) -> None:
