@@ -80,7 +80,7 @@ class Leases:
         errors: tuple[type[Exception], ...] = (OSError,),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._errors = (*errors, TimeoutError)
+        self._errors: tuple[type[Exception], ...] = (*errors, TimeoutError)
         self.expected = redis is not None
         self._redis = redis
         self._prefix = prefix

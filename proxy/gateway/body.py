@@ -26,11 +26,13 @@ from proxy.blocks import Piece, block_span, blocks_of
 from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
 from proxy.fetch.arrival import WAKE_BYTES, FillPaused
 from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.pooled import Pooled
 from proxy.fetch.stream import stream_span
 from proxy.gateway.compared import stream_behind
 from proxy.gateway.lookup import Resolved
 from proxy.gateway.soundness import Soundness
-from proxy.gateway.supply import SMALL_READ_BYTES, Supplied, Supply
+from proxy.gateway.supplied import SMALL_READ_BYTES, Supplied
+from proxy.gateway.supply import Supply, own_bytes
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.notices import Notice
 from proxy.objects import ObjectRecord
@@ -95,7 +97,7 @@ class Body:
         block = block_span(index, self._record.size_bytes, self._parts.block_bytes)
         offset = max(self._span.start, block.start) - block.start
         end = min(self._span.end, block.end) - block.start
-        pooled = None if self._kept else self._parts.supply.pooled(self._origin, self._record, index)
+        pooled = self._pooled(index, offset, end, block.length)
         sent: Piece | None = None  # unchecked
         while offset < end and pooled is None:
             supplied: Supplied | None = None
@@ -139,6 +141,14 @@ class Body:
         async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
+
+    def _pooled(self, index: int, offset: int, end: int, length: int) -> Pooled | None:
+        """Where a block's bytes come from that no copy of it here shall bring."""
+        supply = self._parts.supply
+        if not self._kept:
+            return supply.pooled(self._origin, self._record, index)
+        small = self._span.length <= SMALL_READ_BYTES and own_bytes(offset, end, length) is not None
+        return supply.aside(self._origin, self._record, index) if small else None
 
     async def _obtain(self, index: int, blocks: range, offset: int, end: int) -> Supplied:
         self._learn()

@@ -31,7 +31,8 @@ from proxy.gateway.hot import HotRead
 from proxy.gateway.lookup import FirstAnswer, OnUnknown, Resolved
 from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
-from proxy.gateway.supply import Expected, second_sums
+from proxy.gateway.supplied import Expected
+from proxy.gateway.supply import second_sums
 from proxy.gateway.versions import Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion

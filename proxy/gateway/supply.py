@@ -23,11 +23,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, Piece, block_span
+from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, block_span
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
@@ -42,6 +40,7 @@ from proxy.gateway.claim import Claim
 from proxy.gateway.follow import BlockArrival, Followers
 from proxy.gateway.presence import peek_presence, read_presence
 from proxy.gateway.remainders import Remainders
+from proxy.gateway.supplied import SMALL_READ_BYTES, Expected, Supplied
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import OpensRanges
@@ -51,59 +50,9 @@ from proxy.threads import Threads
 
 log = logging.getLogger(__name__)
 
-SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for its whole block at once
 STEP_BYTES = 128 << 10  # nearer to its block's beginning a fill does not start inside: it would save nothing
 OPENINGS_MAX = 16  # each holds a receive buffer until its key is known
 TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
-
-
-@dataclass(slots=True)
-class Supplied:
-    """A block that is on disk (`arrival` None) or on its way there. `release` it when done."""
-
-    block: Block
-    arrival: BlockArrival | None
-
-    def available(self, offset: int) -> int:
-        if self.arrival is None:
-            return self.block.length - offset
-        return self.arrival.available(offset)
-
-    def piece(self, offset: int, length: int) -> Piece:
-        return self.block.piece(offset, length)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether bytes of other nodes are in it that have not been compared with their checksum yet."""
-        arrival = self.arrival
-        return arrival is not None and not arrival.published and arrival.guarded
-
-    def is_far(self, offset: int, end: int) -> bool:
-        """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""
-        if self.arrival is None or end - offset > SMALL_READ_BYTES:
-            return False
-        return self.arrival.is_far(offset, end)
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """A first read's bytes, asked for: `forget` them when the read has its block, or never will.
-
-    `tells`: their answer may say what the object is, else a HEAD must be asked.
-    """
-
-    opening: Opening
-    forget: Callable[[], None]
-    tells: bool
-    block_bytes: int
-
-    async def tell(self) -> ObjectRecord | None:
-        """What the answer says; None: too little. Raises as the origin does."""
-        return await self.opening.tell()
-
-    def tells_all(self, record: ObjectRecord) -> bool:
-        """Whether nothing more need be asked: of one block, no combined checksum can tell more than its bytes' own."""
-        return record.sums_known or record.size_bytes <= self.block_bytes
 
 
 Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
@@ -223,6 +172,18 @@ class Supply:
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         return Pooled(self._relays, origin, record, index, span)
 
+    def aside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """For a small read of a block that is not here: its bytes alone, compared, from the node that has the block.
+
+        The rest of the block comes when there is nothing else to do. None: read it as any other.
+        """
+        block = self._store.peek_block(record.version, index)
+        kind = block.state().kind if block is not None else BlockKind.ABSENT
+        pooled = self.beside(origin, record, index) if kind is not BlockKind.PRESENT else None
+        if pooled is not None and kind is BlockKind.ABSENT and self._flights.find(record.version, index) is None:
+            self._fetch_later(origin, record, index)
+        return pooled
+
     def pooled(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
         """The same where the block is not here all the same."""
         block = self._store.peek_block(record.version, index)
@@ -329,10 +290,11 @@ class Supply:
 
     def put_off(self, claim: Claim) -> None:
         """The rest of a block can wait."""
-        record, index = claim.record, claim.arrival.block.index
+        self._fetch_later(claim.origin, claim.record, claim.arrival.block.index)
 
+    def _fetch_later(self, origin: Origin, record: ObjectRecord, index: int) -> None:
         async def finish() -> None:
-            await self.fetch(claim.origin, record, index)
+            await self.fetch(origin, record, index)
 
         self._remainders.add(record.version.digest, index, finish)
 

@@ -23,7 +23,8 @@ from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, WantedBlock
 from proxy.fleet.board import SENT_BYTES, UPLOADS, Board
 from proxy.fleet.fills import REGION, level_of
 from proxy.fleet.owners import block_place
-from proxy.gateway.supply import Supplied, Supply
+from proxy.gateway.supplied import Supplied
+from proxy.gateway.supply import Supply
 from proxy.metrics import PEER_UPLOADS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange

@@ -72,3 +72,20 @@ def test_the_origin_is_asked_when_an_owner_is_gone(tmp_path: Path) -> None:
         with start_fleet(tmp_path, cloud, nodes=3, config=POOLED) as fleet:
             fleet.kill(2)
             fleet.assert_right(fleet.load("model"), CONTENT)
+
+
+def test_a_small_first_read_waits_for_its_own_bytes_alone(tmp_path: Path) -> None:
+    """A safetensors loader's first read: eight bytes of an object that no node has, and whose block comes slowly."""
+    block_bytes = 4 << 20
+    with HeldCloud(block_bytes) as cloud:
+        cloud.put("model", CONTENT)
+        cloud.hold_at(block_bytes // 2)
+        with start_fleet(tmp_path, cloud, nodes=2, config={"cache": {"block_size": f"{block_bytes}B"}}) as fleet:
+            for number in range(2):
+                url = f"{fleet.nodes[number].url}/{BUCKET}/model"
+                answer = httpx.get(url, headers={"range": "bytes=0-7"}, trust_env=False, timeout=60)
+                assert answer.content == CONTENT[:8]
+            cloud.release()
+            fleet.assert_right(fleet.load("model"), CONTENT)
+            sent = [asked.sent_bytes for asked in cloud.asked if asked.method == "GET"]
+            assert sum(sent) <= len(CONTENT) + 8

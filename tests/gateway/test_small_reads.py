@@ -13,7 +13,8 @@ from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
 from proxy.fetch.arrival import FAR_BYTES
 from proxy.gateway.answers import CacheStatus
-from proxy.gateway.supply import SMALL_READ_BYTES, STEP_BYTES, fill_start
+from proxy.gateway.supplied import SMALL_READ_BYTES
+from proxy.gateway.supply import STEP_BYTES, fill_start
 from proxy.metrics import ASIDE_READS
 from tests.gateway.rig import ObjectOrigin, Rig, body_bytes
 
