@@ -160,7 +160,7 @@ async def test_where_nobody_is_left_the_origin_is_asked_for_the_rest_under_the_l
         t.origin.script = script
         relay = await t.fill()
         assert bytes(t.writer.data) == BLOCK
-        assert t.origin.asked == [ByteRange(140, 200)]
+        assert t.origin.asked == [ByteRange(140, 200), ByteRange(100, 140)]
         assert relay.level == ORIGIN
         [held] = {text for keys in seen for text in keys.values()}
         assert f'"node":"{t.fleet.me}"' in held

@@ -79,7 +79,7 @@ async def test_a_holder_that_lets_go_is_followed_by_this_node(monkeypatch: pytes
         t.peers.serves = {holder: [last_words]}
         await t.fill()
         assert bytes(t.writer.data) == BLOCK
-        assert t.origin.asked == [ByteRange(125, 200)]
+        assert t.origin.asked == [ByteRange(125, 200), ByteRange(100, 125)]
 
 
 async def test_without_redis_the_origin_is_asked_at_once() -> None:
