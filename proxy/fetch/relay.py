@@ -8,9 +8,9 @@ How it works. `bring` stands where the origin would: it delivers a span of the b
    goes down, never up, and what was received counts on.
 3. At ORIGIN the fleet's lease comes first. Where another node has it, the bytes are read from that one.
 4. `settle`, before the block is published: the block's crc32c is compared with the last source's. One that was gone
-   with all but that said is replaced like any other, for the checksum alone. Where no node is left to tell it, the bytes
-   of nodes are read again from the origin and compared. (The object's own checksum would come too late: for those who
-   read ranges of it, and for other nodes, which would take wrong bytes with the right checksum of these.)
+   with all but that said is replaced like any other, for the checksum alone. Where no node is left to tell it, the
+   bytes of nodes are read again from the origin and compared. (The object's own checksum would come too late: for those
+   who read ranges of it, and for other nodes, which would take wrong bytes with the right checksum of these.)
 """
 
 from __future__ import annotations
