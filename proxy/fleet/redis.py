@@ -42,7 +42,7 @@ def open_redis(url: str) -> Redis:
     else:
         client = Redis.from_url(url, **_options())
     pool = client.connection_pool
-    pool.connection_class = type("Connection", (_Cancellable, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_Dependable, pool.connection_class), {})
     return client
 
 
@@ -95,14 +95,21 @@ def parse_sentinel_url(url: str) -> SentinelPlace:
     )
 
 
-class _Cancellable:
-    """Keeps redis-py from losing cancellations: it sends under `asyncio.wait_for`, which until Python 3.12 forgets one
-    that comes in the moment in which it is done (python/cpython#86296); a task would go on, a time-out never come."""
+class _Dependable:
+    """A connection that tells the truth about its end.
+
+    redis-py sends under `asyncio.wait_for`, which until Python 3.12 forgets a cancellation that comes in the moment in
+    which it is done (python/cpython#86296); a task would go on, a time-out never come. And uvloop refuses to write to a
+    connection that has just been reset with RuntimeError, which redis-py passes on.
+    """
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
         task = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
-        await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        try:
+            await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        except RuntimeError as error:
+            raise RedisConnectionError(f"the connection is closed: {error}") from error
         if task is not None and task.cancelling() > before:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined] # the answer must not be the next one's
             raise asyncio.CancelledError

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -28,6 +29,8 @@ from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest as ForwardRequest
 from proxy.origin import ForwardResponse as ForwardResponse
 from proxy.threads import Threads
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Tell: TypeAlias = Callable[[Sequence[ObjectKey]], Awaitable[None]]
@@ -146,8 +149,12 @@ class Forwarder:
             await asyncio.shield(write.telling)
 
     async def _tell_of(self, write: _Write) -> None:
+        """Whatever goes wrong: the origin has taken the write."""
         assert self._tell is not None
-        await self._tell(write.keys)
+        try:
+            await self._tell(write.keys)
+        except Exception:
+            log.exception("the fleet was not told of a write")
 
     async def _lift(self, write: _Write) -> None:
         """When the fleet knows, if it has to."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from proxy.fleet.redis import REDIS_ERRORS, describe_redis, first_place, open_redis, parse_sentinel_url
 from tests.fakes.certificates import make_certificates
@@ -130,3 +132,25 @@ def test_the_way_to_redis_leads_over_its_first_place() -> None:
     assert first_place("redis://redis/0") == ("redis", 6379)
     assert first_place("redis+sentinel://one,two/m/0") == ("one", 26379)
     assert first_place("unix:///run/redis.sock") is None
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_connection_that_was_reset_while_it_lay_idle_is_replaced(
+    tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def use(url: str) -> None:
+        client = open_redis(url)
+        await client.set("a", "b")
+        pool = client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        connection._writer.transport.abort()
+        await asyncio.sleep(0.01)
+        with pytest.raises(REDIS_ERRORS):
+            await connection.send_command("GET", "a", check_health=False)
+            await connection.read_response()
+        await pool.release(connection)
+        assert await client.get("a") == b"b"
+        await client.aclose()
+
+    with start_redis(tmp_path) as server, asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(use(server.url))

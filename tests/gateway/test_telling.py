@@ -117,3 +117,15 @@ async def test_an_unknown_outcome_is_told_at_once_and_again_at_its_end(site: Sit
     tale.go_on.set()
     assert await site.lifted()
     assert tale.told == [[site.key], [site.key]]
+
+
+async def test_a_write_stands_whatever_goes_wrong_while_the_fleet_is_told(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tell(keys: Sequence[ObjectKey]) -> None:
+        raise ZeroDivisionError
+
+    site.forwarder = Forwarder(site.keys, linger_s=0.0, tell=tell)
+    await (await site.put()).close()
+    assert not site.fenced()
+    assert "not told" in caplog.text
