@@ -13,6 +13,7 @@ It runs in a thread with an event loop of its own. Nodes are told apart by the a
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import re
 import threading
@@ -20,6 +21,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
 
+from proxy.blocks import update_sum
+from proxy.objects import SumKind
 from tests.fakes.scripted import Exchange, ScriptedServer
 
 BUCKET = "models"
@@ -48,8 +51,8 @@ class HeldCloud:
     def __init__(self, block_bytes: int) -> None:
         self.url = ""
         self.asked: list[Asked] = []
-        self._block_bytes = block_bytes
-        self._objects: dict[str, tuple[bytes, str]] = {}
+        self.block_bytes = block_bytes
+        self._objects: dict[str, tuple[bytes, str, int | None]] = {}
         self._hold_at: int | None = None
         self._held: list[Asked] = []  # answers that stand still
         self._refuse_after_s: int | None = None
@@ -62,8 +65,13 @@ class HeldCloud:
 
     # What a test says.
 
-    def put(self, key: str, content: bytes) -> None:
-        self._objects[key] = (content, f'"{hashlib.md5(content).hexdigest()}"')
+    def put(self, key: str, content: bytes, *, summed: bool = False) -> None:
+        """`summed`: a HEAD tells the crc32c of the whole."""
+        crc32c = update_sum(SumKind.CRC32C, memoryview(content)) if summed else None
+        self._objects[key] = (content, f'"{hashlib.md5(content).hexdigest()}"', crc32c)
+
+    def content(self, key: str) -> bytes:
+        return self._objects[key][0]
 
     def settings(self, node: int) -> dict[str, Any]:
         """An origin's, for the node of that number."""
@@ -111,7 +119,7 @@ class HeldCloud:
 
     def block_gets(self, key: str) -> Counter[int]:
         """How often each block was asked for, by its number."""
-        return Counter(asked.start // self._block_bytes for asked in self.gets(key))
+        return Counter(asked.start // self.block_bytes for asked in self.gets(key))
 
     def copies(self, key: str) -> float:
         return self.sent_bytes(key) / len(self._objects[key][0])
@@ -142,7 +150,7 @@ class HeldCloud:
         request = exchange.request
         _, _, key = request.target.decode().partition("?")[0][1:].partition("/")
         found = self._objects.get(key)
-        content, etag = found if found is not None else (b"", "")
+        content, etag, crc32c = found if found is not None else (b"", "", None)
         node = _CREDENTIAL.search(request.get("authorization") or "")
         span = _RANGE.fullmatch(request.get("range") or "")
         start = int(span[1]) if span else 0
@@ -161,6 +169,9 @@ class HeldCloud:
             await exchange.respond(412, b"")
         elif request.method == "HEAD":
             asked.status = 200
+            if crc32c is not None:
+                headers.append(("x-amz-checksum-crc32c", base64.b64encode(crc32c.to_bytes(4, "big")).decode()))
+                headers.append(("x-amz-checksum-type", "FULL_OBJECT"))
             await exchange.send_head(200, headers, content_length=len(content))
         else:
             asked.status = 206 if span else 200
@@ -170,7 +181,7 @@ class HeldCloud:
             await self._send(exchange, asked, content)
 
     def _refuses(self, asked: Asked) -> bool:
-        block = asked.key, asked.start // self._block_bytes
+        block = asked.key, asked.start // self.block_bytes
         if self._refuse_after_s is None or asked.method != "GET" or block in self._met:
             return False
         self._met.add(block)
@@ -179,7 +190,7 @@ class HeldCloud:
     async def _send(self, exchange: Exchange, asked: Asked, content: bytes) -> None:
         position = asked.start
         while position < asked.end:
-            count = min(PIECE_BYTES, asked.end - position, self._block_bytes - position % self._block_bytes)
+            count = min(PIECE_BYTES, asked.end - position, self.block_bytes - position % self.block_bytes)
             before_hold = self._before_hold(position)
             if before_hold is not None:
                 if before_hold <= 0:
@@ -193,9 +204,9 @@ class HeldCloud:
     def _before_hold(self, position: int) -> int | None:
         """How many bytes may pass from here; None: nothing holds this block."""
         hold_at = self._hold_at
-        if hold_at is None or position // self._block_bytes < hold_at // self._block_bytes:
+        if hold_at is None or position // self.block_bytes < hold_at // self.block_bytes:
             return None
-        return hold_at % self._block_bytes - position % self._block_bytes
+        return hold_at % self.block_bytes - position % self.block_bytes
 
     async def _stand_still(self, exchange: Exchange, asked: Asked) -> None:
         """Until released, or the client is gone."""

@@ -91,6 +91,7 @@ class Fleet:
     config: Mapping[str, Any]
     workers: int
     with_doors: bool
+    strangers: Sequence[str] = ()  # more addresses in everybody's list
     nodes: list[GatewayProcess] = field(default_factory=list)
     living: set[int] = field(default_factory=set)
     doors: dict[int, list[Door]] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class Fleet:
             there = self.address(number)
             self.doors[number] = [Door((there, port), (here, port)) for port in (PORT, CONTROL_PORT)]
         if self.redis is None:
-            cluster["peers"] = [self.url(each) for each in known]
+            cluster["peers"] = [*(self.url(each) for each in known), *self.strangers]
         elif self.with_doors:
             self.doors[number].append(door := Door((here, 0), ("127.0.0.1", self.redis.port)))
             cluster["redis"] = f"redis://{here}:{door.port}/0"
@@ -157,7 +158,7 @@ class Fleet:
         """Every client of a node that lives got all bytes, and none got a wrong one."""
         for number, load in loads.items():
             load.wait()
-            assert load.got == content[: len(load.got)], f"node {number} gave wrong bytes"
+            assert load.got == content[: len(load.got)], f"node {number} gave wrong bytes ({load.error})"
             if number in self.living:
                 assert load.error is None, f"node {number}: {load.error!r}\n{self.nodes[number].logs()[-6000:]}"
                 assert len(load.got) == len(content)
@@ -254,14 +255,17 @@ def start_fleet(
     config: Mapping[str, Any] | None = None,
     doors: bool = False,
     peers: Mapping[int, Sequence[int]] | None = None,
+    strangers: Sequence[str] = (),
 ) -> Iterator[Fleet]:
-    """All know each other when it is given (unless `peers` says whom each knows)."""
+    """All know each other when it is given (unless `peers` says whom each knows), and `strangers`, addresses of members
+    that are none of it."""
     with contextlib.ExitStack() as stack:
-        fleet = Fleet(tmp_path, cloud, _free_net(), redis, config or {}, workers, doors, _stack=stack)
+        fleet = Fleet(tmp_path, cloud, _free_net(), redis, config or {}, workers, doors, strangers, _stack=stack)
         try:
             fleet.begin(range(nodes), peers=peers)
             for number in range(nodes):
-                wait_for_members([fleet.nodes[number]], nodes if peers is None else len(peers[number]))
+                known = nodes if peers is None else len(peers[number])
+                wait_for_members([fleet.nodes[number]], known + len(strangers))
             yield fleet
         finally:
             for number in fleet.living:  # one that a failed test has left paused would not end
