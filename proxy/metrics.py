@@ -122,7 +122,7 @@ PEER_FAILURES = Counter(
 )
 RELAYED_FILLS = Counter(
     "warmstart_relayed_fills",
-    "Blocks brought in within a fleet, by whose bytes they are (zone, region, lease, origin, mixed)",
+    "Blocks brought in within a fleet, by whose bytes they are (zone, region, former, lease, origin, mixed)",
     ["source"],
 )
 UNLEASED_FILLS = Counter(

@@ -6,7 +6,9 @@ How it works. `bring` stands where the origin would: it delivers a span of the b
 2. A source that fails (gone, silent, busy with another fill, wrong) is told to the owner, which names another one:
    itself, or one that should have it all. An owner that is gone: the next in the hash order. Nobody left: the level
    goes down, never up, and what was received counts on.
-3. At ORIGIN the fleet's lease comes first. Where another node has it, the bytes are read from that one.
+3. At ORIGIN the next in the hash order are asked, first of all, for the whole block: they owned it before this node
+   joined, so that a fleet that grows keeps what it has. Then comes the fleet's lease. Where another node has it, the
+   bytes are read from that one.
 4. `settle`, before the block is published: the block's crc32c is compared with the last source's. One that was gone
    with all but that said is replaced like any other, for the checksum alone. Where no node is left to tell it, the
    bytes of nodes are read again from the origin and compared. (The object's own checksum would come too late: for those
@@ -43,7 +45,9 @@ from proxy.ranges import ByteRange
 log = logging.getLogger(__name__)
 
 SOURCES_MAX = 6  # of one owner, in one fill
+SILENCES_MAX = 3  # of one source that gave something before each
 OWNERS_MAX = 3  # of one level
+FORMER_MAX = 2  # nodes behind this one in the hash order, one for each that may have joined since
 HOLDER_PAUSE_S = 0.1
 HOLDER_PATIENCE_S = 2 * LEASE_S  # with a holder that keeps its lease and gives nothing
 STEP_MAX_S = 120.0  # for one answer of another node, whatever signs of life it gives
@@ -212,7 +216,7 @@ class Relay:
             except PeerFailed as error:
                 self._note(error)
                 return False
-            if named.source is None or level_of(named.fill_id) != self.level:
+            if named.source is None or named.source in tried or level_of(named.fill_id) != self.level:
                 return False
             source = view.roster.by_id.get(named.source)
             if source is not None and source.node_id != view.node_id:
@@ -226,9 +230,10 @@ class Relay:
     async def _read(self, source: Member, fill_id: int, rest: Rest, used: str) -> bool:
         """Reads from this node what is owed; False: another one must give what is left of it.
 
-        One that goes silent in mid-body is asked again: it may wait, and say so.
+        One that goes silent in mid-body is asked again: it may wait, and say so; but not SILENCES_MAX times.
         """
         self.guarded = True
+        silences = 0
         while True:
             taken_bytes = rest.taken_bytes
             try:
@@ -239,7 +244,8 @@ class Relay:
             except (PeerFailed, TimeoutError) as error:
                 self._count(used, source, rest.taken_bytes - taken_bytes)
                 silent = isinstance(error, PeerFailed) and error.reason == "silent"
-                if silent and rest.taken_bytes > taken_bytes and self._owed(rest):
+                silences += silent
+                if silent and silences < SILENCES_MAX and rest.taken_bytes > taken_bytes and self._owed(rest):
                     continue
                 if isinstance(error, PeerFailed):
                     self._note(error)
@@ -274,7 +280,7 @@ class Relay:
             self._relays.view.avoid(error.node_id)
 
     async def _bring_from_origin(self, rest: Rest, policy: RetryPolicy, *, urgent: bool) -> None:
-        if self._lease is None and await self._read_at_holder(rest):
+        if self._lease is None and (await self._read_at_former(rest) or await self._read_at_holder(rest)):
             return
         if self.guarded and self._unchecked is None and self._writer is not None:
             self._unchecked = (self._writer.progress, self._writer.crc32c)
@@ -285,6 +291,22 @@ class Relay:
         finally:
             if rest.start > span.start:
                 self._used.add("origin")
+
+    async def _read_at_former(self, rest: Rest) -> bool:
+        """The block, whole, from who owned it before this node came; False: they don't have it."""
+        view, writer = self._relays.view, self._writer
+        if self.guarded or writer is None or writer.progress:
+            return False
+        for member in view.order(self._place)[1 : 1 + FORMER_MAX]:
+            if member.node_id == view.node_id:
+                continue
+            self._join(new_fill_id(ORIGIN, guarded=True))
+            if await self._read(member, 0, rest, "former") or self._givers:
+                return not rest.left
+        if self.guarded:
+            self.guarded = False
+            self._join(new_fill_id(ORIGIN))
+        return False
 
     async def _read_at_holder(self, rest: Rest) -> bool:
         """Takes the lease; or reads where it is. False: the origin is to be asked, by this node."""

@@ -1,7 +1,7 @@
 """Blocks for other nodes: whole ones for everybody, unfinished ones within their fill alone.
 
 How it works. A request names a fill (`proxy.fleet.fills`).
-1. The block is here: it is sent, whatever the fill.
+1. The block is here: it is sent, whatever the fill. Number 0 is no fill: only a block that is here is wanted.
 2. The fill is one of this node's own desk: this node is the block's owner for those who ask, and brings the block, by a
    fill that waits for nobody of that tree. Where one is under way that does, the asker must go elsewhere (409).
 3. The fill is the one that this node's own fill of the block belongs to: it is followed, from its first byte on. A node
@@ -81,11 +81,11 @@ class Blocks:
         if level >= REGION and self._board.owned(place + level) == wanted.fill_id:
             return await self._bring(origin, record, wanted, level)
         pause_s, loop = LOOK_FIRST_S, asyncio.get_running_loop()
-        give_up_at_s = loop.time() + PATIENCE_S
+        give_up_at_s = loop.time() + (PATIENCE_S if wanted.fill_id else 0.0)
         while True:
             supplied = await self._supply.join(origin, record, wanted.index)
             if supplied is not None:
-                if supplied.arrival is None or self._board.joined(place) == wanted.fill_id:
+                if supplied.arrival is None or self._board.joined(place) == wanted.fill_id != 0:
                     return supplied
                 self._supply.release(record.version, supplied)
             if loop.time() >= give_up_at_s:
