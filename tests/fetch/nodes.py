@@ -43,7 +43,8 @@ class ScriptedPeers:
     """`serves`: what each node does at its first read, its second, and so on; the last one again and again.
 
     An owner names itself, unless `names` says whom; a name that was tried is passed over, as a desk does. `gone` owners
-    answer nothing.
+    answer nothing. `whole`: what nodes do that are asked for the block only if they have all of it, by no fill's name;
+    all others have nothing.
     """
 
     serves: dict[str, list[Serve]] = field(default_factory=dict)
@@ -52,6 +53,8 @@ class ScriptedPeers:
     asks: list[tuple[str, Ask]] = field(default_factory=list)
     reads: list[tuple[str, WantedBlock]] = field(default_factory=list)
     fill_ids: dict[tuple[str, int], int] = field(default_factory=dict)
+    whole: dict[str, Serve] = field(default_factory=dict)
+    whole_asked: list[str] = field(default_factory=list)
 
     async def ask(self, owner: Member, ask: Ask) -> Named:
         self.asks.append((owner.node_id, ask))
@@ -62,6 +65,11 @@ class ScriptedPeers:
         return Named(next((name for name in named if name not in ask.tried), None), fill_id)
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
+        if not wanted.fill_id:
+            self.whole_asked.append(source.node_id)
+            if source.node_id not in self.whole:
+                raise PeerFailed(source.node_id, "missing", "not here")
+            return await self.whole[source.node_id](wanted, sink)
         self.reads.append((source.node_id, wanted))
         turns = self.serves[source.node_id]
         return await (turns.pop(0) if len(turns) > 1 else turns[0])(wanted, sink)

@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 from proxy.blocks import ByteSink
 from proxy.fleet.asks import WantedBlock
 from proxy.fleet.board import UPLOADS
+from proxy.fleet.fills import ZONE, new_fill_id
 from proxy.fleet.roster import Member
 from proxy.fleet.signing import Signed, sign
 from proxy.lanes.connection import Limits
@@ -86,6 +87,22 @@ class Station:
         await self.rig.quiet()
 
 
+class Gate:
+    """Lets the origin give so many bytes of its first request, then waits until it is opened."""
+
+    def __init__(self, station: Station, after_bytes: int = BLOCK_BYTES // 2) -> None:
+        self.opened = asyncio.Event()
+        self.error: Exception | None = None
+        self.after_bytes = after_bytes
+        station.origin.script = self
+
+    async def __call__(self, number: int, sent: int) -> None:
+        if sent >= self.after_bytes:
+            await self.opened.wait()
+            if self.error is not None:
+                raise self.error
+
+
 class Asker:
     """Another node's client; `silence_s`: how long it takes silence."""
 
@@ -144,3 +161,10 @@ async def start_asker(
         yield asker
     finally:
         await asker.wire.aclose()
+
+
+def own(station: Station, level: int = ZONE) -> int:
+    """As the desk does at the first ask: the fill is this node's."""
+    fill_id = new_fill_id(level)
+    station.board.own(station.place + level, fill_id)
+    return fill_id

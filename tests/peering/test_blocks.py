@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from proxy.errors import OriginUnavailable, StoreUnavailable
+from proxy.errors import StoreUnavailable
 from proxy.fleet.board import SENT_BYTES
 from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, new_fill_id
-from proxy.lanes.asgi import INTERIM, Message, Scope, Send
-from proxy.objects import ObjectVersion, SumKind
+from proxy.objects import ObjectVersion
 from proxy.origin.peer import PeerFailed
-from proxy.peering import app as app_module
 from proxy.peering import blocks as blocks_module
 from tests.fetch.nodes import crc32c, gives
 from tests.gateway.rig import BLOCK_BYTES
-from tests.peering.station import Asker, Station, start_asker, start_station
+from tests.peering.station import Asker, Gate, Station, own, start_asker, start_station
 from tests.wire.sinks import CopyingSink, until
 
 CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
@@ -47,34 +45,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.05)
 
 
-class Gate:
-    """Lets the origin give so many bytes of its first request, then waits until it is opened."""
-
-    def __init__(self, station: Station, after_bytes: int = HALF) -> None:
-        self.opened = asyncio.Event()
-        self.error: Exception | None = None
-        self.after_bytes = after_bytes
-        station.origin.script = self
-
-    async def __call__(self, number: int, sent: int) -> None:
-        if sent >= self.after_bytes:
-            await self.opened.wait()
-            if self.error is not None:
-                raise self.error
-
-
 async def fails(asker: Asker, station: Station, fill_id: int, **more: int) -> str:
     """Why it could not be read."""
     with pytest.raises(PeerFailed) as failed:
         await asker.read(station.wanted(fill_id, **more))
     return failed.value.reason
-
-
-def own(station: Station, level: int = ZONE) -> int:
-    """As the desk does at the first ask: the fill is this node's."""
-    fill_id = new_fill_id(level)
-    station.board.own(station.place + level, fill_id)
-    return fill_id
 
 
 # Whole blocks.
@@ -155,6 +130,20 @@ async def test_an_unfinished_block_is_refused_to_every_other_fill(station: Stati
     gate.opened.set()
     await reading
     assert (await asker.read(station.wanted(new_fill_id(ZONE))))[0] == BLOCK
+
+
+async def test_who_names_no_fill_gets_a_whole_block_only_whatever_the_board_knows(
+    station: Station, asker: Asker
+) -> None:
+    """0 is no fill, and 0 stands on the board while nobody knows which fill it is."""
+    gate = Gate(station, 0)
+    reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    station.board.join(station.place, 0)
+    assert await fails(asker, station, 0) == "busy"
+    gate.opened.set()
+    await reading
+    assert (await asker.read(station.wanted(0)))[0] == BLOCK
 
 
 async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
@@ -305,91 +294,3 @@ async def test_an_owner_that_has_no_such_origin_gives_what_it_has(station: Stati
     with pytest.raises(PeerFailed) as failed:
         await asker.read(type(wanted)(other, 0, 0, 10, wanted.fill_id, False))
     assert failed.value.reason == "missing"
-
-
-# Waiting.
-
-
-async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app_module, "SIGN_OF_LIFE_S", 0.05)
-    gate, sent = Gate(station, 0), 0
-    answer = station.app._answer
-    async with start_asker(station, silence_s=1.0) as asker:
-
-        async def counted(scope: Scope, send: Send) -> object:
-            async def counting(message: Message) -> None:
-                nonlocal sent
-                sent += message["type"] == INTERIM
-                await send(message)
-
-            return await answer(scope, counting)
-
-        monkeypatch.setattr(station.app, "_answer", counted)
-        asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
-        await until(lambda: sent >= 40, "signs of life for twice the silence that the asker takes")
-        gate.opened.set()
-        assert await asked == (BLOCK, crc32c(BLOCK))
-
-
-async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) -> None:
-    """So that signs of life can be given meanwhile: there is no room for them in a body."""
-    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        go_on = asyncio.Event()
-
-        async def serve(wanted: object, sink: object) -> int | None:
-            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
-            await go_on.wait()
-            return found
-
-        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
-        reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
-        sink = CopyingSink()
-        fill_id = station.board.joined(station.place)
-        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id, BLOCK_BYTES - 1), sink))
-        other = CopyingSink()
-        beside = asyncio.ensure_future(asker.read(station.wanted(fill_id), other))
-        await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them")
-        assert len(sink.data) == 0
-        go_on.set()
-        assert (await asked)[1] == (await beside)[1] == crc32c(BLOCK)
-        assert await reading == BLOCK
-
-
-async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path) -> None:
-    wrong = bytes(255 - byte for byte in BLOCK)
-    sums = (SumKind.CRC32C,)
-    async with start_station(tmp_path, CONTENT, me=-1, sums=sums) as station, start_asker(station) as asker:
-        go_on = asyncio.Event()
-
-        async def serve(wanted: object, sink: object) -> int | None:
-            await gives(wrong)(wanted, sink)  # type: ignore[arg-type]
-            await go_on.wait()
-            return crc32c(BLOCK)
-
-        station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
-        reading = asyncio.ensure_future(station.rig.get("k", 0, 100))
-        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
-        sink = CopyingSink()
-        fill_id = station.board.joined(station.place)
-        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id), sink))
-        await until(lambda: len(sink.data) == BLOCK_BYTES, "the bytes")
-        station.fleet.peers.serves = {name: [gives(BLOCK)] for name in station.fleet.order}
-        go_on.set()
-        with pytest.raises(PeerFailed) as failed:
-            await asked
-        assert failed.value.reason == "gone"
-        assert await reading == BLOCK[:101]
-
-
-async def test_an_error_of_the_origin_in_mid_body_is_the_owners_to_mend(station: Station, asker: Asker) -> None:
-    gate = Gate(station)
-    gate.error = OriginUnavailable("reset")
-    asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
-    await until(lambda: station.uploads == 1, "the upload")
-    gate.opened.set()
-    await until(lambda: len(station.origin.reads) > 1, "a second request")
-    gate.error = None
-    assert await asked == (BLOCK, crc32c(BLOCK))

@@ -18,7 +18,7 @@ from tests.peering.colony import Colony, ColonyNode, Faults, start_colony
 CONTENT = random.Random(7).randbytes(9 * BLOCK_BYTES + 12_345)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.1)
     monkeypatch.setattr(relay_module, "HOLDER_PAUSE_S", 0.01)
@@ -61,12 +61,14 @@ async def test_nodes_that_know_different_members_still_ask_the_origin_once(tmp_p
         assert sum(span.length for span in colony.origin.reads) == len(CONTENT)
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_happens_no_read_is_wrong(tmp_path: Path, seed: int) -> None:
     await live_through(tmp_path, seed, rounds=1)
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("seed", range(100, 160))
 async def test_whatever_happens_for_longer_no_read_is_wrong(tmp_path: Path, seed: int) -> None:
     await live_through(tmp_path, seed, rounds=3)

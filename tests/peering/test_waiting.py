@@ -1,0 +1,130 @@
+"""A node that waits for a block says so, and what it waits for is never more than it has compared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from proxy.errors import OriginUnavailable
+from proxy.lanes.asgi import INTERIM, Message, Scope, Send
+from proxy.objects import SumKind
+from proxy.origin.peer import PeerFailed
+from proxy.peering import app as app_module
+from proxy.peering import blocks as blocks_module
+from tests.fetch.nodes import crc32c, gives
+from tests.gateway.rig import BLOCK_BYTES
+from tests.peering.station import Asker, Gate, Station, own, start_asker, start_station
+from tests.wire.sinks import CopyingSink, until
+
+CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
+BLOCK = CONTENT[:BLOCK_BYTES]
+HALF = BLOCK_BYTES // 2
+LAST_BYTES = len(CONTENT) - BLOCK_BYTES
+
+
+@pytest_asyncio.fixture
+async def station(tmp_path: Path) -> AsyncIterator[Station]:
+    async with start_station(tmp_path, CONTENT) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def asker(station: Station) -> AsyncIterator[Asker]:
+    async with start_asker(station) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here is named as a source before its time."""
+    monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.05)
+
+
+async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "SIGN_OF_LIFE_S", 0.05)
+    gate, sent = Gate(station, 0), 0
+    answer = station.app._answer
+    async with start_asker(station, silence_s=1.0) as asker:
+
+        async def counted(scope: Scope, send: Send) -> object:
+            async def counting(message: Message) -> None:
+                nonlocal sent
+                sent += message["type"] == INTERIM
+                await send(message)
+
+            return await answer(scope, counting)
+
+        monkeypatch.setattr(station.app, "_answer", counted)
+        asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+        await until(lambda: sent >= 40, "signs of life for twice the silence that the asker takes")
+        gate.opened.set()
+        assert await asked == (BLOCK, crc32c(BLOCK))
+
+
+async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) -> None:
+    """So that signs of life can be given meanwhile: there is no room for them in a body."""
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
+            await go_on.wait()
+            return found
+
+        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+        sink = CopyingSink()
+        fill_id = station.board.joined(station.place)
+        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id, BLOCK_BYTES - 1), sink))
+        other = CopyingSink()
+        beside = asyncio.ensure_future(asker.read(station.wanted(fill_id), other))
+        await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them")
+        assert len(sink.data) == 0
+        go_on.set()
+        assert (await asked)[1] == (await beside)[1] == crc32c(BLOCK)
+        assert await reading == BLOCK
+
+
+async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path) -> None:
+    wrong = bytes(255 - byte for byte in BLOCK)
+    sums = (SumKind.CRC32C,)
+    async with start_station(tmp_path, CONTENT, me=-1, sums=sums) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            await gives(wrong)(wanted, sink)  # type: ignore[arg-type]
+            await go_on.wait()
+            return crc32c(BLOCK)
+
+        station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
+        reading = asyncio.ensure_future(station.rig.get("k", 0, 100))
+        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+        sink = CopyingSink()
+        fill_id = station.board.joined(station.place)
+        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id), sink))
+        await until(lambda: len(sink.data) == BLOCK_BYTES, "the bytes")
+        station.fleet.peers.serves = {name: [gives(BLOCK)] for name in station.fleet.order}
+        go_on.set()
+        with pytest.raises(PeerFailed) as failed:
+            await asked
+        assert failed.value.reason == "gone"
+        assert await reading == BLOCK[:101]
+
+
+async def test_an_error_of_the_origin_in_mid_body_is_the_owners_to_mend(station: Station, asker: Asker) -> None:
+    gate = Gate(station)
+    gate.error = OriginUnavailable("reset")
+    asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+    await until(lambda: station.uploads == 1, "the upload")
+    gate.opened.set()
+    await until(lambda: len(station.origin.reads) > 1, "a second request")
+    gate.error = None
+    assert await asked == (BLOCK, crc32c(BLOCK))
