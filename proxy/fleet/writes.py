@@ -37,6 +37,7 @@ PAUSE_S = 0.1
 LATER_S = 0.5  # before what nobody waits for is tried again
 KEYS_MAX = 10_000  # that wait to be told
 BATCH_KEYS = 500
+PUBLISHING_MAX = 32  # at once: each takes a connection
 CHECK_S = 5.0  # a connection for replies that brings none is asked whether it lives
 
 log = logging.getLogger("warmstart.fleet")
@@ -50,6 +51,7 @@ class Writes:
         self._name = name
         self._patience_s = patience_s
         self._reply = bulletin.reply_channel(secrets.token_hex(8))
+        self._room = asyncio.Semaphore(PUBLISHING_MAX)
         self._acknowledged: dict[str, asyncio.Future[None]] = {}
         self._replies_heard = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,7 +109,7 @@ class Writes:
                 await self._replies_heard.wait()
         while True:
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(ANSWER_S), self._room:
                     told = await self._bulletin.tell(write)
             except REDIS_ERRORS as error:
                 self._complain(error)

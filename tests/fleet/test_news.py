@@ -70,6 +70,15 @@ async def test_writes_of_many_nodes_at_once_are_all_heard(nodes: tuple[Node, Nod
             assert all(node.keys.read(key) is None for node in nodes if node is not writer)
 
 
+async def test_a_thousand_writes_at_once_take_few_connections(
+    nodes: tuple[Node, Node, Node], redis: RedisServer
+) -> None:
+    writer, *_ = nodes
+    await asyncio.gather(*(writer.writes.tell([other_key(number)]) for number in range(1000)))
+    with redis.client() as client:
+        assert client.info("clients")["connected_clients"] < 100
+
+
 async def test_a_key_of_a_version_and_odd_names_arrive_as_they_are(nodes: tuple[Node, Node, Node]) -> None:
     writer, other, _ = nodes
     keys = [ObjectKey("s3://origin", "bucket", "\udc80 ü\n\0\"'", "null"), ObjectKey("gs://", "b", "ключ")]
