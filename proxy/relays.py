@@ -116,6 +116,7 @@ def build_fleet(
         head_timeout_s=SILENCE_S,
         read_timeout_s=SILENCE_S,
         ssl_context=_tls_context(cluster.ca_file),
+        tls_name=cluster.tls_name,
         lively=True,
     )
     secrets = cluster.secrets()
@@ -123,7 +124,7 @@ def build_fleet(
     private = frozenset(
         origins[name].id for name, rule in settings.origins.items() if rule.type == "file" and not rule.shared
     )
-    leases = Leases(redis, cluster.prefix, node_id, redis_errors)
+    leases = Leases(redis, cluster.prefix, node_id, redis_errors, where=view.url)
     freshness = Freshness(board) if redis is not None else None
     disks = settings.cache.disks
 

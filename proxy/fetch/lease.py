@@ -52,9 +52,13 @@ class Scripts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Another node has the lease. `text` is the lease's own; `done`: it has the whole block."""
+    """Another node has the lease. `text` is the lease's own; `done`: it has the whole block.
+
+    `url` is where it serves: it may be no member for this node yet. "": it did not know that itself.
+    """
 
     node_id: str
+    url: str
     fill_id: int
     done: bool
     text: str
@@ -70,7 +74,10 @@ class Lease:
 
 
 class Leases:
-    """Those of one worker. `redis` None: there is none. `errors` is what it raises when it does not answer."""
+    """Those of one worker. `redis` None: there is none. `errors` is what it raises when it does not answer.
+
+    `where` tells the URL at which this node serves.
+    """
 
     def __init__(
         self,
@@ -79,7 +86,9 @@ class Leases:
         node_id: str,
         errors: tuple[type[Exception], ...] = (OSError,),
         clock: Callable[[], float] = time.monotonic,
+        where: Callable[[], str] = str,
     ) -> None:
+        self._where = where
         self._errors: tuple[type[Exception], ...] = (*errors, TimeoutError)
         self.expected = redis is not None
         self._redis = redis
@@ -145,7 +154,13 @@ class Leases:
         _notice.say(f"no lease: Redis does not answer ({error or type(error).__name__})")
 
     def _render(self, fill_id: int, *, done: bool) -> str:
-        values = {"node": self._node_id, "fill": f"{fill_id:x}", "done": done, "token": secrets.token_hex(8)}
+        values = {
+            "node": self._node_id,
+            "url": self._where(),
+            "fill": f"{fill_id:x}",
+            "done": done,
+            "token": secrets.token_hex(8),
+        }
         return json.dumps(values, separators=(",", ":"))
 
     async def aclose(self) -> None:
@@ -164,6 +179,7 @@ def _parse(held: Any) -> Elsewhere | None:
     text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
     try:
         values = json.loads(text)
-        return Elsewhere(str(values["node"]), int(values["fill"], 16), bool(values["done"]), text)
+        node_id, url, fill_id = str(values["node"]), str(values["url"]), int(values["fill"], 16)
+        return Elsewhere(node_id, url, fill_id, bool(values["done"]), text)
     except (ValueError, KeyError, TypeError):
         return None

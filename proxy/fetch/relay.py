@@ -323,8 +323,8 @@ class Relay:
                     UNLEASED_FILLS.labels("redis").inc()
                 self._lease = got
                 return False
-            holder = view.roster.by_id.get(got.node_id)
-            if holder is not None:
+            holder = view.roster.by_id.get(got.node_id) or Member(got.node_id, got.url, got.url)
+            if holder.url:
                 self._join(new_fill_id(LEASED, guarded=True))
                 if await self._read(holder, got.fill_id, rest, "lease") or not rest.left:
                     return True

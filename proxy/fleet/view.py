@@ -43,6 +43,11 @@ class FleetView:
     def me(self) -> Member | None:
         return self.roster.by_id.get(self.node_id)
 
+    def url(self) -> str:
+        """Where this node serves; "" while it does not know."""
+        me = self.me()
+        return me.url if me is not None else ""
+
     def order(self, place: int, zone: str | None = None) -> list[Member]:
         """Who owns the place, and who would if those before it were gone; who failed lately is gone."""
         roster = self.roster

@@ -40,7 +40,7 @@ class Bench:
 
     def node(self, node_id: str) -> Leases:
         client = open_redis(self.server.url)
-        leases = Leases(client, "test", node_id, REDIS_ERRORS, clock=lambda: self.now_s)
+        leases = Leases(client, "test", node_id, REDIS_ERRORS, lambda: self.now_s, lambda: f"http://{node_id}")
         self._open.append((leases, client))
         return leases
 
@@ -91,7 +91,7 @@ async def test_the_first_to_ask_has_it_and_everybody_else_is_told_where_to_read(
     assert isinstance(await a.take(bench.digest, 7, fill_id), Lease)
     got = await bench.take(b)
     assert isinstance(got, Elsewhere)
-    assert (got.node_id, got.fill_id, got.done) == ("0a", fill_id, False)
+    assert (got.node_id, got.url, got.fill_id, got.done) == ("0a", "http://0a", fill_id, False)
     assert 0 < bench.left_s <= LEASE_S
 
 
@@ -199,7 +199,7 @@ async def test_a_nodes_own_lease_is_taken_over_by_its_other_worker_and_the_first
 
 
 async def test_what_stands_there_that_is_no_lease_stops_nobody(bench: Bench) -> None:
-    for text in ("nonsense", "{}", '{"node":"0b"}', '{"node":"0b","fill":7,"done":true}', "[]"):
+    for text in ("nonsense", "{}", '{"node":"0b"}', '{"node":"0b","url":"","fill":7,"done":true}', "[]"):
         bench.eye.set(bench.name, text)
         assert isinstance(await bench.take(bench.node("0a")), Lease)
 

@@ -36,6 +36,25 @@ async def test_a_block_whose_lease_another_node_holds_is_read_there() -> None:
         assert holder in next(iter(redis.keys.values()))
 
 
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_holder_that_is_no_member_for_this_node_is_read_at_the_url_that_its_lease_names(done: bool) -> None:
+    """Nodes see each other come at different times: the block must not leave the origin twice for that."""
+    redis = MemoryRedis()
+    async with trial(me=0, redis=redis) as t:
+        hold(redis, t, "ffff", done=done, url="http://stranger")
+        t.peers.serves = {"ffff": [gives(BLOCK)]}
+        await t.fill()
+        assert t.origin.asked == []
+
+
+async def test_a_holder_that_nobody_can_find_is_not_waited_for_when_it_has_done() -> None:
+    redis = MemoryRedis()
+    async with trial(me=0, redis=redis) as t:
+        hold(redis, t, "ffff", done=True)
+        await t.fill()
+        assert t.origin.asked == [SPAN]
+
+
 async def test_a_lease_that_says_done_is_taken_over_where_the_block_is_there_no_more() -> None:
     redis = MemoryRedis()
     async with trial(me=0, redis=redis) as t:

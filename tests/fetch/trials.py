@@ -81,9 +81,11 @@ async def trial(nodes: int = 4, **more: Any) -> AsyncIterator[Trial]:
         await made.aclose()
 
 
-def hold(redis: MemoryRedis, t: Trial, node_id: str, *, done: bool = False) -> int:
+def hold(redis: MemoryRedis, t: Trial, node_id: str, *, done: bool = False, url: str = "") -> int:
     """Another node's lease on the block; its fill id."""
     fill_id = new_fill_id(ORIGIN)
-    text = f'{{"node":"{node_id}","fill":"{fill_id:x}","done":{"true" if done else "false"},"token":"ab"}}'
+    text = (
+        f'{{"node":"{node_id}","url":"{url}","fill":"{fill_id:x}","done":{"true" if done else "false"},"token":"ab"}}'
+    )
     redis.keys[f"test:lease:{t.record.version.digest.hex()}:{INDEX}"] = text
     return fill_id

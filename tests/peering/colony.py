@@ -124,7 +124,7 @@ class ColonyNode:
         self.board = Board.create()
         self.view = FleetView(self.board, node_id)
         self.peers = ColonyPeers(colony, node_id)
-        self.leases = Leases(colony.redis, "test", node_id)
+        self.leases = Leases(colony.redis, "test", node_id, where=self.view.url)
         self.relays = Relays(self.view, self.peers, self.leases, 0)
         self.rig = Rig(path / node_id, colony.origin, relays=self.relays)
         self.desk = Desk(node_id, self.board)
