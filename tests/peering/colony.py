@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from proxy.blocks import ByteSink
+from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
 from proxy.fetch.lease import Leases
 from proxy.fetch.relay import Relays
@@ -110,7 +111,10 @@ class ColonyPeers:
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
         faults = self._colony.faults
         try:
-            crc32c = await self._client.read_block(source, wanted, _FaultySink(sink, faults, wanted.end - wanted.start))
+            worker = faults.random.choice(self._colony.nodes[source.node_id].workers)  # as the kernel picks one
+            crc32c = await self._client.read_block(
+                replace(source, url=worker.url), wanted, _FaultySink(sink, faults, wanted.end - wanted.start)
+            )
         except _Broken:
             raise PeerFailed(source.node_id, faults.random.choice(["gone", "silent"]), "a fault") from None
         if faults.happens(faults.tail_is_lost):
@@ -118,21 +122,20 @@ class ColonyPeers:
         return crc32c
 
 
-class ColonyNode:
-    def __init__(self, colony: Colony, path: Path, node_id: str) -> None:
-        self.node_id = node_id
-        self.board = Board.create()
-        self.view = FleetView(self.board, node_id)
-        self.peers = ColonyPeers(colony, node_id)
-        self.leases = Leases(colony.redis, "test", node_id, where=self.view.url)
-        self.relays = Relays(self.view, self.peers, self.leases, 0)
-        self.rig = Rig(path / node_id, colony.origin, relays=self.relays)
-        self.desk = Desk(node_id, self.board)
+class ColonyWorker:
+    """One of a node's processes: all its own but the board and the disk."""
+
+    def __init__(self, colony: Colony, node: ColonyNode, path: Path, row: int, tables: SharedTables | None) -> None:
+        self.peers = ColonyPeers(colony, node.node_id)
+        self.view = FleetView(node.board, node.node_id)
+        self.leases = Leases(colony.redis, "test", node.node_id, where=self.view.url)
+        self.relays = Relays(self.view, self.peers, self.leases, row)
+        self.rig = Rig(path, colony.origin, relays=self.relays, tables=tables, writer_id=f"w{row}")
         origins = {colony.origin.id: colony.origin}
-        blocks = Blocks(self.rig.supply, origins, self.board, 0, block_bytes=BLOCK_BYTES)
-        self.app = PeerApp(node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
+        blocks = Blocks(self.rig.supply, origins, node.board, row, block_bytes=BLOCK_BYTES)
+        self.app = PeerApp(node.node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
         self.state = ServerState()
-        self.member = Member(node_id, "", "")
+        self.url = ""
         self.server: asyncio.Server | None = None
 
     async def serve(self) -> None:
@@ -140,18 +143,10 @@ class ColonyNode:
         config = uvicorn.Config(self.app, http=protocol, ws="none", lifespan="off", access_log=False, log_config=None)
         config.load()
         listener = socket.create_server(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.member = replace(self.member, url=url, control_url=url, capacity_bytes=1)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.server = await asyncio.get_running_loop().create_server(
             lambda: protocol(config=config, server_state=self.state, app_state={}), sock=listener
         )
-
-    def know(self, members: list[Member]) -> None:
-        self.board.publish_roster(render_roster(Roster(tuple(members))))
-
-    @property
-    def idle(self) -> bool:
-        return self.rig.flights.count() == 0 and self.board.total(UPLOADS) == 0
 
     async def aclose(self) -> None:
         assert self.server is not None
@@ -163,18 +158,40 @@ class ColonyNode:
         await until(lambda: not self.state.tasks, "the end of every request")
         await self.server.wait_closed()
         await self.leases.aclose()
-        self.board.close()
+
+
+class ColonyNode:
+    def __init__(self, colony: Colony, path: Path, node_id: str, workers: int) -> None:
+        self.node_id = node_id
+        self.board = Board.create()
+        self.desk = Desk(node_id, self.board)
+        self.workers: list[ColonyWorker] = []
+        for row in range(workers):
+            tables = self.workers[0].rig.tables if self.workers else None
+            self.workers.append(ColonyWorker(colony, self, path / node_id, row, tables))
+
+    @property
+    def member(self) -> Member:
+        return Member(self.node_id, self.workers[0].url, self.workers[0].url, capacity_bytes=1)
+
+    def know(self, members: list[Member]) -> None:
+        self.board.publish_roster(render_roster(Roster(tuple(members))))
+
+    @property
+    def idle(self) -> bool:
+        return self.board.total(UPLOADS) == 0 and all(worker.rig.flights.count() == 0 for worker in self.workers)
 
 
 class Colony:
     """`nodes` by their ids; all of them know each other."""
 
-    def __init__(self, path: Path, count: int, faults: Faults) -> None:
+    def __init__(self, path: Path, count: int, faults: Faults, workers: int) -> None:
         self.faults = faults
         self.redis = MemoryRedis()
         self.origin = ObjectOrigin()
         self.origin.script = self._origin_script
-        self.nodes = {f"{number:02x}": ColonyNode(self, path, f"{number:02x}") for number in range(1, count + 1)}
+        names = [f"{number:02x}" for number in range(1, count + 1)]
+        self.nodes = {name: ColonyNode(self, path, name, workers) for name in names}
 
     async def _origin_script(self, number: int, sent: int) -> None:
         if self.faults.happens(self.faults.origin_breaks):
@@ -187,17 +204,25 @@ class Colony:
     async def quiet(self) -> None:
         await until(lambda: all(node.idle for node in self.nodes.values()), "nothing under way", 60.0)
 
+    @property
+    def workers(self) -> list[ColonyWorker]:
+        return [worker for node in self.nodes.values() for worker in node.workers]
+
 
 @asynccontextmanager
-async def start_colony(path: Path, count: int, faults: Faults | None = None) -> AsyncIterator[Colony]:
-    colony = Colony(path, count, faults or Faults())
-    for node in colony.nodes.values():
-        await node.serve()
+async def start_colony(
+    path: Path, count: int, faults: Faults | None = None, *, workers: int = 1
+) -> AsyncIterator[Colony]:
+    colony = Colony(path, count, faults or Faults(), workers)
+    for worker in colony.workers:
+        await worker.serve()
     for node in colony.nodes.values():
         node.know(colony.members)
     try:
         yield colony
     finally:
         colony.faults.end()
+        for worker in reversed(colony.workers):
+            await worker.aclose()
         for node in colony.nodes.values():
-            await node.aclose()
+            node.board.close()

@@ -13,7 +13,7 @@ from proxy.fetch import relay as relay_module
 from proxy.objects import SumKind
 from proxy.peering import blocks as blocks_module
 from tests.gateway.rig import BLOCK_BYTES, body_bytes
-from tests.peering.colony import Colony, ColonyNode, Faults, start_colony
+from tests.peering.colony import Colony, ColonyWorker, Faults, start_colony
 
 CONTENT = random.Random(7).randbytes(9 * BLOCK_BYTES + 12_345)
 
@@ -25,10 +25,10 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "HOLDER_PATIENCE_S", 0.5)
 
 
-async def read(node: ColonyNode, key: str, first: int = 0, last: int | None = None) -> bytes | None:
+async def read(worker: ColonyWorker, key: str, first: int = 0, last: int | None = None) -> bytes | None:
     """The bytes, or None where the read failed and said so."""
     try:
-        answer = await node.rig.read(key, first, last)
+        answer = await worker.rig.read(key, first, last)
         async with asyncio.timeout(60):
             got = await body_bytes(answer)
     except WarmstartError:
@@ -37,14 +37,15 @@ async def read(node: ColonyNode, key: str, first: int = 0, last: int | None = No
     return got
 
 
-async def load(node: ColonyNode, key: str) -> None:
-    assert await read(node, key) == CONTENT
+async def load(worker: ColonyWorker, key: str) -> None:
+    assert await read(worker, key) == CONTENT
 
 
-async def test_each_block_leaves_the_origin_once_for_all_that_load_at_once(tmp_path: Path) -> None:
-    async with start_colony(tmp_path, 6) as colony:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_each_block_leaves_the_origin_once_for_all_that_load_at_once(tmp_path: Path, workers: int) -> None:
+    async with start_colony(tmp_path, 6 // workers, workers=workers) as colony:
         colony.origin.put("k", CONTENT)
-        await asyncio.gather(*(load(node, "k") for node in colony.nodes.values() for _ in range(2)))
+        await asyncio.gather(*(load(worker, "k") for worker in colony.workers for _ in range(2)))
         assert sum(span.length for span in colony.origin.reads) == len(CONTENT)
         await colony.quiet()
         assert all('"done":true' in text for text in colony.redis.keys.values())
@@ -57,7 +58,7 @@ async def test_nodes_that_know_different_members_still_ask_the_origin_once(tmp_p
             node.know(
                 [each for each in colony.members if hash_of(each.node_id, number) or each.node_id == node.node_id]
             )
-        await asyncio.gather(*(load(node, "k") for node in colony.nodes.values()))
+        await asyncio.gather(*(load(worker, "k") for worker in colony.workers))
         assert sum(span.length for span in colony.origin.reads) == len(CONTENT)
 
 
@@ -84,28 +85,28 @@ async def live_through(tmp_path: Path, seed: int, rounds: int) -> None:
         tail_is_lost=chance.choice([0, 0.1, 0.5]),
         origin_breaks=chance.choice([0, 0.02]),
     )
-    async with start_colony(tmp_path, chance.randint(2, 6), faults) as colony:
+    async with start_colony(tmp_path, chance.randint(2, 6), faults, workers=chance.choice([1, 2])) as colony:
         for number in range(rounds):
             sums = (chance.choice([SumKind.CRC32C, SumKind.CRC64NVME]),) if chance.random() < 0.5 else ()
             colony.origin.put(f"k{number}", CONTENT, sums=sums)
         await asyncio.gather(
-            *(live(colony, node, f"k{number}", chance) for node in colony.nodes.values() for number in range(rounds)),
+            *(live(worker, f"k{number}", chance) for worker in colony.workers for number in range(rounds)),
             upset(colony, chance),
         )
         faults.end()
         await colony.quiet()
         for number in range(rounds):
-            for node in colony.nodes.values():
-                assert await read(node, f"k{number}") == CONTENT
+            for worker in colony.workers:
+                assert await read(worker, f"k{number}") == CONTENT
         await colony.quiet()
 
 
-async def live(colony: Colony, node: ColonyNode, key: str, chance: random.Random) -> None:
-    """A node's readers: whole objects and ranges; some go away in the middle."""
+async def live(worker: ColonyWorker, key: str, chance: random.Random) -> None:
+    """A worker's readers: whole objects and ranges; some go away in the middle."""
     for _ in range(6):
         first = chance.choice([0, chance.randrange(len(CONTENT))])
         last = min(len(CONTENT) - 1, first + chance.choice([7, 50_000, 300_000, len(CONTENT)]))
-        reading = asyncio.ensure_future(read(node, key, first, last))
+        reading = asyncio.ensure_future(read(worker, key, first, last))
         if chance.random() < 0.2:
             for _ in range(chance.randrange(200)):
                 await asyncio.sleep(0)
@@ -124,7 +125,7 @@ async def upset(colony: Colony, chance: random.Random) -> None:
         match chance.randrange(4):
             case 0:
                 record, _ = chance.choice(list(colony.origin.objects.values()))
-                await asyncio.to_thread(node.rig.store.discard, record.version)
+                await asyncio.to_thread(chance.choice(node.workers).rig.store.discard, record.version)
             case 1:
                 node.know([each for each in colony.members if chance.random() < 0.7 or each.node_id == node.node_id])
             case 2:
