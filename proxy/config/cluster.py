@@ -86,6 +86,8 @@ class ClusterSettings(Section):
     """What all keys and channels in Redis begin with: two fleets on one Redis need two."""
     ca_file: LocalPath | None = None
     """PEM file of the authorities that may have signed the other nodes' certificates; without it the system's."""
+    tls_name: Text | None = None
+    """The name that the certificates of all nodes bear; without it, each node's must be for the host it advertises."""
 
     @model_validator(mode="after")
     def _one_way_to_find_members(self) -> Self:

@@ -25,6 +25,7 @@ class WireClient:
     `max_idle_per_endpoint` and `idle_timeout_s`: connections kept for reuse (S3 closes idle ones after some 20 s).
     `connect_timeout_s`: for name and TCP together; `tls_timeout_s`: for the handshake; `head_timeout_s`: from the
     request to the whole head; `read_timeout_s`: for the next byte of a body, the sink's own time not counted.
+    `tls_name`: whose certificates the servers must have, instead of their own hosts'.
     `buffer_bytes`: the most that one receive takes and one `write` of the sink gets. `lively`: the server says by
     interim heads (1xx) that it is at work, as often as it likes, and `head_timeout_s` counts from the last one.
     """
@@ -39,6 +40,7 @@ class WireClient:
         read_timeout_s: float = 30.0,
         idle_timeout_s: float = 15.0,
         ssl_context: ssl.SSLContext | None = None,
+        tls_name: str | None = None,
         buffer_bytes: int = 512 << 10,
         lively: bool = False,
         resolve: Resolve = resolve_name,
@@ -47,6 +49,7 @@ class WireClient:
         self._tls_timeout_s = tls_timeout_s
         self._limits = ExchangeLimits(head_timeout_s, read_timeout_s, lively)
         self._tls_context = ssl_context
+        self._tls_name = tls_name
         self._resolve = resolve
         self._buffers = ReceiveBuffers(buffer_bytes)
         self._pool = ConnectionPool(max_idle_per_endpoint=max_idle_per_endpoint, idle_timeout_s=idle_timeout_s)
@@ -100,6 +103,7 @@ class WireClient:
             self._buffers,
             self._limits,
             tls_context=self._context() if endpoint.tls else None,
+            tls_name=self._tls_name,
             connect_timeout_s=self._connect_timeout_s,
             tls_timeout_s=self._tls_timeout_s,
             resolve=self._resolve,

@@ -41,6 +41,7 @@ async def open_connection(
     limits: ExchangeLimits,
     *,
     tls_context: ssl.SSLContext | None,
+    tls_name: str | None = None,
     connect_timeout_s: float,
     tls_timeout_s: float,
     resolve: Resolve = resolve_name,
@@ -53,7 +54,7 @@ async def open_connection(
         raise TimedOut("connect", connect_timeout_s) from error
     try:
         async with asyncio.timeout(tls_timeout_s):
-            return await _start_protocol(sock, endpoint, buffers, limits, tls_context)
+            return await _start_protocol(sock, endpoint, buffers, limits, tls_context, tls_name)
     except TimeoutError as error:
         raise TimedOut("tls", tls_timeout_s) from error
     except OSError as error:  # ssl.SSLError and its certificate errors are OSErrors
@@ -66,11 +67,12 @@ async def _start_protocol(
     buffers: ReceiveBuffers,
     limits: ExchangeLimits,
     tls_context: ssl.SSLContext | None,
+    tls_name: str | None,
 ) -> Connection:
     if tls_context is None:
         connection = Connection(endpoint, buffers, limits)
     else:
-        connection = TlsConnection(endpoint, buffers, limits, tls_context)
+        connection = TlsConnection(endpoint, buffers, limits, tls_context, tls_name)
     started = False
     try:
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)

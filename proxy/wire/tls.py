@@ -38,12 +38,18 @@ class TlsConnection(Connection):
     """A connection whose bytes are sealed; `shake_hands` comes before the first exchange."""
 
     def __init__(
-        self, endpoint: Endpoint, buffers: ReceiveBuffers, limits: ExchangeLimits, context: ssl.SSLContext
+        self,
+        endpoint: Endpoint,
+        buffers: ReceiveBuffers,
+        limits: ExchangeLimits,
+        context: ssl.SSLContext,
+        name: str | None = None,
     ) -> None:
+        """`name`: whose certificate it must be; None: the endpoint's host's."""
         super().__init__(endpoint, buffers, limits)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=endpoint.host)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or endpoint.host)
         self._agreed: asyncio.Future[None] = self._loop.create_future()
 
     async def shake_hands(self) -> None:

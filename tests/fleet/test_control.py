@@ -264,8 +264,9 @@ def test_nodes_find_each_other_by_a_list_and_strangers_are_none(tmp_path: Path) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
-def test_nodes_with_certificates_find_each_other_over_tls(tmp_path: Path, event_loop: str) -> None:
-    certificates = make_certificates(tmp_path)
+@pytest.mark.parametrize("name", [None, "fleet.example.com"])
+def test_nodes_with_certificates_find_each_other_over_tls(tmp_path: Path, event_loop: str, name: str | None) -> None:
+    certificates = make_certificates(tmp_path) if name is None else make_certificates(tmp_path, name)
     urls = [f"https://127.0.0.1:{free_port()}" for _ in range(2)]
 
     def join(index: int) -> GatewayProcess:
@@ -275,6 +276,8 @@ def test_nodes_with_certificates_find_each_other_over_tls(tmp_path: Path, event_
             "event_loop": event_loop,
         }
         cluster = {"peers": urls, "control": "127.0.0.1:0", "ca_file": str(certificates.ca_file)}
+        if name is not None:
+            cluster["tls_name"] = name
         return start(tmp_path, f"node-{index}", cluster, {"PYTHONASYNCIODEBUG": "1"}, **config)
 
     with join(0) as a, join(1) as b:

@@ -81,6 +81,19 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
     await client.aclose()
 
 
+async def test_a_certificate_for_the_name_that_is_asked_for_will_do_at_any_address(tmp_path: Path) -> None:
+    foreign = make_certificates(tmp_path, "store.example.com")
+    context = make_tls_context(ca_file=foreign.ca_file)
+    client = WireClient(ssl_context=context, tls_name="store.example.com")
+    other = WireClient(ssl_context=context, tls_name="shop.example.com")
+    async with ScriptedServer(answer(200, b"x"), tls=foreign.server_context()) as server:
+        assert (await fetch(client, server.endpoint))[1] == b"x"
+        with pytest.raises(ConnectFailed, match=r"(?i)certificate"):
+            await fetch(other, server.endpoint)
+    await client.aclose()
+    await other.aclose()
+
+
 async def test_with_verification_off_any_certificate_will_do(tmp_path: Path) -> None:
     foreign = make_certificates(tmp_path, "store.example.com")
     client = WireClient(ssl_context=make_tls_context(verify=False))

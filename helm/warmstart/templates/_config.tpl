@@ -54,6 +54,9 @@ zone: {{ .Values.cluster.zone | quote }}
 {{- if .Values.tls.ca }}
 ca_file: /etc/warmstart-tls/{{ .Values.tls.ca }}
 {{- end }}
+{{- if .Values.tls.existingSecret }}
+tls_name: {{ default (printf "%s.%s.svc" $name .Release.Namespace) .Values.tls.name | quote }}
+{{- end }}
 {{- end -}}
 
 {{/* The variables of the gateway's process. */}}

@@ -205,6 +205,7 @@ def open_greetings(company: Company, cluster: ClusterSettings, places: Places) -
         head_timeout_s=HELLO_TIMEOUT_S,
         read_timeout_s=HELLO_TIMEOUT_S,
         ssl_context=make_tls_context(ca_file=cluster.ca_file),
+        tls_name=cluster.tls_name,
         buffer_bytes=64 << 10,
     )
     return Greetings(company, addresses, cluster.secrets(), client, places)
