@@ -11,21 +11,7 @@ import pytest
 from proxy.wire import TimedOut, WireClient
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, render_head
 from tests.wire.sinks import CopyingSink, SlowSink, fetch, give, until
-
-
-class SkippingLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps ahead when told to."""
-
-    skipped_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.skipped_s
-
-
-def skip(seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SkippingLoop)
-    loop.skipped_s += seconds
+from tests.wire.skipping import SkippingLoop, skip, turn
 
 
 def run_with_skips(test: Callable[[WireClient], Awaitable[None]]) -> None:
@@ -42,12 +28,6 @@ def run_with_skips(test: Callable[[WireClient], Awaitable[None]]) -> None:
 
 def holds(sink: CopyingSink, count: int) -> bool:
     return len(sink.data) == count
-
-
-async def turn() -> None:
-    """Let every timer that is due run, and what it wakes."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_a_server_that_never_answers_times_out_for_the_head() -> None:
