@@ -175,7 +175,7 @@ class Fleet:
             node = self.nodes[number]
             wanted = ("peer_failures", "unleased", "relayed", "reread", "peer_uploads")
             told = {name: value for name, value in node.metrics().items() if any(word in name for word in wanted)}
-            lines += [f"node {number}: { ({name: value for name, value in told.items() if value}) }"]
+            lines += [f"node {number}: " + ", ".join(f"{name[10:]} {value:g}" for name, value in told.items() if value)]
             lines += [line[:300] for line in node.logs().splitlines() if key in line or '"warning"' in line][-15:]
         return "\n".join(lines)
 
@@ -223,16 +223,17 @@ class Fleet:
         key = f"probe-{secrets.token_hex(4)}"
         content = secrets.token_bytes(6 * BLOCK_BYTES)
         self.cloud.put(key, content)
+        unleased = self.metric("warmstart_unleased_fills_total")
         self.assert_right(self.load(key), content)
-        return self.cloud.copies(key) == 1
+        return self.cloud.copies(key) == 1 and self.metric("warmstart_unleased_fills_total") == unleased
 
     @contextlib.contextmanager
-    def guest(self, number: int, secret: str = SECRET) -> Iterator[None]:
-        """One node more, the next in number, while the block runs."""
+    def guest(self, number: int, secret: str = SECRET, known_to: Sequence[int] | None = None) -> Iterator[None]:
+        """One node more, the next in number, while the block runs. `known_to`: who must know of it, by default all."""
         assert number == len(self.nodes)
         self.begin([number], secret=secret)
         try:
-            wait_for_members(self.nodes, number + 1)
+            wait_for_members([self.nodes[each] for each in known_to or range(number + 1)], number + 1)
             yield
         finally:
             self.stop(number)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +14,7 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
 from tests.fleet.midload import SIZE_BYTES, begin, put
 from tests.fleet.servers import start_redis
-from tests.gateways import wait_until
+from tests.gateways import send_signal, wait_until
 
 NODES = 3
 
@@ -100,6 +102,20 @@ def test_a_node_joins(fleet: Fleet) -> None:
         middle.loads.update(fleet.load("joined", [NODES]))
         middle.end()
         fleet.assert_copies("joined", 1)
+
+
+def test_a_node_that_has_not_heard_of_a_new_one(fleet: Fleet) -> None:
+    """Two then believe that they own one block: the lease settles it, until the silent one is no member any more."""
+    control = fleet.nodes[0].control_pid()
+    content = put(fleet, "unheard-of")
+    os.kill(control, signal.SIGSTOP)
+    try:
+        with fleet.guest(NODES, known_to=[NODES]):
+            fleet.assert_right(fleet.load("unheard-of"), content)
+            os.kill(control, signal.SIGCONT)
+    finally:
+        send_signal(control, signal.SIGCONT)
+    fleet.assert_copies("unheard-of", 2)
 
 
 def test_a_node_leaves_and_its_own_client_gets_all(fleet: Fleet) -> None:
