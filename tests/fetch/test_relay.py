@@ -12,7 +12,7 @@ from proxy.fetch import relay as relay_module
 from proxy.fetch.attempts import RetryPolicy
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
-from proxy.fetch.relay import OWNERS_MAX, SOURCES_MAX, Relays
+from proxy.fetch.relay import OWNERS_MAX, SILENCES_MAX, SOURCES_MAX, Relays
 from proxy.fleet.asks import WantedBlock
 from proxy.fleet.board import RECEIVED_BYTES
 from proxy.fleet.fills import ORIGIN, REGION, ZONE, is_guarded, new_fill_id
@@ -102,6 +102,28 @@ async def test_a_source_that_goes_silent_in_mid_body_is_asked_again_for_the_rest
         assert t.peers.spans(owner) == [(0, 100), (30, 100), (50, 100)]
         assert len(t.peers.asks) == 1
         assert not t.fleet.view.avoids(owner)
+
+
+async def test_a_source_that_gives_a_little_and_goes_silent_each_time_is_left() -> None:
+    async with trial() as t:
+        owner, other = t.owners[0], t.owners[1]
+        t.peers.names[owner] = [other, owner]
+        t.peers.serves = {other: [breaks(other, BLOCK, 10, "silent")] * 9, owner: [gives(BLOCK)]}
+        await t.fill()
+        assert bytes(t.writer.data) == BLOCK
+        assert t.peers.spans(other) == [(10 * number, 100) for number in range(SILENCES_MAX)]
+        assert t.fleet.view.avoids(other)
+
+
+async def test_an_owner_that_names_again_what_was_tried_is_not_asked_on() -> None:
+    async with trial() as t:
+        owner, other = t.owners[0], t.owners[1]
+        t.peers.names[owner] = [other, other, other]
+        t.peers.serves = {other: [breaks(other, BLOCK, 0, "wrong")], t.owners[2]: [gives(BLOCK)]}
+        await t.fill()
+        assert bytes(t.writer.data) == BLOCK
+        assert [ask.tried for name, ask in t.peers.asks if name == owner] == [(), (other,)]
+        assert t.peers.spans(other)[0] == (0, 100)
 
 
 async def test_a_source_that_is_silent_from_the_start_is_left() -> None:
