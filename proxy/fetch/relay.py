@@ -118,7 +118,7 @@ class Relay:
         self.level = level
         self.guarded = level > ORIGIN
         self._lease: Lease | None = None
-        self._fill_id = 0
+        self.fill_id = 0
         self._crc32c: int | None = None
         self._last_source = ""
         self._used: set[str] = set()
@@ -199,7 +199,7 @@ class Relay:
         self._join(new_fill_id(self.level, guarded=self.guarded))
 
     def _join(self, fill_id: int) -> None:
-        self._fill_id = fill_id
+        self.fill_id = fill_id
         self._relays.view.board.join(self._place, fill_id)
 
     async def _read_within(self, owner: Member, rest: Rest) -> bool:
@@ -315,9 +315,9 @@ class Relay:
         instead: Elsewhere | None = None
         began_s, taken_bytes = time.monotonic(), rest.taken_bytes
         while True:
-            if level_of(self._fill_id) != ORIGIN:
+            if level_of(self.fill_id) != ORIGIN:
                 self._join(new_fill_id(ORIGIN, guarded=self.guarded))
-            got = await leases.take(digest, self._index, self._fill_id, instead)
+            got = await leases.take(digest, self._index, self.fill_id, instead)
             if isinstance(got, Lease):
                 if not got.real and leases.expected:
                     UNLEASED_FILLS.labels("redis").inc()

@@ -37,17 +37,19 @@ class BlockArrival(Arrival):
     """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
 
     `guard` tells whether bytes of other nodes are in it, which count only when the block is published (None: nobody
-    knows now); `level` how far from the origin the fill stands, where it is this process's (`proxy.fleet.fills`);
-    `below` in which tree others wait for it; `spoilt` is another number when such bytes were thrown away.
+    knows now); `level` how far from the origin the fill stands (`proxy.fleet.fills`), and `fill_id` which one it is,
+    where it is this process's; `below` in which tree others wait for it; `spoilt` is another number when such bytes
+    were thrown away.
     """
 
-    __slots__ = ("_spoilt", "_spoilt_at_first", "_was_guarded", "below", "block", "guard", "level")
+    __slots__ = ("_spoilt", "_spoilt_at_first", "_was_guarded", "below", "block", "fill_id", "guard", "level")
 
     def __init__(self, block: Block) -> None:
         super().__init__(block.length)
         self.block = block
         self.guard: Callable[[], bool | None] | None = None
         self.level: Callable[[], int] | None = None
+        self.fill_id: Callable[[], int] | None = None
         self.below: int | None = None
         self._was_guarded = False
         self._spoilt: Callable[[], int] | None = None

@@ -276,13 +276,14 @@ class Supply:
                 relay.guarded = relay.guarded or claim.arrival.guarded
             claim.source = relay
             claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
+            claim.arrival.fill_id = lambda: relay.fill_id
             if relay.level > ORIGIN:
                 claim.first_bytes = None
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
 
     def unlevel(self, claim: Claim) -> None:
         """The flight was not begun: what is under way is another worker's."""
-        claim.arrival.level = None
+        claim.arrival.level = claim.arrival.fill_id = None
         self._guard(claim)
 
     def follow(self, claim: Claim) -> None:

@@ -23,6 +23,7 @@ from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, WantedBlock
 from proxy.fleet.board import SENT_BYTES, UPLOADS, Board
 from proxy.fleet.fills import REGION, level_of
 from proxy.fleet.owners import block_place
+from proxy.gateway.follow import BlockArrival
 from proxy.gateway.supplied import Supplied
 from proxy.gateway.supply import Supply
 from proxy.metrics import PEER_UPLOADS
@@ -85,7 +86,7 @@ class Blocks:
         while True:
             supplied = await self._supply.join(origin, record, wanted.index)
             if supplied is not None:
-                if supplied.arrival is None or self._board.joined(place) == wanted.fill_id != 0:
+                if supplied.arrival is None or self._fill_id(supplied.arrival, place) == wanted.fill_id != 0:
                     return supplied
                 self._supply.release(record.version, supplied)
             if loop.time() >= give_up_at_s:
@@ -94,6 +95,10 @@ class Blocks:
                 raise NotHere(404, "missing", "the block is not here")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
+
+    def _fill_id(self, arrival: BlockArrival, place: int) -> int:
+        """Of this process's fill, or another one's. A node may have two, one of them in a segment that was retired."""
+        return arrival.fill_id() if arrival.fill_id is not None else self._board.joined(place)
 
     async def _bring(self, origin: Origin, record: ObjectRecord, wanted: WantedBlock, level: int) -> Supplied:
         """As the owner."""

@@ -146,11 +146,27 @@ async def test_who_names_no_fill_gets_a_whole_block_only_whatever_the_board_know
     assert (await asker.read(station.wanted(0)))[0] == BLOCK
 
 
+async def test_of_two_fills_of_a_block_each_is_given_to_its_own(station: Station, asker: Asker) -> None:
+    """Another worker fills the block anew, since its segment was retired. Who follows one must not get the other,
+    which may wait for that very node."""
+    gate, sink = Gate(station), CopyingSink()
+    reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
+    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    own_id, other_id = station.board.joined(station.place), new_fill_id(ORIGIN)
+    station.board.join(station.place, other_id)
+    assert await fails(asker, station, other_id) == "busy"
+    asked = asyncio.ensure_future(asker.read(station.wanted(own_id), sink))
+    await until(lambda: len(sink.data) == HALF, "the first half")
+    gate.opened.set()
+    await asyncio.gather(asked, reading)
+
+
 async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
     station: Station, asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks_module, "PATIENCE_S", 20.0)
-    fill_id = new_fill_id(ZONE)
+    fill_id = new_fill_id(ORIGIN)
+    monkeypatch.setattr("proxy.fetch.relay.new_fill_id", lambda level, guarded=False: fill_id)
     asked = asyncio.ensure_future(asker.read(station.wanted(fill_id)))
     joins = 0
     join = station.rig.supply.join
@@ -164,8 +180,6 @@ async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
     await until(lambda: joins > 1, "a second look")
     gate = Gate(station)
     reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-    await until(lambda: station.board.joined(station.place) != 0, "the fill")
-    station.board.join(station.place, fill_id)
     await until(lambda: station.uploads == 1, "the upload")
     gate.opened.set()
     assert await asked == (BLOCK, crc32c(BLOCK))
