@@ -177,6 +177,7 @@ class Relay:
                     for node_id in [name for name in self._givers if name != self._last_source] or [self._last_source]:
                         self._relays.view.avoid(node_id)
                     raise self._wrong(f"what came is not what {self._last_source[:8]} has")
+                self._relays.view.trust(self._last_source)
             elif self.guarded:
                 await self._reread(policy)
 
@@ -252,7 +253,6 @@ class Relay:
                 return not self._owed(rest)
             self._count(used, source, rest.taken_bytes - taken_bytes)
             self._last_source = source.node_id
-            self._relays.view.trust(source.node_id)
             return not self._owed(rest)
 
     def _wanted(self, fill_id: int, rest: Rest) -> WantedBlock:

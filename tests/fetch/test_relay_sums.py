@@ -9,6 +9,7 @@ from proxy.errors import BytesWrong
 from proxy.fetch import relay as relay_module
 from proxy.fleet.asks import WantedBlock
 from proxy.fleet.fills import ORIGIN, ZONE, is_guarded, new_fill_id
+from proxy.fleet.view import AVOID_S
 from proxy.ranges import ByteRange
 from tests.fetch.memory import MemoryWriter
 from tests.fetch.nodes import (
@@ -30,6 +31,27 @@ async def test_a_wrong_checksum_throws_the_block_away_and_its_source_is_avoided(
         assert t.writer.outcome == "abandoned"
         assert t.fleet.view.avoids(owner)
         assert t.fleet.board.spoilt(t.fleet.place) != spoilt, "other workers that follow the fill must hear of it"
+
+
+async def test_a_node_that_lies_again_and_again_is_avoided_for_longer_each_time() -> None:
+    """Its answers come in good order: they are no reason to trust it before they have been compared."""
+    async with trial(2) as t:
+        owner = t.owners[0]
+        t.peers.serves = {owner: [gives(BLOCK, crc=1)]}
+        for for_s in (AVOID_S, 2 * AVOID_S, 4 * AVOID_S):
+            t.writer = MemoryWriter(BLOCK_BYTES)
+            with pytest.raises(BytesWrong):
+                await t.fill()
+            t.fleet.now_s += for_s - 0.1
+            assert t.fleet.view.avoids(owner)
+            t.fleet.now_s += 0.2
+            assert not t.fleet.view.avoids(owner)
+        t.peers.serves = {owner: [gives(BLOCK)]}
+        t.writer = MemoryWriter(BLOCK_BYTES)
+        await t.fill()
+        t.fleet.view.avoid(owner)
+        t.fleet.now_s += AVOID_S
+        assert not t.fleet.view.avoids(owner)
 
 
 async def test_of_two_sources_the_one_whose_checksum_was_the_judge_is_not_avoided() -> None:
