@@ -68,7 +68,8 @@ class Blocks:
         try:
             if supplied.arrival is not None:
                 await supplied.arrival.wait(wanted.start)
-                if wanted.last and wanted.end - wanted.start == 1:  # what is wanted is the checksum behind it
+                only_sum = wanted.last and wanted.end - wanted.start == 1
+                if only_sum or (wanted.summed and supplied.guarded):  # in a body there are no signs of life
                     await supplied.arrival.wait_end()
         except BaseException:
             self._supply.release(version, supplied)

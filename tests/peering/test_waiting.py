@@ -93,6 +93,28 @@ async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) 
         assert await reading == BLOCK
 
 
+async def test_a_sum_of_a_few_bytes_of_other_nodes_is_waited_for_before_the_head_too(tmp_path: Path) -> None:
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        go_on = asyncio.Event()
+
+        async def serve(wanted: object, sink: object) -> int | None:
+            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
+            await go_on.wait()
+            return found
+
+        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        sink, other = CopyingSink(), CopyingSink()
+        wanted = station.wanted(own(station, ZONE), 1000, 2000, last=False, summed=True)
+        asked = asyncio.ensure_future(asker.read(wanted, sink))
+        beside = asyncio.ensure_future(asker.read(station.wanted(wanted.fill_id), other))
+        await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them as they come")
+        assert len(sink.data) == 0
+        go_on.set()
+        assert (await asked)[1] == crc32c(BLOCK[1000:2000])
+        assert bytes(sink.data) == BLOCK[1000:2000]
+        await beside
+
+
 async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path) -> None:
     wrong = bytes(255 - byte for byte in BLOCK)
     sums = (SumKind.CRC32C,)
