@@ -104,7 +104,7 @@ async def test_a_sum_of_a_few_bytes_of_other_nodes_is_waited_for_before_the_head
 
         station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
         sink, other = CopyingSink(), CopyingSink()
-        wanted = station.wanted(own(station, ZONE), 1000, 2000, last=False, summed=True)
+        wanted = station.wanted(own(station), 1000, 2000, last=False, summed=True)
         asked = asyncio.ensure_future(asker.read(wanted, sink))
         beside = asyncio.ensure_future(asker.read(station.wanted(wanted.fill_id), other))
         await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them as they come")
