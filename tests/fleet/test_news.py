@@ -15,7 +15,7 @@ from proxy.fleet.news import News
 from proxy.fleet.writes import KEYS_MAX
 from proxy.objects import ObjectKey
 from tests.fleet.nodes import KEY, Node, other_key, start_node
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.servers import RedisServer, start_redis, start_sentinels
 
 LONG_AGO_S = 3600.0
 
@@ -263,3 +263,18 @@ async def test_a_node_with_the_same_id_is_another_node(tmp_path: Path, redis: Re
         other.remember()
         await writer.writes.tell([KEY])
         assert other.keys.read(KEY) is None
+
+
+async def test_news_go_on_at_the_master_that_took_over(tmp_path: Path) -> None:
+    with start_sentinels(tmp_path) as trio:
+        async with (
+            start_node(tmp_path, trio.url, "a", patience_s=LEASE_S + 0.2) as writer,
+            start_node(tmp_path, trio.url, "b") as other,
+        ):
+            before_s = max(writer.board.due_before_s, other.board.due_before_s)
+            trio.master.kill()
+            await other.until(lambda: other.board.due_before_s > before_s and other.leased)
+            await writer.until(lambda: writer.board.due_before_s > before_s and writer.leased)
+            other.remember()
+            await writer.writes.tell([KEY])
+            assert other.keys.read(KEY) is None
