@@ -1,7 +1,7 @@
 """What a gigabyte from another node of a fleet costs: at the node that receives it, and at the one that gives it.
 
 How it works. Two gateways on loopback, one worker each, links and origin unbounded. The first loads a model. Then the
-second reads it: what it owns comes from the first as the block's former owner, the rest by the owner's word, and nothing
+second reads it: what it owns comes from the first as the block's former owner, the rest by the owner's word, nothing
 from the origin. The second reads it once more, hot: that is what its client costs, and receiving is the difference. The
 bytes are summed and written to the second node's cache on their way.
 """
