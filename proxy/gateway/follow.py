@@ -63,6 +63,10 @@ class BlockArrival(Arrival):
         self._was_guarded = found is True
         return found is not False
 
+    def serve(self, level: int) -> None:
+        """Another node waits for it, within a tree of that level: whoever goes on with the fill must not wait there."""
+        self.below = level if self.below is None else min(level, self.below)
+
     def watch(self, spoilt: Callable[[], int]) -> None:
         """Before anybody has bytes of it."""
         self._spoilt, self._spoilt_at_first = spoilt, spoilt()

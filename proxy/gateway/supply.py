@@ -330,7 +330,7 @@ def _joined(arrival: Arrival, *, whole: bool, below: int | None = None) -> Suppl
     arrival.interest += 1
     arrival.whole = arrival.whole or whole
     if below is not None:
-        arrival.below = below if arrival.below is None else min(below, arrival.below)
+        arrival.serve(below)
     return Supplied(arrival.block, arrival)
 
 

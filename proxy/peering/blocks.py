@@ -87,7 +87,10 @@ class Blocks:
         while True:
             supplied = await self._supply.join(origin, record, wanted.index)
             if supplied is not None:
-                if supplied.arrival is None or self._fill_id(supplied.arrival, place) == wanted.fill_id != 0:
+                if supplied.arrival is None:
+                    return supplied
+                if self._fill_id(supplied.arrival, place) == wanted.fill_id != 0:
+                    supplied.arrival.serve(level)
                     return supplied
                 self._supply.release(record.version, supplied)
             if loop.time() >= give_up_at_s:

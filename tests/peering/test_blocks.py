@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from proxy.blocks import ByteSink
 from proxy.errors import StoreUnavailable
+from proxy.fleet.asks import WantedBlock
 from proxy.fleet.board import SENT_BYTES
 from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, new_fill_id
 from proxy.objects import ObjectVersion
 from proxy.origin.peer import PeerFailed
 from proxy.peering import blocks as blocks_module
 from tests.fetch.nodes import crc32c, gives
-from tests.gateway.rig import BLOCK_BYTES
+from tests.gateway.rig import BLOCK_BYTES, Rig
 from tests.peering.station import Asker, Gate, Station, own, start_asker, start_station
 from tests.wire.sinks import CopyingSink, until
 
@@ -289,6 +291,30 @@ async def test_a_fill_that_was_given_up_is_not_one_that_waits(tmp_path: Path) ->
         writer.leave()
         assert station.rig.supply.level(station.record.version, 0) is None
         assert await asker.read(station.wanted(own(station, REGION))) == (BLOCK, crc32c(BLOCK))
+
+
+async def test_a_worker_that_goes_on_with_anothers_fill_waits_for_none_of_those_who_wait_for_it(tmp_path: Path) -> None:
+    """They stand behind the fill that ended, in its tree: the new one must not ask within that tree again."""
+    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
+        other = Rig(tmp_path, station.origin, tables=station.rig.tables, writer_id="w1", relays=station.fleet.relays)
+        never = asyncio.Event()
+
+        async def serve(wanted: WantedBlock, sink: ByteSink) -> int | None:
+            if level_of(wanted.fill_id) == ZONE:
+                await never.wait()
+            return await gives(BLOCK)(wanted, sink)
+
+        station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
+        reading = asyncio.ensure_future(other.get("k", 0, BLOCK_BYTES - 1))
+        await until(lambda: bool(station.fleet.peers.reads), "the other worker's fill")
+        asked = asyncio.ensure_future(asker.read(station.wanted(station.board.joined(station.place))))
+        await until(lambda: station.rig.flights.count() == 1, "the asker behind it")
+        station.fleet.peers.asks.clear()
+        await other.flights.aclose()
+        assert await asked == (BLOCK, crc32c(BLOCK))
+        assert {ask.level for _, ask in station.fleet.peers.asks} == {REGION}
+        await asyncio.gather(reading, return_exceptions=True)
+        await other.aclose()
 
 
 async def test_an_owner_whose_origin_fails_says_so(station: Station, asker: Asker) -> None:

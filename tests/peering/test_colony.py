@@ -118,11 +118,11 @@ async def live(worker: ColonyWorker, key: str, chance: random.Random) -> None:
 
 
 async def upset(colony: Colony, chance: random.Random) -> None:
-    """What happens to nodes meanwhile: caches are emptied, members come and go, Redis forgets or is away."""
+    """What happens to nodes meanwhile: caches are emptied, fills end, members come and go, Redis forgets or is away."""
     for _ in range(8):
         await asyncio.sleep(0.02)
         node = chance.choice(list(colony.nodes.values()))
-        match chance.randrange(4):
+        match chance.randrange(5):
             case 0:
                 record, _ = chance.choice(list(colony.origin.objects.values()))
                 await asyncio.to_thread(chance.choice(node.workers).rig.store.discard, record.version)
@@ -130,7 +130,9 @@ async def upset(colony: Colony, chance: random.Random) -> None:
                 node.know([each for each in colony.members if chance.random() < 0.7 or each.node_id == node.node_id])
             case 2:
                 colony.redis.keys.clear()
-            case 3:
+            case 3:  # as when a worker dies: what its fills have written is left to others
+                await chance.choice(node.workers).rig.flights.aclose()
+            case 4:
                 colony.redis.error = None if colony.redis.error else OSError("no route")
     colony.redis.error = None
     for node in colony.nodes.values():
