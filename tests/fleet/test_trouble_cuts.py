@@ -65,6 +65,7 @@ def test_a_node_that_stands_still_for_longer_than_its_lease(fleet: Fleet) -> Non
     fleet.assert_copies("paused", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)
 
 
+@pytest.mark.long
 def test_a_node_that_nobody_reaches(fleet: Fleet) -> None:
     """Nor does it reach Redis; it does reach the others, and the origin."""
     middle = begin(fleet, "cut")
@@ -76,6 +77,7 @@ def test_a_node_that_nobody_reaches(fleet: Fleet) -> None:
     fleet.assert_copies("cut", 2)  # it owns its share, and no lease tells it otherwise
 
 
+@pytest.mark.long
 def test_a_load_while_a_node_is_cut_off(fleet: Fleet) -> None:
     content = put(fleet, "while-cut")
     fleet.cut(0)
@@ -86,6 +88,7 @@ def test_a_load_while_a_node_is_cut_off(fleet: Fleet) -> None:
     fleet.assert_copies("while-cut", 2)
 
 
+@pytest.mark.long
 def test_connections_between_nodes_break(fleet: Fleet) -> None:
     middle = begin(fleet, "slammed")
     for door in fleet.doors[middle.asker][:2]:
@@ -104,6 +107,7 @@ def test_a_node_joins(fleet: Fleet) -> None:
         fleet.assert_copies("joined", 1)
 
 
+@pytest.mark.long
 def test_a_node_that_has_not_heard_of_a_new_one(fleet: Fleet) -> None:
     """Two then believe that they own one block: the lease settles it, until the silent one is no member any more."""
     control = fleet.nodes[0].control_pid()
@@ -145,6 +149,7 @@ def test_an_origin_that_refuses_the_first_get_of_each_block(fleet: Fleet) -> Non
     assert fleet.cloud.block_gets("throttled") == dict.fromkeys(range(blocks), 1)
 
 
+@pytest.mark.long
 def test_a_node_with_another_secret_is_left_alone_and_serves_its_clients_itself(fleet: Fleet) -> None:
     content = put(fleet, "foreign")
     with fleet.guest(NODES, secret="not the secret of this fleet"):

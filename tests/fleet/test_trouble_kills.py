@@ -42,6 +42,7 @@ def test_who_asked_the_origin_for_the_held_block_dies(fleet: Fleet) -> None:
     fleet.assert_copies("winner", 1 + len(lost) * BLOCK_BYTES / SIZE_BYTES)  # its share is read again, to check
 
 
+@pytest.mark.long
 def test_who_reads_from_another_node_dies(fleet: Fleet) -> None:
     """Nothing of the blocks that the origin is sending to others is asked for again."""
     middle = begin(fleet, "reader")
@@ -53,6 +54,7 @@ def test_who_reads_from_another_node_dies(fleet: Fleet) -> None:
     assert {block for block, count in counts.items() if count > 1} <= lost
 
 
+@pytest.mark.long
 def test_all_but_one_die(fleet: Fleet) -> None:
     middle = begin(fleet, "last")
     survivor = middle.others(middle.asker)[0]
@@ -88,6 +90,7 @@ def test_redis_dies(fleet: Fleet) -> None:
         fleet.redis.restart()
 
 
+@pytest.mark.long
 def test_redis_dies_and_then_a_node(fleet: Fleet) -> None:
     assert fleet.redis is not None
     middle = begin(fleet, "both")

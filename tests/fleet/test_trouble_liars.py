@@ -36,7 +36,7 @@ def test_a_gang_among_liars_gets_its_bytes(tmp_path: Path, manners: Sequence[str
         assert fleet.metric("warmstart_peer_failures_total") >= len(liars)
 
 
-@pytest.mark.parametrize("manner", ["wrong", "consistent"])
+@pytest.mark.parametrize("manner", ["wrong", pytest.param("consistent", marks=pytest.mark.long)])
 def test_a_liar_that_gives_wrong_bytes_never_makes_a_complete_wrong_body(tmp_path: Path, manner: str) -> None:
     """A read may fail by it; then it is right. Where its checksum fits, the object's own one tells."""
     with (
