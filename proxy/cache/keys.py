@@ -39,7 +39,7 @@ from pathlib import Path
 
 from proxy.cache.disks import BROKEN, FULL, Disk, rank
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
-from proxy.cache.runlocks import writer_place
+from proxy.cache.runlocks import look_up_place, writer_place
 from proxy.cache.shared import SharedTables
 from proxy.metrics import RECORD_FAILURES
 from proxy.objects import ObjectKey, ObjectRecord
@@ -131,6 +131,13 @@ class KeyStore:
             log.error("no lock to forget %r: %s", key.key, error)
             self._tables.tokens.renew(key)
             return None
+
+    def try_look_up(self, key: ObjectKey) -> bool:
+        """The right to ask the origin for a key, which one process has at a time, until `end_look_up`. Inline."""
+        return self._tables.locks.try_hold(look_up_place(key.digest))
+
+    def end_look_up(self, key: ObjectKey) -> None:
+        self._tables.locks.release(look_up_place(key.digest))
 
     def close(self) -> None:
         """Fences that this writer left standing count as a dead writer's from now on."""

@@ -10,6 +10,7 @@ and conflict with nobody; and it is never mapped, for a mapping keeps a closed d
     STRIPES + n     the holder changes records of keys whose digest falls into stripe n
     LEDGERS + n     the holder changes the numbers of origin n's ledger
     SLOTS + n       the holder counts in slot n of all ledgers
+    LOOK_UPS + hash the holder asks the origin for a key, for all processes
     WRITERS + hash  the writer of that id is alive
 
 Locks of one description don't exclude each other: threads of this process are told apart by locks of their own.
@@ -29,6 +30,7 @@ PROCESSES = 1 << 56
 STRIPES = 2 << 56
 LEDGERS = 3 << 56
 SLOTS = 4 << 56
+LOOK_UPS = 5 << 56
 WRITERS = 1 << 62
 STRIPE_COUNT = 256
 LEDGER_TRIES = 100  # of a lock that is held for microseconds: then its holder has been stopped
@@ -37,6 +39,11 @@ LEDGER_TRIES = 100  # of a lock that is held for microseconds: then its holder h
 def writer_place(writer_id: str) -> int:
     """Where the lock of a living writer stands: 61 bits of a hash of its id."""
     return WRITERS + (int.from_bytes(hashlib.sha256(writer_id.encode()).digest()[:8], "big") >> 3)
+
+
+def look_up_place(digest: bytes) -> int:
+    """Where the lock of a key's look-up stands: 56 bits of its digest."""
+    return LOOK_UPS + int.from_bytes(digest[:7], "big")
 
 
 class RunLocks:

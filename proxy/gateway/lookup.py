@@ -26,6 +26,10 @@ class Records(Protocol):
 
     def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
 
+    def try_look_up(self, key: ObjectKey) -> bool: ...
+
+    def end_look_up(self, key: ObjectKey) -> None: ...
+
 
 class FirstAnswer(Protocol):
     """The answer to a read that was sent before its object was known."""

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
@@ -35,6 +36,8 @@ from proxy.threads import Threads
 DOWN_NEWS_S = 10.0  # how long after that pause a reader still need not find out for itself
 DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
 COMPLETE_S = 2.0  # what a read that could be answered waits for checksums that its record lacks
+TURN_S = 2.0
+TURN_PAUSE_S = 0.005
 COMPLETE_PAUSE_S = 30.0  # how long no read waits for them when some did in vain
 
 
@@ -218,7 +221,11 @@ class Versions:
             by_owner = await self._ask_owner(route, key, token, wish, found)
             if by_owner is not None:
                 return by_owner
-            return await self._ask(route, key, token, self._policy if not usable else self._once, found)
+            async with self._turn(route, key, wish) as by_other:
+                if by_other is not None:
+                    self._known.put(key.digest, Known(token, by_other, by_other.checked_at_s))
+                    return Resolved(by_other)
+                return await self._ask(route, key, token, self._policy if not usable else self._once, found)
         except OriginUnavailable:
             if record is None or not usable:
                 raise
@@ -229,6 +236,30 @@ class Versions:
             if renewed is not None and route.negative_ttl_s > 0:
                 self._known.put(key.digest, Known(renewed, None, asked_at_s))
             raise
+
+    @asynccontextmanager
+    async def _turn(self, route: BucketRoute, key: ObjectKey, wish: Wish) -> AsyncIterator[ObjectRecord | None]:
+        """This process's turn to ask the origin, where it asks for a fleet: other workers are asked for the same key.
+
+        Gives the record where another one has asked meanwhile. Waits TURN_S at most: a worker may have stopped.
+        """
+        if self._owner is None or wish.after_arrival:
+            yield None
+            return
+        give_up_at_s, held = self.clock() + TURN_S, False
+        try:
+            while not held and self.clock() < give_up_at_s:
+                held = self._records.try_look_up(key)
+                record = await self._threads.run(self._records.read, key)
+                if record is not None and route.fresh(record.checked_at_s, self.clock()):
+                    yield record
+                    return
+                if not held:
+                    await asyncio.sleep(TURN_PAUSE_S)
+            yield None
+        finally:
+            if held:
+                self._records.end_look_up(key)
 
     async def _take_first(
         self, key: ObjectKey, token: int, on_unknown: OnUnknown, found: asyncio.Future[Resolved]
