@@ -32,8 +32,8 @@ from typing import Any
 from bench import Row
 from bench.gang import Gang, GangRead, file_sum
 from bench.loopback import FULL_SPEED, Origin, make_data, read_counts, start_origin
-from bench.network import Network, Place
-from bench.processes import back_memory, cpu_seconds
+from bench.network import INSTALL, Network, Place, permitted
+from bench.processes import Missing, back_memory, cpu_seconds
 from proxy.config.limits import LimitSettings
 from tests.fleet.fleet import kill_all, wait_for_members
 from tests.fleet.servers import RedisServer, start_redis
@@ -162,7 +162,9 @@ def _predicted(case: Case) -> str:
 
 
 def run_case(case: Case) -> Measured:
-    """Raises RuntimeError on wrong bytes."""
+    """Raises RuntimeError on wrong bytes, Missing where no namespaces may be made."""
+    if not permitted():
+        raise Missing(f"network namespaces can't be made here: {INSTALL}")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="warmstart-bench-", dir=_room(case))))
         data = make_data(folder / "data", case.size_bytes)

@@ -115,16 +115,19 @@ class Network:
             _shape(["tc", "-n", place.name], "data", bytes_per_s)
         return place
 
-    def cut(self, place: Place) -> None:
-        """Nothing comes to the place any more, or leaves it: no packet, and no word of it."""
-        number = self.places.index(place) + 1
-        for kind in "ds":
-            _ip("link", "set", self._end(number, kind), "down")
+    def cut(self, place: Place, *, side: bool = True) -> None:
+        """No packet comes to the place any more, or leaves it, and nobody is told; `side`: not by the side either."""
+        self._switch(place, side, "down")
 
     def mend(self, place: Place) -> None:
+        self._switch(place, True, "up")
+
+    def _switch(self, place: Place, side: bool, state: str) -> None:
+        """By the bridge: the place's own interfaces stay up, so that its connections hang."""
         number = self.places.index(place) + 1
-        for kind in "ds":
-            _ip("link", "set", self._end(number, kind), "up")
+        for kind in "ds" if side else "d":
+            joined = ["nomaster"] if state == "down" else ["master", f"{self._id}{kind}"]
+            _ip("link", "set", self._end(number, kind), *joined)
 
     def close(self) -> None:
         """Twice does no harm."""

@@ -48,8 +48,9 @@ class Asked:
 class HeldCloud:
     """`block_bytes` are the gateways' own. `url` has no trailing slash."""
 
-    def __init__(self, block_bytes: int) -> None:
+    def __init__(self, block_bytes: int, host: str = "127.0.0.1") -> None:
         self.url = ""
+        self._host = host
         self.asked: list[Asked] = []
         self.block_bytes = block_bytes
         self._objects: dict[str, tuple[bytes, str, int | None]] = {}
@@ -140,7 +141,7 @@ class HeldCloud:
     async def _run(self) -> None:
         self._loop, self._ending, self._moving = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._moving.set()
-        async with ScriptedServer(self._handle) as server:
+        async with ScriptedServer(self._handle, host=self._host) as server:
             with self._changed:
                 self.url = server.url
                 self._changed.notify_all()
