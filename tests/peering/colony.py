@@ -148,6 +148,13 @@ class ColonyWorker:
             lambda: protocol(config=config, server_state=self.state, app_state={}), sock=listener
         )
 
+    def break_off(self) -> None:
+        """Ends every fill that has bytes, and leaves those to others."""
+        flights = self.rig.flights
+        for key, task in flights._tasks.items():
+            if flights._arrivals[key].progress:
+                task.cancel()
+
     async def aclose(self) -> None:
         assert self.server is not None
         self.server.close()

@@ -97,8 +97,17 @@ async def live_through(tmp_path: Path, seed: int, rounds: int) -> None:
         await colony.quiet()
         for number in range(rounds):
             for worker in colony.workers:
-                assert await read(worker, f"k{number}") == CONTENT
+                assert await read_at_last(worker, f"k{number}") == CONTENT
         await colony.quiet()
+
+
+async def read_at_last(worker: ColonyWorker, key: str) -> bytes | None:
+    """A read may still come upon wrong bytes that fills left which ended: each block of them fails it once."""
+    for _ in range(-(-len(CONTENT) // BLOCK_BYTES)):
+        got = await read(worker, key)
+        if got is not None:
+            return got
+    return await read(worker, key)
 
 
 async def live(worker: ColonyWorker, key: str, chance: random.Random) -> None:
@@ -131,7 +140,7 @@ async def upset(colony: Colony, chance: random.Random) -> None:
             case 2:
                 colony.redis.keys.clear()
             case 3:  # as when a worker dies: what its fills have written is left to others
-                await chance.choice(node.workers).rig.flights.aclose()
+                chance.choice(node.workers).break_off()
             case 4:
                 colony.redis.error = None if colony.redis.error else OSError("no route")
     colony.redis.error = None
