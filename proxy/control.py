@@ -17,7 +17,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 import uvloop
 
 from proxy.cache.layout import open_layouts
@@ -38,8 +37,7 @@ from proxy.fleet.reception import Reception
 from proxy.fleet.redis import REDIS_ERRORS, describe_redis, open_redis
 from proxy.fleet.roster import Member
 from proxy.gates import build_holds
-from proxy.listeners import BACKLOG
-from proxy.serving import Server
+from proxy.serving import Server, server_config
 from proxy.storage import build_store
 
 if TYPE_CHECKING:
@@ -69,7 +67,10 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
         company = Company(board, describe_node(settings), NodeStats(board, lambda: _read_disks(settings, tables)).read)
         reception = Reception(company, Desk(company.own.node_id, board), cluster.secrets())
         places = known_places(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
-        server = Server(server_config(settings, reception), lambda: say_ready(paper.status_fd))
+        server = Server(
+            server_config(reception, "httptools", settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S),
+            lambda: say_ready(paper.status_fd),
+        )
         async with contextlib.AsyncExitStack() as stack:
             redis = _open_redis(cluster)
             if redis is not None:
@@ -119,25 +120,6 @@ def describe_node(settings: Settings) -> Member:
     )
     zone = (cluster.zone if cluster is not None else None) or ""
     return Member(layouts[0].node_id, "", "", zone=zone, capacity_bytes=sum(disk.size for disk in disks))
-
-
-def server_config(settings: Settings, reception: Reception) -> uvicorn.Config:
-    return uvicorn.Config(
-        reception,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=END_TIMEOUT_S,
-        ssl_certfile=settings.tls.certificate if settings.tls is not None else None,
-        ssl_keyfile=str(settings.tls.key) if settings.tls is not None else None,
-    )
 
 
 def _open_membership(

@@ -1,12 +1,41 @@
-"""uvicorn's server, with our signals."""
+"""uvicorn's server, with our signals and what all of this program's servers have in common."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+
+from proxy.listeners import BACKLOG
+
+if TYPE_CHECKING:
+    from proxy.config.settings import TlsSettings
+
+
+def server_config(
+    app: Any, http: Any, tls: TlsSettings | None, *, keep_alive_s: float, end_timeout_s: float
+) -> uvicorn.Config:
+    """`http` is uvicorn's protocol, or its name; `end_timeout_s`: how long answers under way may go on at the end."""
+    return uvicorn.Config(
+        app,
+        http=http,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=math.ceil(keep_alive_s),
+        timeout_graceful_shutdown=math.ceil(end_timeout_s),
+        ssl_certfile=tls.certificate if tls is not None else None,
+        ssl_keyfile=str(tls.key) if tls is not None else None,
+    )
 
 
 class Server(uvicorn.Server):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import signal
 import socket
@@ -20,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 
 from proxy.cache.shared import SharedTables
@@ -30,11 +28,10 @@ from proxy.gates import publish
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
-from proxy.listeners import BACKLOG
 from proxy.logs import log_hot_answer
 from proxy.rows import Row
 from proxy.serve import Parts, build_parts, load_later
-from proxy.serving import Server
+from proxy.serving import Server, server_config
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
@@ -67,7 +64,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             log=log_hot_answer if settings.log.access else None,
         )
         try:
-            server = Server(server_config(settings, parts, lane), lambda: _started(paper, settings))
+            server = build_server(paper, settings, parts, lane)
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
             tables.beat(paper.number, time.monotonic())
             async with _ticking(
@@ -95,7 +92,7 @@ def _loaded(loading: asyncio.Future[None]) -> None:
         log.error("a library can't be loaded: %s", loading.exception())
 
 
-def server_config(settings: Settings, parts: Parts, lane: HotLane) -> uvicorn.Config:
+def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotLane) -> Server:
     limits = settings.limits
     protocol = ExpressProtocol.limited(
         Limits(
@@ -106,22 +103,14 @@ def server_config(settings: Settings, parts: Parts, lane: HotLane) -> uvicorn.Co
         ),
         lane,
     )
-    return uvicorn.Config(
+    config = server_config(
         parts.app,
-        http=protocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
-        timeout_graceful_shutdown=math.ceil(limits.drain_timeout),
-        ssl_certfile=settings.tls.certificate if settings.tls is not None else None,
-        ssl_keyfile=str(settings.tls.key) if settings.tls is not None else None,
+        protocol,
+        settings.tls,
+        keep_alive_s=limits.keep_alive_timeout,
+        end_timeout_s=limits.drain_timeout,
     )
+    return Server(config, lambda: _started(paper, settings))
 
 
 def _stop(server: Server, parts: Parts) -> None:

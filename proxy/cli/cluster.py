@@ -6,14 +6,13 @@ import argparse
 import hmac
 import http.client
 import json
-import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from proxy.cli.asking import ask
 from proxy.config.sources import load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.fleet.members.address import EVERY_ADDRESS, make_url
@@ -29,7 +28,6 @@ TIMEOUT_S = 5.0
 PERIOD_S = 1.0
 PIPE_WIDTH = 160
 SENDER = "0"  # not a node
-ANSWER_BYTES_MAX = 16 << 20
 STYLES = {"up": "green", "draining": "yellow", "slow": "yellow", "gone": "red"}
 
 
@@ -80,9 +78,10 @@ def ask_members(url: str, secrets: Sequence[bytes]) -> dict[str, Any]:
     target = MEMBERS_PATH.encode()
     signed = sign(secrets, sender=SENDER, receiver="", method="GET", target=target, now_s=time.time())
     try:
-        status, proof, body = _get(url, signed.authorization)
+        answer = ask(url, MEMBERS_PATH, TIMEOUT_S, {"authorization": signed.authorization})
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer(f"no answer ({error or type(error).__name__})") from None
+    status, proof, body = answer.status, answer.headers.get(PROOF_HEADER, ""), answer.body
     if status == 401:
         raise NoAnswer("refused: its secret is another one, or the clocks differ")
     if not any(hmac.compare_digest(proof.encode(), known.encode()) for known in signed.proofs):
@@ -163,23 +162,3 @@ def _watch(url: str, secrets: Sequence[bytes]) -> None:
                 live.update(make_table(ask_members(url, secrets)), refresh=True)
             except NoAnswer as error:
                 live.update(Text(f"{url}: {error}", style="red"), refresh=True)
-
-
-def _get(url: str, authorization: str) -> tuple[int, str, bytes]:
-    """Status, proof and body."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigInvalid(f"--url: {url!r} is not a URL; write http://host:port")
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        # The certificate names the service, not loopback; the proof tells who answers.
-        context = ssl._create_unverified_context()
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", MEMBERS_PATH, headers={"authorization": authorization})
-        answer = connection.getresponse()
-        return answer.status, answer.getheader(PROOF_HEADER, ""), answer.read(ANSWER_BYTES_MAX)
-    finally:
-        connection.close()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import ssl
 import sys
 import time
-from urllib.parse import urlsplit
 
+from proxy.cli.asking import ask
 from proxy.config.sources import Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 
@@ -38,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _ask(url: str, path: str, timeout_s: float) -> tuple[bool, str]:
     """Whether all is well, and what to print. Raises ConfigInvalid for what is no URL."""
     try:
-        status, text = _get(url, path, timeout_s)
+        answer = ask(url, path, timeout_s)
     except (OSError, http.client.HTTPException) as error:
         return False, f"warmstart: {url} does not answer ({error or type(error).__name__})"
-    return status == 200, text.strip()
+    return answer.status == 200, answer.body.decode("utf-8", "replace").strip()
 
 
 def default_url() -> str:
@@ -57,22 +56,3 @@ def default_url() -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     scheme = "https" if settings.tls is not None else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}"
-
-
-def _get(url: str, path: str, timeout_s: float) -> tuple[int, str]:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigInvalid(f"--url: {url!r} is not a URL; write http://host:port")
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        # The certificate names the service, not loopback; this only asks whether somebody is there.
-        context = ssl._create_unverified_context()
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read(64 << 10).decode("utf-8", "replace")
-    finally:
-        connection.close()
