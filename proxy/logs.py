@@ -42,7 +42,13 @@ def start_logging(process: str, *, level: str = "info", form: str = "auto", stre
     root.setLevel(level.upper())
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, root.level))
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.captureWarnings(True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """An application that breaks an answer off, and has said why, is no error of the server's."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], ConnectionAbortedError)
 
 
 class JsonLines(logging.Formatter):

@@ -57,6 +57,18 @@ def test_a_traceback_is_one_field_of_the_line() -> None:
     assert "ValueError: boom" in json.loads(line)["exception"]
 
 
+def test_an_answer_that_was_broken_off_on_purpose_is_no_error() -> None:
+    stream = io.StringIO()
+    start_logging("worker-0", stream=stream)
+    for error in (ConnectionAbortedError("the other node is told by a short body"), ValueError("a bug")):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    [line] = stream.getvalue().splitlines()
+    assert "a bug" in line
+
+
 def test_a_terminal_gets_readable_text() -> None:
     stream = Terminal()
     start_logging("supervisor", stream=stream)

@@ -11,8 +11,10 @@ node's share is proportional to its capacity.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 from collections.abc import Iterable
+from operator import itemgetter
 from statistics import median
 
 from proxy.fleet.roster import Member, Roster
@@ -53,14 +55,18 @@ class Owners:
         self._even = len({member.capacity_bytes for member in able}) <= 1
         self._able = [(hash_name(member.node_id), float(member.capacity_bytes or 1), member) for member in able]
 
-    def order(self, place: int, zone: str | None = None) -> list[Member]:
-        """All who may own a place, the owner first; of one zone, or of the region."""
+    def order(self, place: int, zone: str | None = None, count: int | None = None) -> list[Member]:
+        """All who may own a place, or the first `count`, the owner first; of one zone, or of the region."""
         scored = [
             (self._score(hashed, weight, place), member.node_id, member)
             for hashed, weight, member in self._able
             if zone is None or member.zone == zone
         ]
-        return [member for _, _, member in sorted(scored, key=lambda each: each[:2], reverse=True)]
+        if count is None:
+            scored.sort(key=_by_score, reverse=True)
+        else:
+            scored = heapq.nlargest(count, scored, key=_by_score)
+        return [member for _, _, member in scored]
 
     def owner(self, place: int, zone: str | None = None) -> Member | None:
         """The first of `order`; None where nobody may own anything."""
@@ -88,3 +94,6 @@ def eligible(members: Iterable[Member]) -> list[Member]:
         return []
     least = CAPACITY_SHARE_MIN * median(member.capacity_bytes for member in fit)
     return [member for member in fit if member.capacity_bytes >= least]
+
+
+_by_score = itemgetter(0, 1)

@@ -15,6 +15,7 @@ from proxy.fleet.roster import Member, Roster, parse_roster
 AVOID_S = 2.0
 AVOID_MAX_S = 30.0
 KEPT_MAX = 65_536
+ORDER_MAX = 8  # of the next in the hash order: who asks so many in vain asks the origin
 
 
 class FleetView:
@@ -55,7 +56,7 @@ class FleetView:
         if found is None:
             if len(self._orders) >= KEPT_MAX:
                 self._orders.clear()
-            found = self._orders[place, zone] = tuple(Owners.order(self._owners, place, zone)[:8])
+            found = self._orders[place, zone] = tuple(self._owners.order(place, zone, ORDER_MAX))
         assert roster is self._roster
         return [member for member in found if not self.avoids(member.node_id)]
 
