@@ -30,8 +30,9 @@ class MidLoad:
         return self.held[0].node
 
     def blocks_of(self, node: int) -> set[int]:
-        """Those that the origin is sending it."""
-        return {asked.start // BLOCK_BYTES for asked in self.held if asked.node == node}
+        """Those that the origin has begun to send it, and not ended. Of one that is gone: ask after its death."""
+        gets = [asked for asked in self.fleet.cloud.gets(self.key) if asked.node == node]
+        return {asked.start // BLOCK_BYTES for asked in gets if asked.sent_bytes < asked.end - asked.start}
 
     def others(self, node: int) -> list[int]:
         return sorted(self.fleet.living - {node})

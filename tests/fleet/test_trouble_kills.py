@@ -34,8 +34,8 @@ def fleet(started: Fleet) -> Iterator[Fleet]:
 
 def test_who_asked_the_origin_for_the_held_block_dies(fleet: Fleet) -> None:
     middle = begin(fleet, "winner")
-    lost = middle.blocks_of(middle.asker)
     fleet.kill(middle.asker)
+    lost = middle.blocks_of(middle.asker)
     middle.end()
     counts = fleet.cloud.block_gets("winner")
     assert {block for block, count in counts.items() if count > 1} <= lost
@@ -47,8 +47,8 @@ def test_who_reads_from_another_node_dies(fleet: Fleet) -> None:
     """Nothing of the blocks that the origin is sending to others is asked for again."""
     middle = begin(fleet, "reader")
     victim = middle.others(middle.asker)[0]
-    lost = middle.blocks_of(victim)
     fleet.kill(victim)
+    lost = middle.blocks_of(victim)
     middle.end()
     counts = fleet.cloud.block_gets("reader")
     assert {block for block, count in counts.items() if count > 1} <= lost
