@@ -12,7 +12,19 @@ WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "erro
 WORDS |= {"dialects", "families", "generations", "hops", "targets", "xml"}
 # The process around the engine: what is started, locked, listened on and logged.
 ENTRY = {"__main__", "cli", "serve", "serving", "supervisor", "worker", "control", "housekeeping"}
-ENTRY |= {"birth", "children", "disklock", "doors", "gates", "listeners", "logs", "rows", "relays", "runtime", "storage"}
+ENTRY |= {
+    "birth",
+    "children",
+    "disklock",
+    "doors",
+    "gates",
+    "listeners",
+    "logs",
+    "rows",
+    "relays",
+    "runtime",
+    "storage",
+}
 
 # layer -> the layers below it that it may import; its own is always allowed
 MAY_IMPORT: dict[str, set[str]] = {
