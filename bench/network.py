@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from bench.processes import program
+from bench.processes import Missing, program
 
 INSTALL = "apt-get install iproute2 (and be root)"
 PLACES_MAX = 250
@@ -60,7 +60,7 @@ def permitted() -> bool:
     try:
         with Network() as network:
             network.add(1e6)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, Missing):
         return False
     return True
 

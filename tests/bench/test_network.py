@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import network
 from bench.client import read_stream
 from bench.loopback import make_data, start_origin
 from bench.network import Network, permitted, remove_left
+from bench.processes import Missing
 
 needs_namespaces = pytest.mark.skipif(not permitted(), reason="may not make network namespaces")
 MIB = 1 << 20
@@ -54,3 +56,11 @@ def test_what_a_killed_bench_left_is_removed_by_the_next() -> None:
     remove_left()
     assert left not in names()
     assert not any(Path("/sys/class/net").glob(f"{left.partition('-')[0]}*"))
+
+
+def test_without_the_programs_nothing_is_permitted_and_nothing_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, install: str) -> str:
+        raise Missing(f"{name} is not installed: {install}")
+
+    monkeypatch.setattr(network, "program", missing)
+    assert not permitted()
