@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -22,7 +23,6 @@ import uvloop
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.children import LET_GO, ChildPaper, say_ready
-from proxy.errors import ConfigInvalid
 from proxy.fetch.sharing import Sharing
 from proxy.fleet.board import Board
 from proxy.fleet.bulletin import Bulletin, sender_name
@@ -34,16 +34,15 @@ from proxy.fleet.members.places import Places, known_places
 from proxy.fleet.members.stats import NodeStats
 from proxy.fleet.news import News
 from proxy.fleet.reception import Reception
-from proxy.fleet.redis import REDIS_ERRORS, describe_redis, open_redis
+from proxy.fleet.redis import REDIS_ERRORS, open_configured
 from proxy.fleet.roster import Member
 from proxy.gates import build_holds
 from proxy.serving import Server, server_config
-from proxy.storage import build_store
+from proxy.storage import build_store, read_disks
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from proxy.config.cluster import ClusterSettings
     from proxy.config.settings import Settings
     from proxy.fleet.members import Membership
 
@@ -64,7 +63,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     tables, board = SharedTables.attach(paper.tables_fd), Board.attach(paper.fleet_fd)
     listener = socket.socket(fileno=paper.listen_fds[0])
     try:
-        company = Company(board, describe_node(settings), NodeStats(board, lambda: _read_disks(settings, tables)).read)
+        company = Company(board, describe_node(settings), NodeStats(board, partial(read_disks, settings, tables)).read)
         reception = Reception(company, Desk(company.own.node_id, board), cluster.secrets())
         places = known_places(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
         server = Server(
@@ -72,7 +71,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             lambda: say_ready(paper.status_fd),
         )
         async with contextlib.AsyncExitStack() as stack:
-            redis = _open_redis(cluster)
+            redis = open_configured(cluster.redis.get_secret_value()) if cluster.redis is not None else None
             if redis is not None:
                 stack.push_async_callback(redis.aclose)
             membership = _open_membership(settings, company, board, places, redis)
@@ -132,22 +131,6 @@ def _open_membership(
     from proxy.fleet.members.greetings import open_greetings
 
     return open_greetings(company, cluster, places)
-
-
-def _open_redis(cluster: ClusterSettings) -> Redis | None:
-    """Raises ConfigInvalid."""
-    if cluster.redis is None:
-        return None
-    url = cluster.redis.get_secret_value()
-    try:
-        return open_redis(url)
-    except (ValueError, TypeError) as error:
-        raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
-
-
-def _read_disks(settings: Settings, tables: SharedTables) -> tuple[int, int]:
-    disks = settings.cache.disks
-    return sum(tables.usage.used(index) or 0 for index in range(len(disks))), sum(disk.size for disk in disks)
 
 
 def _drain(company: Company, membership: Membership) -> None:

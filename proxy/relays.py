@@ -5,16 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
-from proxy.errors import ConfigInvalid
 from proxy.fetch.lease import Leases
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.relay import Relays
-from proxy.fleet.board import FILLS, Board
+from proxy.fleet.board import Board
 from proxy.fleet.fills import REGION, ZONE
 from proxy.fleet.freshness import Freshness
 from proxy.fleet.members.stats import NodeStats
@@ -28,6 +28,7 @@ from proxy.origin.peer.client import SILENCE_S
 from proxy.peering.app import PeerApp
 from proxy.peering.blocks import Blocks
 from proxy.peering.keys import Keys
+from proxy.storage import read_disks
 from proxy.wire import WireClient
 from proxy.wire.tls import make_tls_context
 
@@ -68,10 +69,6 @@ class FleetParts:
         """Whether the control process has written down who is here, this node among them."""
         return self.view.me() is not None
 
-    def note(self, fills: int) -> None:
-        """How many blocks are on their way to this worker: call it each second."""
-        self.board.put(self.row, FILLS, fills)
-
     def _describe(self) -> dict[str, Any]:
         me = self.view.me()
         if me is None:
@@ -99,16 +96,11 @@ def build_fleet(
     redis_errors: tuple[type[Exception], ...] = ()
     if cluster.redis is not None:
         from proxy.fleet.bulletin import Bulletin, sender_name
-        from proxy.fleet.redis import REDIS_ERRORS, describe_redis, open_redis
+        from proxy.fleet.redis import REDIS_ERRORS, open_configured
         from proxy.fleet.writes import Writes
 
         redis_errors = REDIS_ERRORS
-
-        url = cluster.redis.get_secret_value()
-        try:
-            redis = open_redis(url)
-        except (ValueError, TypeError) as error:
-            raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
+        redis = open_configured(cluster.redis.get_secret_value())
         writes = Writes(Bulletin(redis, cluster.prefix), sender_name(node_id, board))
     wire = WireClient(
         connect_timeout_s=SILENCE_S,
@@ -126,11 +118,6 @@ def build_fleet(
     )
     leases = Leases(redis, cluster.prefix, node_id, redis_errors, where=view.url)
     freshness = Freshness(board) if redis is not None else None
-    disks = settings.cache.disks
-
-    def read_disks() -> tuple[int, int]:
-        return sum(tables.usage.used(index) or 0 for index in range(len(disks))), sum(disk.size for disk in disks)
-
     return FleetParts(
         board=board,
         row=row,
@@ -142,7 +129,7 @@ def build_fleet(
         writes=writes,
         redis=redis,
         secrets=secrets,
-        stats=NodeStats(board, read_disks),
+        stats=NodeStats(board, partial(read_disks, settings, tables)),
         wire=wire,
     )
 

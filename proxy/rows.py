@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client import Counter
 
-from proxy.fleet.board import HITS, MISSES, ORIGIN_BYTES, Board
+from proxy.fleet.board import FILLS, HITS, MISSES, ORIGIN_BYTES, Board
 from proxy.metrics import ORIGIN_BYTES as ORIGIN_BYTES_COUNTER
 from proxy.metrics import REQUESTS
 
@@ -23,8 +23,9 @@ class Row:
         self._known = dict.fromkeys((HITS, MISSES, ORIGIN_BYTES), 0)
         board.clear_row(number)
 
-    def tick(self) -> None:
-        """Bring what was counted since the last call."""
+    def tick(self, fills: int) -> None:
+        """Bring what was counted since the last call. `fills`: blocks on their way to this worker now."""
+        self._board.put(self._number, FILLS, fills)
         for column, total in _read_counters().items():
             self._board.add(self._number, column, total - self._known[column])
             self._known[column] = total

@@ -33,3 +33,9 @@ def build_store(
         segment_bytes=cache.segment_size,
         writer_threads=writer_threads,
     )
+
+
+def read_disks(settings: Settings, tables: SharedTables) -> tuple[int, int]:
+    """Used and whole bytes of all disks of the cache. Inline."""
+    disks = settings.cache.disks
+    return sum(tables.usage.used(index) or 0 for index in range(len(disks))), sum(disk.size for disk in disks)

@@ -127,10 +127,8 @@ async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None)
             beat(time.monotonic())
             parts.store.tick()
             publish(parts.gates)
-            if parts.fleet is not None:
-                parts.fleet.note(parts.flights.count())
             if row is not None:
-                row.tick()
+                row.tick(parts.flights.count())
 
     task = asyncio.get_running_loop().create_task(tick())
     try:

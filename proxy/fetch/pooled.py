@@ -73,9 +73,7 @@ class Pooled:
     async def _read(self, step: ByteRange) -> bytes | None:
         """None: no other node has it, or can bring it."""
         view = self.relays.view
-        me = view.me()
-        zone = me.zone if me is not None else None
-        for owner in view.order(block_place(self.record.version.digest, self.index), zone)[:OWNERS_MAX]:
+        for owner in view.order(block_place(self.record.version.digest, self.index), view.zone)[:OWNERS_MAX]:
             if owner.node_id == view.node_id:
                 return None
             data = await self._read_within(owner, step)

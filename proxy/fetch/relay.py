@@ -90,14 +90,14 @@ class Relays:
         me = view.me()
         if view.alone or me is None:
             return ORIGIN
-        if not self._owns(view.order(place, me.zone)):
-            return ZONE
-        return ORIGIN if self._owns(view.order(place)) else REGION
+        return self.level_above(place) if self._owns(view.order(place, me.zone)) else ZONE
+
+    def level_above(self, place: int) -> int:
+        """Where a fill begins, or goes on, that has the zones behind it."""
+        return ORIGIN if self._owns(self.view.order(place)) else REGION
 
     def _level_below(self, place: int, below: int) -> int:
-        if below <= REGION or self.view.alone or self._owns(self.view.order(place)):
-            return ORIGIN
-        return REGION
+        return ORIGIN if below <= REGION or self.view.alone else self.level_above(place)
 
     def _owns(self, order: Sequence[Member]) -> bool:
         return not order or order[0].node_id == self.view.node_id
@@ -189,14 +189,10 @@ class Relay:
 
     def _owners(self) -> list[Member]:
         view = self._relays.view
-        me = view.me()
-        zone = me.zone if self.level == ZONE and me is not None else None
-        return view.order(self._place, zone)[:OWNERS_MAX]
+        return view.order(self._place, view.zone if self.level == ZONE else None)[:OWNERS_MAX]
 
     def _go_down(self) -> None:
-        order = self._relays.view.order(self._place)
-        others = bool(order) and order[0].node_id != self._relays.view.node_id
-        self.level = REGION if self.level == ZONE and others else ORIGIN
+        self.level = self._relays.level_above(self._place) if self.level == ZONE else ORIGIN
         self._join(new_fill_id(self.level, guarded=self.guarded))
 
     def _join(self, fill_id: int) -> None:

@@ -22,6 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from proxy.errors import ConfigInvalid
+
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
 SENTINEL_PORT = 26379
@@ -44,6 +46,14 @@ def open_redis(url: str) -> Redis:
     pool = client.connection_pool
     pool.connection_class = type("Connection", (_Dependable, pool.connection_class), {})
     return client
+
+
+def open_configured(url: str) -> Redis:
+    """The client of `cluster.redis`. Raises ConfigInvalid."""
+    try:
+        return open_redis(url)
+    except (ValueError, TypeError) as error:
+        raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
 
 
 def describe_redis(url: str) -> str:

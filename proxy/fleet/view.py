@@ -49,6 +49,12 @@ class FleetView:
         me = self.me()
         return me.url if me is not None else ""
 
+    @property
+    def zone(self) -> str | None:
+        """This node's; None while nobody knows it here."""
+        me = self.me()
+        return me.zone if me is not None else None
+
     def order(self, place: int, zone: str | None = None) -> list[Member]:
         """Who owns the place, and who would if those before it were gone; who failed lately is gone."""
         roster = self.roster

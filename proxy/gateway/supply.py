@@ -152,8 +152,7 @@ class Supply:
         if state.kind is BlockKind.PRESENT:
             if not state.verified:
                 await self._check(version, block)
-                return None if not block.state().verified else Supplied(block, None)
-            return Supplied(block, None)
+            return Supplied(block, None) if block.state().verified else None
         if state.kind is not BlockKind.FILLING:
             return None
         followed = BlockArrival(block)
@@ -177,6 +176,8 @@ class Supply:
 
         The rest of the block comes when there is nothing else to do. None: read it as any other.
         """
+        if self._relays is None:
+            return None
         block = self._store.peek_block(record.version, index)
         kind = block.state().kind if block is not None else BlockKind.ABSENT
         pooled = self.beside(origin, record, index) if kind is not BlockKind.PRESENT else None

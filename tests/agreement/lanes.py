@@ -20,6 +20,7 @@ from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.metrics import REQUESTS, flush_tallies
 from proxy.serve import Parts, build_parts
+from proxy.serving import server_config
 
 HOST_SUFFIX = "s3.test"
 BLOCK_BYTES = 64 << 10
@@ -81,17 +82,8 @@ class TwoLanes:
 
 
 def _config(parts: Parts, lane: HotLane | None) -> uvicorn.Config:
-    return uvicorn.Config(
-        parts.app,
-        http=ExpressProtocol.limited(Limits(), lane),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
+    protocol = ExpressProtocol.limited(Limits(), lane)
+    return server_config(parts.app, protocol, None, keep_alive_s=5, end_timeout_s=DEADLINE_S)
 
 
 def hot_answers() -> float:

@@ -30,13 +30,6 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.fixture
-def fleet(started: Fleet) -> Iterator[Fleet]:
-    yield started
-    started.cloud.release()
-    started.restore()
-
-
 def lease_holders(fleet: Fleet) -> set[str]:
     """Ids of the nodes that hold a lease on a block just now."""
     assert fleet.redis is not None

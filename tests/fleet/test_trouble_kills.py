@@ -25,13 +25,6 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.fixture
-def fleet(started: Fleet) -> Iterator[Fleet]:
-    yield started
-    started.cloud.release()
-    started.restore()
-
-
 def test_who_asked_the_origin_for_the_held_block_dies(fleet: Fleet) -> None:
     middle = begin(fleet, "winner")
     fleet.kill(middle.asker)

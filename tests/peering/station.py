@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,10 @@ from tests.wire.sinks import CopyingSink, until
 
 SECRET = b"0123456789abcdef"
 ASKER = "ee"
+CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
+BLOCK = CONTENT[:BLOCK_BYTES]
+HALF = BLOCK_BYTES // 2
+LAST_BYTES = len(CONTENT) - BLOCK_BYTES
 
 
 class Station:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from proxy.blocks import ByteSink
 from proxy.errors import StoreUnavailable
@@ -20,31 +17,21 @@ from proxy.origin.peer import PeerFailed
 from proxy.peering import blocks as blocks_module
 from tests.fetch.nodes import crc32c, gives
 from tests.gateway.rig import BLOCK_BYTES, Rig
-from tests.peering.station import Asker, Gate, Station, own, start_asker, start_station
+from tests.peering.station import (
+    BLOCK,
+    CONTENT,
+    HALF,
+    LAST_BYTES,
+    Asker,
+    Gate,
+    Station,
+    own,
+    start_asker,
+    start_station,
+)
 from tests.wire.sinks import CopyingSink, until
 
-CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
-BLOCK = CONTENT[:BLOCK_BYTES]
-HALF = BLOCK_BYTES // 2
-LAST_BYTES = len(CONTENT) - BLOCK_BYTES
-
-
-@pytest_asyncio.fixture
-async def station(tmp_path: Path) -> AsyncIterator[Station]:
-    async with start_station(tmp_path, CONTENT) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def asker(station: Station) -> AsyncIterator[Asker]:
-    async with start_asker(station) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is named as a source before its time."""
-    monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def fails(asker: Asker, station: Station, fill_id: int, **more: int) -> str:

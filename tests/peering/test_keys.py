@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from proxy.errors import NotFound
 from proxy.fleet.asks import WantedRecord
@@ -19,20 +15,7 @@ from proxy.gateway.keyowner import parse_error
 from proxy.objects import ObjectKey
 from proxy.origin.peer import PeerFailed
 from proxy.peering.keys import Keys
-from tests.gateway.rig import BLOCK_BYTES
-from tests.peering.station import Asker, Station, start_asker, start_station
-
-
-@pytest_asyncio.fixture
-async def station(tmp_path: Path) -> AsyncIterator[Station]:
-    async with start_station(tmp_path, os.urandom(BLOCK_BYTES)) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def asker(station: Station) -> AsyncIterator[Asker]:
-    async with start_asker(station) as made:
-        yield made
+from tests.peering.station import Asker, Station
 
 
 def key_of(station: Station, key: str = "k") -> ObjectKey:

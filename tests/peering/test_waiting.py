@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
+from proxy.blocks import ByteSink
 from proxy.errors import OriginUnavailable
+from proxy.fleet.asks import WantedBlock
 from proxy.lanes.asgi import INTERIM, Message, Scope, Send
 from proxy.objects import SumKind
 from proxy.origin.peer import PeerFailed
 from proxy.peering import app as app_module
-from proxy.peering import blocks as blocks_module
 from tests.fetch.nodes import crc32c, gives
 from tests.gateway.rig import BLOCK_BYTES
-from tests.peering.station import Asker, Gate, Station, own, start_asker, start_station
+from tests.peering.station import BLOCK, CONTENT, Asker, Gate, Station, own, start_asker, start_station
 from tests.wire.sinks import CopyingSink, until
 
-CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
-BLOCK = CONTENT[:BLOCK_BYTES]
-HALF = BLOCK_BYTES // 2
-LAST_BYTES = len(CONTENT) - BLOCK_BYTES
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
-@pytest_asyncio.fixture
-async def station(tmp_path: Path) -> AsyncIterator[Station]:
-    async with start_station(tmp_path, CONTENT) as made:
-        yield made
+def hold_back_the_tail(station: Station) -> asyncio.Event:
+    """The block's owner gives all of its bytes, and their checksum only once the event is set."""
+    go_on = asyncio.Event()
 
+    async def serve(wanted: WantedBlock, sink: ByteSink) -> int | None:
+        found = await gives(BLOCK)(wanted, sink)
+        await go_on.wait()
+        return found
 
-@pytest_asyncio.fixture
-async def asker(station: Station) -> AsyncIterator[Asker]:
-    async with start_asker(station) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is named as a source before its time."""
-    monkeypatch.setattr(blocks_module, "PATIENCE_S", 0.05)
+    station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+    return go_on
 
 
 async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
@@ -71,14 +61,7 @@ async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
 async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) -> None:
     """So that signs of life can be given meanwhile: there is no room for them in a body."""
     async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        go_on = asyncio.Event()
-
-        async def serve(wanted: object, sink: object) -> int | None:
-            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
-            await go_on.wait()
-            return found
-
-        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        go_on = hold_back_the_tail(station)
         reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
         await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
         sink = CopyingSink()
@@ -95,14 +78,7 @@ async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) 
 
 async def test_a_sum_of_a_few_bytes_of_other_nodes_is_waited_for_before_the_head_too(tmp_path: Path) -> None:
     async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        go_on = asyncio.Event()
-
-        async def serve(wanted: object, sink: object) -> int | None:
-            found = await gives(BLOCK)(wanted, sink)  # type: ignore[arg-type]
-            await go_on.wait()
-            return found
-
-        station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+        go_on = hold_back_the_tail(station)
         sink, other = CopyingSink(), CopyingSink()
         wanted = station.wanted(own(station), 1000, 2000, last=False, summed=True)
         asked = asyncio.ensure_future(asker.read(wanted, sink))
