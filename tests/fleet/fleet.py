@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.doors import Door
-from tests.fleet.servers import RedisServer
+from tests.fleet.servers import RedisServer, SentinelTrio
 from tests.gateways import GatewayProcess, overlay, send_signal, start_gateway, wait_until
 
 BLOCK_BYTES = 256 << 10
@@ -87,7 +87,7 @@ class Fleet:
     folder: Path
     cloud: HeldCloud
     net: str  # the first three bytes of all addresses
-    redis: RedisServer | None
+    redis: RedisServer | SentinelTrio | None
     config: Mapping[str, Any]
     workers: int
     with_doors: bool
@@ -95,6 +95,7 @@ class Fleet:
     nodes: list[GatewayProcess] = field(default_factory=list)
     living: set[int] = field(default_factory=set)
     doors: dict[int, list[Door]] = field(default_factory=dict)
+    zones: Mapping[int, str] = field(default_factory=dict)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def address(self, number: int) -> str:
@@ -131,6 +132,8 @@ class Fleet:
     def _config(self, number: int, known: Sequence[int], secret: str) -> dict[str, Any]:
         here = f"{self.net}.{number + 1}"
         cluster: dict[str, Any] = {"advertise": self.url(number), "secret": secret}
+        if number in self.zones:
+            cluster["zone"] = self.zones[number]
         for door in self.doors.pop(number, []):  # of its life before
             door.close()
         if self.with_doors:
@@ -139,6 +142,7 @@ class Fleet:
         if self.redis is None:
             cluster["peers"] = [*(self.url(each) for each in known), *self.strangers]
         elif self.with_doors:
+            assert isinstance(self.redis, RedisServer)
             self.doors[number].append(door := Door((here, 0), ("127.0.0.1", self.redis.port)))
             cluster["redis"] = f"redis://{here}:{door.port}/0"
         else:
@@ -251,17 +255,29 @@ def start_fleet(
     cloud: HeldCloud,
     *,
     nodes: int = 3,
-    redis: RedisServer | None = None,
+    redis: RedisServer | SentinelTrio | None = None,
     workers: int = 1,
     config: Mapping[str, Any] | None = None,
     doors: bool = False,
+    zones: Mapping[int, str] | None = None,
     peers: Mapping[int, Sequence[int]] | None = None,
     strangers: Sequence[str] = (),
 ) -> Iterator[Fleet]:
     """All know each other when it is given (unless `peers` says whom each knows), and `strangers`, addresses of members
     that are none of it."""
     with contextlib.ExitStack() as stack:
-        fleet = Fleet(tmp_path, cloud, _free_net(), redis, config or {}, workers, doors, strangers, _stack=stack)
+        fleet = Fleet(
+            tmp_path,
+            cloud,
+            _free_net(),
+            redis,
+            config or {},
+            workers,
+            doors,
+            strangers,
+            zones=zones or {},
+            _stack=stack,
+        )
         try:
             fleet.begin(range(nodes), peers=peers)
             for number in range(nodes):

@@ -13,7 +13,7 @@ import pytest
 from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
 from tests.fleet.midload import SIZE_BYTES, begin, put
-from tests.fleet.servers import start_redis
+from tests.fleet.servers import RedisServer, start_redis
 from tests.gateways import send_signal, wait_until
 
 NODES = 3
@@ -32,7 +32,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def lease_holders(fleet: Fleet) -> set[str]:
     """Ids of the nodes that hold a lease on a block just now."""
-    assert fleet.redis is not None
+    assert isinstance(fleet.redis, RedisServer)
     client = fleet.redis.client()
     names = list(client.scan_iter("warmstart:lease:*"))
     found = [json.loads(text) for text in client.mget(names) if text] if names else []

@@ -11,7 +11,7 @@ import pytest
 from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
 from tests.fleet.midload import BLOCKS, SIZE_BYTES, begin, put
-from tests.fleet.servers import start_redis
+from tests.fleet.servers import RedisServer, start_redis
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_one_control_process_dies_and_nobody_notices(fleet: Fleet) -> None:
 
 
 def test_redis_dies(fleet: Fleet) -> None:
-    assert fleet.redis is not None
+    assert isinstance(fleet.redis, RedisServer)
     middle = begin(fleet, "no-redis")
     fleet.redis.kill()
     try:
@@ -85,7 +85,7 @@ def test_redis_dies(fleet: Fleet) -> None:
 
 @pytest.mark.long
 def test_redis_dies_and_then_a_node(fleet: Fleet) -> None:
-    assert fleet.redis is not None
+    assert isinstance(fleet.redis, RedisServer)
     middle = begin(fleet, "both")
     fleet.redis.kill()
     fleet.kill(middle.asker)
