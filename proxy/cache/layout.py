@@ -81,8 +81,9 @@ def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> 
     ):
         if has != wanted:
             raise ConfigInvalid(
-                f"the cache on {path} has a {what} size of {has} bytes, this start wants {wanted}:"
-                f" set {what}s of {has} bytes, or remove {path / FOLDER} to start with an empty cache"
+                f"cache.{what}_size: the cache on {path} has {what}s of {has >> 10}KiB, and the settings ask for"
+                f" {wanted >> 10}KiB; set cache.{what}_size to {has >> 10}KiB, or remove {path / FOLDER} to start"
+                " with an empty cache"
             )
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator, model_validator
@@ -201,3 +201,10 @@ class GatewayOriginSettings(RemoteOriginSettings):
 OriginSettings = Annotated[
     S3OriginSettings | GcsOriginSettings | FileOriginSettings | GatewayOriginSettings, Field(discriminator="type")
 ]
+
+KINDS: dict[str, type[Section]] = {
+    kind: section
+    for section in get_args(get_args(OriginSettings)[0])
+    for kind in get_args(section.model_fields["type"].annotation)
+}
+"""Every kind of origin, by what is written as its `type`: messages, the schema and the builder know no others."""

@@ -1,31 +1,40 @@
 """Turns what pydantic found wrong into one line: where it was written, the key, its value, the fix.
 
-Values are shown only where they can't be secret: never of an unknown key of an origin (a misspelt
-`secret_acess_key`), never of a whole mapping.
+Values are shown only where they can't be secret: never of an unknown key (a misspelt `secret_acess_key`), never of a
+whole mapping.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from proxy.config.buckets import BucketSettings
-from proxy.config.origins import FileOriginSettings, GcsCredentialSettings, GcsOriginSettings, S3OriginSettings
-from proxy.config.quantities import parse_duration, parse_size, render_duration, render_size
+from proxy.config.origins import KINDS, GcsCredentialSettings, RemoteOriginSettings
+from proxy.config.quantities import (
+    parse_duration,
+    parse_share,
+    parse_size,
+    render_duration,
+    render_share,
+    render_size,
+)
 from proxy.config.section import KeyProblem
 from proxy.config.settings import Settings
 
 Path = tuple[str | int, ...]
 
-_ORIGIN_KINDS: dict[str, type[BaseModel]] = {
-    "s3": S3OriginSettings,
-    "gcs": GcsOriginSettings,
-    "file": FileOriginSettings,
+_TYPES = " or ".join(KINDS)
+_RENDERERS: dict[Any, Callable[[Any], str]] = {
+    parse_size: render_size,
+    parse_duration: render_duration,
+    parse_share: render_share,
 }
 _SECRET_WORDS = ("secret", "token", "password", "key_id", "credentials")
 _SHOWN_CHARACTERS = 80
@@ -56,17 +65,24 @@ def find_problem(error: ValidationError) -> Problem:
     if isinstance(cause, KeyProblem):
         value = None if cause.value is None else str(cause.value)
         return Problem((*path, *cause.key.split(".")), value, str(cause))
-    text = _explain(details, path)
+    text = _explain(details, path, _kind(details["loc"]))
     return Problem(path, _shown(path, details), text)
 
 
 def _without_tags(location: Sequence[str | int]) -> Path:
     """Pydantic puts the origin's type into the path to its fields: origins, lab, s3, endpoint."""
-    if len(location) > 2 and location[0] == "origins" and location[2] in _ORIGIN_KINDS:
+    if _kind(location) is not None:
         location = (*location[:2], *location[3:])
     if location and location[-1] == "[key]":
         location = location[:-1]
     return tuple(location)
+
+
+def _kind(location: Sequence[str | int]) -> str | None:
+    """The type of the origin that the problem is in, which pydantic writes into the path to its fields."""
+    if len(location) > 2 and location[0] == "origins" and location[2] in KINDS:
+        return str(location[2])
+    return None
 
 
 def _shown(path: Path, details: ErrorDetails) -> str | None:
@@ -74,35 +90,35 @@ def _shown(path: Path, details: ErrorDetails) -> str | None:
     if details["type"] in ("missing", "union_tag_not_found") or isinstance(value, Mapping | list | tuple | SecretStr):
         return None
     secret = any(word in str(path[-1]).lower() for word in _SECRET_WORDS) if path else False
-    unknown = details["type"] == "extra_forbidden"
     carries_credentials = isinstance(value, str) and "@" in value
-    if secret or carries_credentials or (path[:1] == ("origins",) and (unknown or len(path) < 3)):
+    if secret or carries_credentials or details["type"] == "extra_forbidden":
+        return None  # of an unknown key nobody can tell what it holds
+    if path[:1] == ("origins",) and len(path) < 3:
         return None
     return str(value)[:_SHOWN_CHARACTERS]
 
 
-def _explain(details: ErrorDetails, path: Path) -> str:
+def _explain(details: ErrorDetails, path: Path, kind: str | None) -> str:
     context = details.get("ctx", {})
-    value = details["input"]
     match details["type"]:
         case "value_error":
             return str(context["error"])
         case "extra_forbidden":
-            return _unknown_key(path)
+            return _unknown_key(path, kind)
         case "missing":
             return "is missing; add it"
         case "union_tag_not_found":
-            return f"has no type; add type: {' or '.join(_ORIGIN_KINDS)}"
+            return f"has no type; add type: {_TYPES}"
         case "union_tag_invalid":
-            return f"has the unknown type {context['tag']!r}; write type: {' or '.join(_ORIGIN_KINDS)}"
+            return f"has the unknown type {context['tag']!r}; write type: {_TYPES}"
         case "literal_error" | "enum":
             return f"is not one of {context['expected']}; write one of them"
         case "bool_parsing" | "bool_type":
             return "is neither true nor false; write one of them"
         case "int_parsing" | "int_type" | "int_from_float":
             return "is not a whole number; write one, such as 2"
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as kind:
-            return _out_of_bounds(kind, next(iter(context.values())), value)
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as relation:
+            return _out_of_bounds(relation, next(iter(context.values())), _field(path))
         case "string_type" | "path_type":
             return "is not text; write text, in quotes where it looks like something else"
         case "string_too_short" | "too_short":
@@ -116,51 +132,74 @@ def _explain(details: ErrorDetails, path: Path) -> str:
     return f"is not valid ({details['msg']}); see docs/configuration.md"
 
 
-def _out_of_bounds(kind: str, bound: float, value: object) -> str:
-    relation = {
+def _out_of_bounds(relation: str, bound: float, field: FieldInfo | None) -> str:
+    words = {
         "greater_than": "above",
         "greater_than_equal": "at least",
         "less_than": "below",
         "less_than_equal": "at most",
-    }[kind]
-    return f"is out of bounds; write {relation} {_like(value, bound)}"
+    }[relation]
+    return f"is out of bounds; write {words} {_in_its_unit(bound, field)}"
 
 
-def _like(value: object, bound: float) -> str:
-    """`bound` in the unit of measure that `value` was written in."""
-    for parse, render in ((parse_duration, render_duration), (parse_size, render_size)):
-        try:
-            if isinstance(value, str) and not value.strip().isdecimal() and parse(value) is not None:
-                return render(int(bound))
-        except ValueError:
-            continue
+def _in_its_unit(bound: float, field: FieldInfo | None) -> str:
+    """The bound as people write values of that field: sizes, durations and shares have units."""
+    parsers = _parsers(field) if field is not None else set()
+    for parse, render in _RENDERERS.items():
+        if parse in parsers:
+            return render(int(bound) if parse is parse_size else bound)
     return f"{bound:g}" if bound < 1e6 else str(bound)
 
 
-def _unknown_key(path: Path) -> str:
-    known = _known_keys(path[:-1])
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+def _parsers(field: FieldInfo) -> set[Any]:
+    """What reads the values of a field before they are checked."""
+    found, left = list(field.metadata), [field.annotation]
+    while left:
+        annotation = left.pop()
+        found += getattr(annotation, "__metadata__", ())
+        left += get_args(annotation)
+    return {item.func for item in found if isinstance(item, BeforeValidator)}
+
+
+def _unknown_key(path: Path, kind: str | None) -> str:
+    key = str(path[-1])
+    known = _known_keys(path[:-1], kind)
+    others = [other for other, section in KINDS.items() if len(path) == 3 and kind and key in section.model_fields]
+    if others:
+        return f"is a key of type {' and '.join(others)}, not of {kind}; remove it, or write one of: {', '.join(known)}"
+    close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"is an unknown key; did you mean {close[0]}?"
     return f"is an unknown key; remove it, or write one of: {', '.join(known)}"
 
 
-def _known_keys(path: Path) -> list[str]:
-    """The keys that the mapping at `path` may have."""
+def _known_keys(path: Path, kind: str | None) -> list[str]:
+    """The keys that the mapping at `path` may have; `kind`: of the origin that it is in."""
+    section = _section(path, kind)
+    return list(section.model_fields) if section is not None else []
+
+
+def _field(path: Path) -> FieldInfo | None:
+    """The field at the end of `path`, outside of origins' own keys, which all kinds share where they have bounds."""
+    section = _section(path[:-1], None)
+    return section.model_fields.get(str(path[-1])) if section is not None and path else None
+
+
+def _section(path: Path, kind: str | None) -> type[BaseModel] | None:
+    """What the mapping at `path` is checked by; None: none of ours."""
     match path:
         case ("origins", _):
-            return sorted({key for kind in _ORIGIN_KINDS.values() for key in kind.model_fields})
+            return KINDS[kind] if kind is not None else RemoteOriginSettings
         case ("origins", _, "credentials"):
-            return list(GcsCredentialSettings.model_fields)
+            return GcsCredentialSettings
         case ("buckets", _):
-            return list(BucketSettings.model_fields)
-        case ():
-            return list(Settings.model_fields)
+            return BucketSettings
     section: type[BaseModel] | None = Settings
     for step in path:
         if isinstance(step, str) and section is not None:
-            section = _section_of(section.model_fields[step].annotation)
-    return list(section.model_fields) if section is not None else []
+            field = section.model_fields.get(step)
+            section = _section_of(field.annotation) if field is not None else None
+    return section
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

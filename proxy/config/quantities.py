@@ -47,7 +47,7 @@ def parse_size(value: object) -> int:
         raise ValueError(f"has the unknown unit {match[2]!r}; write KiB, MiB, GiB, TiB, or KB, MB, GB, TB")
     size = float(number) * _SIZE_UNITS[unit or "b"] if "." in number else int(number) * _SIZE_UNITS[unit or "b"]
     if size != int(size):
-        raise ValueError("is no whole number of bytes; use a smaller unit")
+        raise ValueError("is not a whole number of bytes; use a smaller unit")
     return int(size)
 
 
@@ -116,6 +116,15 @@ def parse_share(value: object) -> float:
     if not 0 < share <= 1:
         raise ValueError("lies outside of 0% to 100%; write a percentage such as 95%")
     return share
+
+
+def render_share(share: float) -> str:
+    """A percentage.
+
+    >>> render_share(0.95), render_share(0.1), render_share(0.005)
+    ('95%', '10%', '0.5%')
+    """
+    return f"{100 * share:g}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +239,7 @@ Duration = Annotated[
 Share = Annotated[
     float,
     BeforeValidator(parse_share),
-    _text(lambda share: f"{share:.0%}"),
+    _text(render_share),
     WithJsonSchema(
         {
             "anyOf": [

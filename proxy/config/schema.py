@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from proxy.config.buckets import BucketSettings
 from proxy.config.cache import CacheSettings, DiskSettings
+from proxy.config.cluster import ClusterSettings
 from proxy.config.limits import LimitSettings
-from proxy.config.origins import FileOriginSettings, GcsCredentialSettings, GcsOriginSettings, S3OriginSettings
+from proxy.config.origins import KINDS, GcsCredentialSettings
 from proxy.config.settings import AuthSettings, LogSettings, Settings, TlsSettings
 
 SECTIONS: tuple[type[BaseModel], ...] = (
@@ -20,12 +21,11 @@ SECTIONS: tuple[type[BaseModel], ...] = (
     LogSettings,
     CacheSettings,
     DiskSettings,
-    S3OriginSettings,
-    GcsOriginSettings,
+    *KINDS.values(),
     GcsCredentialSettings,
-    FileOriginSettings,
     BucketSettings,
     LimitSettings,
+    ClusterSettings,
 )
 
 

@@ -9,6 +9,7 @@ file's disk and keeps its path. Nothing is ignored: an unknown variable or a key
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,6 +34,8 @@ _KUBERNETES = re.compile(
     r"WARMSTART(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
+_KEY = re.compile(r"[A-Za-z_]{1,40}")  # of the top level
+
 Values = dict[str, Any]
 
 
@@ -42,6 +45,7 @@ class Layer:
 
     name: str
     values: Values
+    is_file: bool = False
 
     def place(self, path: Sequence[str | int]) -> str | None:
         """How messages call what is written at `path` here; None where nothing is."""
@@ -148,7 +152,7 @@ def load_configuration(
     short = (shorthands or Shorthands()).over(Shorthands.from_environment(environment))
     layers = [Layer("command line", short.expand() | dict(flags or {})), Layer(PREFIX, read_environment(environment))]
     if file is not None:
-        layers.append(Layer(str(file), read_file(file)))
+        layers.append(Layer(str(file), read_file(file), is_file=True))
     return check_layers(layers)
 
 
@@ -175,7 +179,8 @@ def read_file(path: Path) -> Values:
         raise ConfigInvalid(f"{path}: {_explain_yaml(error)}") from None
     if loaded is None:
         return {}
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded, dict) or not all(_KEY.fullmatch(str(key)) for key in loaded):
+        # Nothing of it is shown: the path of a file with secrets may have been given by mistake.
         raise ConfigInvalid(f"{path}: is not a mapping of keys; see configs/warmstart.yaml")
     return loaded
 
@@ -188,10 +193,19 @@ def read_environment(environment: Mapping[str, str]) -> Values:
             continue
         steps = name.removeprefix(PREFIX).lower().split("__")
         if steps[0] not in Settings.model_fields or not all(steps):
-            fix = "WARMSTART_ and the key in capitals, __ between steps: WARMSTART_CACHE__BLOCK_SIZE"
-            raise ConfigInvalid(f"{name}: names no key; remove it, or write {fix}")
+            raise ConfigInvalid(f"{name}: {_explain_variable(steps[0])}")
         _put(values, name, steps, _parse_variable(name, environment[name]))
     return values
+
+
+def _explain_variable(first: str) -> str:
+    """Of a variable that names no key, by its first step."""
+    known = [*Settings.model_fields, *(name.removeprefix(PREFIX).lower() for name in _SHORTHAND_VARIABLES)]
+    close = difflib.get_close_matches(first, known, n=1)
+    if close and close[0] != first:
+        return f"names no key; did you mean {PREFIX}{close[0].upper()}?"
+    fix = "WARMSTART_ and the key in capitals, __ between steps: WARMSTART_CACHE__BLOCK_SIZE"
+    return f"names no key; remove it, or write {fix}"
 
 
 def _put(values: Values, name: str, steps: Sequence[str], value: Any) -> None:
@@ -236,7 +250,8 @@ def _origin_of(problem: Problem, layers: Sequence[Layer]) -> str:
             if place is not None:
                 return f"{place}: "
         steps.pop()  # what is missing was left out beside its neighbours
-    return ""
+    files = [layer.name for layer in layers if layer.is_file]
+    return f"{files[0]}: " if files else ""
 
 
 def _explain_yaml(error: yaml.YAMLError) -> str:

@@ -40,13 +40,17 @@ def test_disks_of_a_node_share_its_id_and_have_their_own(tmp_path: Path) -> None
 
 def test_another_block_size_is_refused_with_both_figures_and_the_fix(tmp_path: Path) -> None:
     open_layouts([(tmp_path, GIB)], 8 * MIB)
-    with pytest.raises(ConfigInvalid, match=rf"block size of {8 * MIB} bytes.* wants {4 * MIB}.*remove .*v1"):
+    with pytest.raises(
+        ConfigInvalid, match=r"^cache.block_size: .*of 8192KiB.* 4096KiB.*set cache.block_size to 8192KiB.*remove .*v1"
+    ):
         open_layouts([(tmp_path, GIB)], 4 * MIB)
 
 
 def test_another_segment_size_is_refused_with_both_figures_and_the_fix(tmp_path: Path) -> None:
     open_layouts([(tmp_path, GIB)], 8 * MIB)
-    with pytest.raises(ConfigInvalid, match=rf"segment size of {64 * MIB} bytes.* wants {GIB}.*remove .*v1"):
+    with pytest.raises(
+        ConfigInvalid, match=r"^cache.segment_size: .* of 65536KiB.* 1048576KiB.*set cache.segment_size.*remove .*v1"
+    ):
         open_layouts([(tmp_path, GIB)], 8 * MIB, GIB)
 
 

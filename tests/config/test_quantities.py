@@ -51,7 +51,7 @@ def test_a_size_is_read_in_its_unit(text: object, size_bytes: int) -> None:
         (True, "write a number"),
         (None, "write a number"),
         (1.5, "write a number"),
-        ("0.3B", "no whole number of bytes"),
+        ("0.3B", "not a whole number of bytes"),
         ("1e3", "write a number and its unit"),
         ("٨MiB", "write a number and its unit"),
     ],

@@ -220,7 +220,9 @@ def test_bad_flags_are_refused(tmp_path: Path, shorthands: dict[str, Any], messa
     [
         ("WARMSTART_LISTTEN", "x", "WARMSTART_LISTTEN: names no key"),
         ("WARMSTART_CACHE__", "x", "WARMSTART_CACHE__: names no key"),
-        ("WARMSTART_CACHE__BLOKSIZE", "x", "WARMSTART_CACHE__BLOKSIZE: cache.bloksize: 'x' is an unknown key"),
+        ("WARMSTART_CACHE__BLOKSIZE", "x", "WARMSTART_CACHE__BLOKSIZE: cache.bloksize: is an unknown key"),
+        ("WARMSTART_WORKRES", "2", "WARMSTART_WORKRES: names no key; did you mean WARMSTART_WORKERS?"),
+        ("WARMSTART_CONFGI", "x", "WARMSTART_CONFGI: names no key; did you mean WARMSTART_CONFIG?"),
         ("WARMSTART_CACHE__BLOCK_SIZE", "x", "WARMSTART_CACHE__BLOCK_SIZE: cache.block_size: 'x' is not a size"),
         ("WARMSTART_BUCKETS", "{a: [", "WARMSTART_BUCKETS: is neither JSON nor YAML"),
         ("WARMSTART_LISTEN", "0.0.0.0:1", "WARMSTART_LISTEN: listen: '0.0.0.0:1' can be reached"),
