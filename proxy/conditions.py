@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
+from proxy.errors import InvalidRequest
+
+LIST_CHARS_MAX = 8 << 10  # of entity tags; AWS S3 takes no larger header section
+_DATE_CHARS_MAX = 64  # the longest of the three forms of an HTTP date has 33
+
 
 class Verdict(Enum):
     """What the conditions say of the current version."""
@@ -35,6 +40,9 @@ class GenerationConditions:
     etag_match: str | None = None
     etag_none_match: str | None = None
 
+    def __post_init__(self) -> None:
+        _bound_lists(self.etag_match, self.etag_none_match)
+
     @property
     def only_news(self) -> bool:
         """Whether the client may have the object already."""
@@ -55,7 +63,10 @@ class GenerationConditions:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The raw values of the conditional headers; None where the client sent none. `generations` are GCS's own."""
+    """The raw values of the conditional headers; None where the client sent none. `generations` are GCS's own.
+
+    Raises InvalidRequest where a list of entity tags is too long to be compared at once, as do GCS's own.
+    """
 
     if_match: str | None = None
     if_none_match: str | None = None
@@ -63,6 +74,9 @@ class Conditions:
     if_unmodified_since: str | None = None
     if_range: str | None = None
     generations: GenerationConditions | None = None
+
+    def __post_init__(self) -> None:
+        _bound_lists(self.if_match, self.if_none_match, self.if_range)
 
     def evaluate(self, etag: str, last_modified_s: float | None) -> Verdict:
         if self.if_match is not None:
@@ -98,10 +112,18 @@ class Conditions:
 
 def parse_http_date(value: str) -> int | None:
     """Unix seconds of an HTTP date, or None where it is none."""
+    if len(value) > _DATE_CHARS_MAX:
+        return None
     try:
         return int(parsedate_to_datetime(value).timestamp())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def _bound_lists(*headers: str | None) -> None:
+    if any(header is not None and len(header) > LIST_CHARS_MAX for header in headers):
+        text = f"A list of entity tags has more than {LIST_CHARS_MAX} characters."
+        raise InvalidRequest("RequestHeaderSectionTooLarge", text)
 
 
 def _newer(last_modified_s: float | None, header: str, *, default: bool = False) -> bool:

@@ -2,17 +2,18 @@
 
 `ByteRange` is half-open and always valid. `RangeRequest` is the header's single range before the size is known.
 Source: RFC 9110 section 14; where AWS S3 differs (a syntactically bad or multiple range is ignored), the
-parser returns None, which means "the whole object".
+parser returns None, which means "the whole object". A header is cut at its separators and never matched by an
+expression with parts that could share characters: its cost is bounded by HEADER_CHARS_MAX, whatever it holds.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from proxy.errors import RangeNotSatisfiable
 
-_SINGLE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE | re.ASCII)
+HEADER_CHARS_MAX = 128  # two 64-bit numbers take 47; longer ones are no range that anybody means
+_BLANKS = " \t\n\r\f\v"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,17 @@ class RangeRequest:
 
 def parse_range(header: str | None) -> RangeRequest | None:
     """The single range of a `Range` header, or None: absent, other unit, several ranges, or nonsense."""
-    if header is None:
+    if header is None or len(header) > HEADER_CHARS_MAX:
         return None
-    match = _SINGLE.fullmatch(header)
-    # Longer than any 64-bit number: Python would take it, no client means it.
-    if match is None or len(match[1]) > 4300 or len(match[2]) > 4300:
+    unit, _, numbers = header.partition("=")
+    if unit.strip(_BLANKS).lower() != "bytes":
         return None
-    first = int(match[1]) if match[1] else None
-    last = int(match[2]) if match[2] else None
-    if first is None and last is None:
+    before, dash, after = numbers.partition("-")
+    before, after = before.strip(_BLANKS), after.strip(_BLANKS)
+    if not dash or not (before + after).isdecimal() or not header.isascii():
         return None
+    first = int(before) if before else None
+    last = int(after) if after else None
     if first is not None and last is not None and last < first:
         return None
     return RangeRequest(first, last)
@@ -73,10 +75,10 @@ def parse_span(header: bytes, size_bytes: int) -> tuple[int, int] | None:
 
     None: any other form, and what can't be satisfied; `parse_range` tells. Saves a microsecond on each hot read.
     """
-    if header[:6] != b"bytes=":
+    if header[:6] != b"bytes=" or len(header) > 64:
         return None
     first, dash, last = header[6:].partition(b"-")
-    if not dash or not first.isdigit() or len(header) > 64:
+    if not dash or not first.isdigit():
         return None
     start, end = int(first), size_bytes
     if last:

@@ -18,6 +18,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Query = tuple[tuple[str, str], ...]
+PARAMETERS_MAX = 256  # of a query; a presigned request has some 20, and each costs microseconds
 
 
 def split_target(target: bytes, host: str | None) -> tuple[str | None, bytes, bytes]:
@@ -46,9 +47,14 @@ def host_name(host: str | None) -> str:
 
 
 def parse_query(query: bytes) -> Query:
-    """Pairs in their order. `+` is a space here (as S3 reads it); bytes that are no UTF-8 survive as surrogates."""
+    """Pairs in their order. `+` is a space here (as S3 reads it); bytes that are no UTF-8 survive as surrogates.
+
+    Raises InvalidRequest("InvalidURI").
+    """
     if not query:
         return ()
+    if query.count(b"&") >= PARAMETERS_MAX:
+        raise InvalidRequest("InvalidURI", f"The query has more than {PARAMETERS_MAX} parameters.")
     pairs = []
     for item in query.split(b"&"):
         if item:
