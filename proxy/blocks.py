@@ -10,7 +10,7 @@ read.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -89,6 +89,23 @@ class ByteSink(Protocol):
     """
 
     def write(self, data: memoryview) -> Awaitable[None] | None: ...
+
+
+class Later:
+    """What a sink's `write` has left to do: `work(*arguments)` begins only when this is awaited, once.
+
+    A plain coroutine that is dropped unawaited, because its reader was cancelled meanwhile, leaves the coroutines
+    inside it behind; this leaves nothing.
+    """
+
+    __slots__ = ("_arguments", "_work")
+
+    def __init__(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        self._work = work
+        self._arguments = arguments
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._work(*self._arguments).__await__()
 
 
 class BlockWriter(Protocol):

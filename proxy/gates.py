@@ -16,6 +16,8 @@ from proxy.origin import Origin
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
 
+STREAMS_SHARE = 0.5  # of an origin's requests, for streams past the cache: the rest is for fills and metadata
+
 assert LEDGER_WORDS == LEDGER_NUMBERS
 
 
@@ -41,7 +43,8 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
             dead=tables.locks.dead_slot,
         )
 
-    return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0))
+    streams_max = max(1, int(settings.limits.origin_requests * STREAMS_SHARE) // settings.workers)
+    return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0), streams_max=streams_max)
 
 
 def build_holds(settings: Settings, tables: SharedTables) -> list[Hold]:

@@ -105,7 +105,7 @@ def build_parts(
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
     origins = {name: build_origin(rule, limits) for name, rule in settings.origins.items()}
     gates = build_gates(settings, origins, tables)
-    policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates)
+    policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates, reader_pace=limits.reader_pace)
     threads = Threads()
     fleet, window_blocks = None, limits.read_ahead_blocks
     above: Mapping[int, FillLimiter] = {}

@@ -19,6 +19,9 @@ class LimitSettings(Section):
     """Blocks being brought in at once; each is a connection to an origin."""
     origin_requests: Annotated[int, Field(ge=4, le=4096)] = 128
     """Requests under way at one origin, all workers of this node together; fewer while it refuses some (429, 503)."""
+    reader_pace: Annotated[Size, Field(le=GIB)] = 256 * KIB
+    """Bytes a second that a client must take of a body past the cache to keep its place at the origin; slower ones are
+    served from a buffer, filled anew each time they have emptied it. 0: any pace keeps it."""
     read_ahead_blocks: Annotated[int, Field(ge=1, le=256)] = 16
     """Most blocks fetched side by side for one reader; clouds limit each connection, so a fast reader needs many."""
     retry_deadline: Duration = 30.0

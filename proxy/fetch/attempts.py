@@ -31,12 +31,14 @@ def _private_ledger(origin_id: str) -> Ledger:
 class RetryPolicy:
     """How origins are asked. `deadline_s`: how long without progress until the last error stands.
 
-    Pauses double from first to longest. `gates` are what every request passes.
+    Pauses double from first to longest. `gates` are what every request passes. `reader_pace`: bytes a second that the
+    reader of a stream must take to keep its place at the origin; 0: any.
     """
 
     deadline_s: float = 30.0
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
+    reader_pace: int = 256 << 10
     gates: Gates = field(default_factory=lambda: Gates(_private_ledger), compare=False)
 
 

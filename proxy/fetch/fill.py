@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
-from proxy.blocks import BlockWriter, ByteSink, Origin
+from proxy.blocks import BlockWriter, ByteSink, Later, Origin
 from proxy.errors import OriginUnavailable
 from proxy.fetch.attempts import Attempts, RetryPolicy, turn
 from proxy.fetch.gate import Gate
@@ -44,7 +44,7 @@ class Brings(Protocol):
     def end(self, *, done: bool) -> None: ...
 
 
-class _Counted:
+class Counted:
     """Passes bytes on, counts those that the sink has taken, and pays for them: the bandwidth's pace is kept here."""
 
     def __init__(self, sink: ByteSink, attempts: Attempts, pay: Callable[[int], float]) -> None:
@@ -58,7 +58,7 @@ class _Counted:
         pending = self._sink.write(data)
         wait_s = self._pay(length)
         if pending is not None or wait_s > PAUSE_MIN_S:
-            return self._finish(pending, length, wait_s)
+            return Later(self._finish, pending, length, wait_s)
         self.taken_bytes += length
         self._attempts.progressed()
         return None
@@ -87,7 +87,7 @@ async def deliver(
     `urgent`: ahead of bulk where requests wait for the origin.
     """
     attempts = Attempts(policy, origin_id)
-    counted = _Counted(sink, attempts, policy.gates.of(origin_id).pay)
+    counted = Counted(sink, attempts, policy.gates.of(origin_id).pay)
     while counted.taken_bytes < span.length:
         rest = ByteRange(span.start + counted.taken_bytes, span.end)
         try:
@@ -128,7 +128,7 @@ class WriterSink:
             self._moved(self._writer.start, self._writer.progress)
             return None
         self._under_way = asyncio.ensure_future(pending)
-        return self._finish(self._under_way)
+        return Later(self._finish, self._under_way)
 
     async def _finish(self, under_way: asyncio.Future[None]) -> None:
         await asyncio.shield(under_way)

@@ -6,6 +6,7 @@ both wait, every ninth is bulk: it must not starve. One task for each origin ask
 a request of ours has ended, and lets the first in line go.
 Nobody waits in vain: a request is turned away where the origin has asked for a longer pause than it has patience, or
 where it has waited that long and all the while the origin served nobody.
+Streams past the cache last as long as their readers like, so they hold at most a part of the tickets (`Streams`).
 How a request ended is read from what it raised: `OriginUnavailable` with `throttled` is a refusal.
 """
 
@@ -17,13 +18,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from proxy.errors import OriginUnavailable, WarmstartError
+from proxy.errors import OriginUnavailable, Overloaded, WarmstartError
 from proxy.fetch.hedge import Hedges
 from proxy.fetch.ledger import Ledger, Ticket
 
 WAIT_MAX_S = 0.1  # other processes end requests, and a stopped clock starts again: look this often
 PATIENCE_S = 30.0
 PATIENCE_MIN_S = 1.0  # pauses of a moment are how the pace is kept: no reason to turn anybody away
+STREAMS_MAX = 64
 URGENT_RUN = 8  # urgent requests in a row while bulk waits
 
 
@@ -34,11 +36,39 @@ class _Waiter:
     since_s: float
 
 
+class Streams:
+    """The streams past the cache that may ask one origin at the same time, first come first served."""
+
+    def __init__(self, streams_max: int) -> None:
+        self._room = asyncio.Semaphore(streams_max)
+        self.waiting = 0
+        self.under_way = 0
+
+    @asynccontextmanager
+    async def place(self, patience_s: float | None) -> AsyncIterator[None]:
+        """Raises Overloaded when there is none within `patience_s`; None waits."""
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._room.acquire()
+        except TimeoutError:
+            raise Overloaded("too many clients read past the cache; try again") from None
+        finally:
+            self.waiting -= 1
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._room.release()
+
+
 class Gate:
     """One origin's; belongs to one event loop. `hedge_share` of its requests may be made twice."""
 
-    def __init__(self, ledger: Ledger, hedge_share: float = 0.0) -> None:
+    def __init__(self, ledger: Ledger, hedge_share: float = 0.0, streams_max: int = STREAMS_MAX) -> None:
         self.ledger = ledger
+        self.streams = Streams(streams_max)
         self.hedges = Hedges(hedge_share)
         self._urgent: deque[_Waiter] = deque()
         self._bulk: deque[_Waiter] = deque()
@@ -156,16 +186,24 @@ class Gates:
     """The gates of all origins, by their ids; made as they are asked for."""
 
     def __init__(
-        self, ledger: Callable[[str], Ledger], hedge_share: Callable[[str], float] = lambda origin: 0.0
+        self,
+        ledger: Callable[[str], Ledger],
+        hedge_share: Callable[[str], float] = lambda origin: 0.0,
+        *,
+        streams_max: int = STREAMS_MAX,
     ) -> None:
+        """`streams_max`: of each origin."""
         self._ledger = ledger
+        self._streams_max = streams_max
         self._hedge_share = hedge_share
         self._gates: dict[str, Gate] = {}
 
     def of(self, origin_id: str) -> Gate:
         gate = self._gates.get(origin_id)
         if gate is None:
-            gate = self._gates[origin_id] = Gate(self._ledger(origin_id), self._hedge_share(origin_id))
+            gate = self._gates[origin_id] = Gate(
+                self._ledger(origin_id), self._hedge_share(origin_id), self._streams_max
+            )
         return gate
 
     @property

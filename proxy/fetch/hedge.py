@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.blocks import ByteSink
+from proxy.blocks import ByteSink, Later
 from proxy.errors import OriginUnavailable
 from proxy.metrics import ORIGIN_HEDGES
 
@@ -207,7 +207,7 @@ class _Race:
         self._taken = runner.at
         self._quiet_since_s = self._loop.time()
         pending = self._sink.write(fresh)
-        return self._finish(pending) if pending is not None else None
+        return Later(self._finish, pending) if pending is not None else None
 
     def _crown(self, winner: _Runner) -> None:
         for runner in self.runners:

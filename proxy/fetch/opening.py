@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from proxy.blocks import ByteSink, Origin
+from proxy.blocks import ByteSink, Later, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fetch.gate import Gate
 from proxy.fetch.ledger import Ticket
@@ -70,7 +70,7 @@ class Opening:
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         if self._sink is None:
-            return self._hold(data)
+            return Later(self._hold, data)
         self.delivered = True
         return self._sink.write(data)
 

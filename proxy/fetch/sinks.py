@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from proxy.blocks import ByteSink, update_sum
+from proxy.blocks import ByteSink, Later, update_sum
 from proxy.objects import SumKind
 from proxy.ranges import ByteRange
 
@@ -27,7 +27,7 @@ class Rest:
     def write(self, data: memoryview) -> Awaitable[None] | None:
         pending = self._sink.write(data)
         if pending is not None:
-            return self._finish(pending, len(data))
+            return Later(self._finish, pending, len(data))
         self._took(len(data))
         return None
 
