@@ -14,7 +14,8 @@ from proxy.logs import start_logging
 def run_child(role: str, text: str) -> int:
     """Become what the paper says; returns the exit status."""
     paper = ChildPaper.parse(role, text)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group: the supervisor decides
+    for shared in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group: the supervisor decides
+        signal.signal(shared, signal.SIG_IGN)
     die_with_parent(paper.parent_pid)
     close_on_exec(paper.inherited())
     raise_open_files_limit()

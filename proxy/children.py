@@ -36,8 +36,12 @@ LET_GO = signal.SIGUSR1  # to a control process that drains: the workers have dr
 READY = b"R"
 INVALID = b"I"  # and the message: starting again would not help
 
-_NAMES = {HOUSEKEEPER: "housekeeper", CONTROL: "control"}
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+def role_name(role: str) -> str:
+    """What logs, metrics and documentation call the processes of a role."""
+    return "housekeeper" if role == HOUSEKEEPER else role
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class ChildPaper:
 
     @property
     def name(self) -> str:
-        return f"{self.role}-{self.number}" if self.role == WORKER else _NAMES[self.role]
+        return f"{self.role}-{self.number}" if self.role == WORKER else role_name(self.role)
 
     def arguments(self) -> list[str]:
         values = {key: value for key, value in asdict(self).items() if key != "role"}

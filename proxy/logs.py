@@ -26,6 +26,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 access_log = logging.getLogger("warmstart.access")
 
 _COLOURS = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
+_PROBES = ("/-/health", "/-/ready", "/-/metrics")
 _QUIET = {"uvicorn": logging.WARNING, "httpx": logging.WARNING, "httpcore": logging.WARNING}
 _QUIET |= {"botocore": logging.WARNING, "urllib3": logging.WARNING, "asyncio": logging.WARNING}
 
@@ -93,13 +94,17 @@ class TextLines(logging.Formatter):
 
 
 class AccessLog:
-    """An ASGI application around another one: a line for each request when its answer has ended."""
+    """An ASGI application around another one: a line for each request when its answer has ended.
 
-    def __init__(self, app: App) -> None:
+    `probes`: also for those that ask only how the gateway is.
+    """
+
+    def __init__(self, app: App, *, probes: bool = False) -> None:
         self._app = app
+        self._left_out = () if probes else _PROBES
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or raw_path(scope) in self._left_out:
             await self._app(scope, receive, send)
             return
         began_s = time.perf_counter()

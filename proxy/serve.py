@@ -136,7 +136,7 @@ def build_parts(
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
     app = build_doors(build_signs(settings, listeners), AdminApp(readiness), peers, gateway, forwarder, store)
     return Parts(
-        app=AccessLog(app) if settings.log.access else app,
+        app=AccessLog(app, probes=settings.log.probes) if settings.log.access else app,
         answer_hot=app.answer_hot,
         answers_at=app.answers_at,
         readiness=readiness,

@@ -10,6 +10,8 @@ How it works.
 4. SIGTERM or SIGINT: the listeners are closed, the children asked to drain, and killed when their time is over. The
    control process of a fleet's node says at once that the node leaves, and is let go when the workers have drained.
    A second signal kills at once. A kill -9 of this process takes the children along (`proxy.children`).
+5. SIGHUP from a closed terminal drains, too. Without a terminal it is a request to read the settings again, which this
+   version can't do: the log says so, and everything goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
-from proxy.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, share_settings
+from proxy.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, role_name, share_settings
 from proxy.disklock import DiskLock
 from proxy.errors import ConfigInvalid
 from proxy.fleet.board import Board
@@ -65,6 +67,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._announced = False
+        self._on_terminal = os.isatty(0)  # asked now: a terminal that has hung up is none any more
         self._complaint: str | None = None
 
     def run(self) -> int:
@@ -73,6 +76,8 @@ class Supervisor:
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         for wanted in (signal.SIGTERM, signal.SIGINT):
             signal.signal(wanted, self._note_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, self._note_hangup)
         self._selector.register(wake, selectors.EVENT_READ)
         try:
             if self._control is not None:
@@ -96,6 +101,12 @@ class Supervisor:
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
+
+    def _note_hangup(self, number: int, frame: FrameType | None) -> None:
+        if self._on_terminal:
+            self._signals.append(number)
+        else:
+            log.warning("SIGHUP changes nothing: settings are read at the start only; restart the gateway")
 
     def _paper(self, role: str, number: int) -> ChildPaper:
         listeners = {WORKER: self._listeners, CONTROL: [self._control] if self._control is not None else []}
@@ -126,7 +137,10 @@ class Supervisor:
                 os.read(wake, 64)
                 continue
             child = self._children[key.fd]
+            was_ready = child.ready
             if child.read_status():
+                if child.ready and not was_ready and self._announced:
+                    log.info("%s is back", child.name, extra={"fields": {"pid": child.process.pid}})
                 self._announce()
                 continue
             self._selector.unregister(key.fd)
@@ -222,7 +236,7 @@ class Supervisor:
 def _count_restarts(role: str, number: int) -> None:
     from proxy.metrics import WORKER_RESTARTS  # prometheus-client: not before the children are on their way
 
-    WORKER_RESTARTS.labels(role).inc(number)
+    WORKER_RESTARTS.labels(role_name(role)).inc(number)
 
 
 def _lock_disks(paths: Sequence[Path]) -> list[DiskLock]:

@@ -59,6 +59,10 @@ class GatewayProcess:
             self._process.wait()
             raise AssertionError(f"the gateway did not stop in {timeout_s} s:\n{self.logs()}") from None
 
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Its exit status, once it has ended by itself."""
+        return self._process.wait(timeout_s)
+
     def kill(self) -> None:
         """kill -9 of the supervisor alone; returns when its children are gone too, as they must be."""
         children = self.children()
@@ -124,6 +128,7 @@ def start_gateway(
     environment: Mapping[str, str] | None = None,
     wait: bool = True,
     prefix: Sequence[str] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> GatewayProcess:
     """Start it and wait until it is ready.
 
@@ -144,7 +149,7 @@ def start_gateway(
         settings["buckets"] = {"*": {"origin": "origin"}}
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(overlay(settings, config or {})), "utf-8")
-    return _start(tmp_path, path, arguments, environment or {}, wait, prefix)
+    return _start(tmp_path, path, arguments, environment or {}, wait, prefix, stdin)
 
 
 def origin_settings(origin: S3Server | str | Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +185,7 @@ def _start(
     environment: Mapping[str, str],
     wait: bool,
     prefix: Sequence[str],
+    stdin: int,
 ) -> GatewayProcess:
     url_file, log = tmp_path / "gateway.url", tmp_path / "gateway.log"
     url_file.unlink(missing_ok=True)
@@ -189,7 +195,7 @@ def _start(
         process = subprocess.Popen(
             [sys.executable, "-c", _LAUNCH, *command],
             cwd=Path(__file__).parent.parent,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**clean_environment(), **environment},

@@ -71,15 +71,37 @@ def test_a_killed_worker_is_replaced_and_counted(gateway: GatewayProcess) -> Non
     wait_until(lambda: reads_right(gateway), "no right read after a worker's death")
     assert gateway.metric("warmstart_worker_restarts_total", role="worker") == restarts + 1
     assert any("worker-0 was killed by SIGKILL" in line["message"] for line in log_lines(gateway.logs()))
+    wait_until(lambda: '"worker-0 is back"' in gateway.logs(), "nobody says that it is back")
 
 
 def test_a_killed_housekeeper_is_replaced_and_counted(gateway: GatewayProcess) -> None:
-    before, restarts = gateway.housekeeper_pid(), gateway.metric("warmstart_worker_restarts_total", role="housekeep")
+    before, restarts = gateway.housekeeper_pid(), gateway.metric("warmstart_worker_restarts_total", role="housekeeper")
     assert before is not None
     send_signal(before, signal.SIGKILL)
     wait_until(lambda: gateway.housekeeper_pid() not in (None, before), "no new housekeeper")
-    assert gateway.metric("warmstart_worker_restarts_total", role="housekeep") == restarts + 1
+    assert gateway.metric("warmstart_worker_restarts_total", role="housekeeper") == restarts + 1
     assert reads_right(gateway)
+
+
+def test_sighup_without_a_terminal_is_logged_and_ends_nothing(tmp_path: Path, shelf: Path) -> None:
+    with start_gateway(tmp_path, origin=f"file://{shelf}", workers=2) as gateway:
+        before = gateway.worker_pids()
+        for pid in (*before, gateway.pid):
+            send_signal(pid, signal.SIGHUP)
+        wait_until(lambda: "SIGHUP changes nothing" in gateway.logs(), "SIGHUP was not noticed")
+        assert reads_right(gateway)
+        assert gateway.worker_pids() == before
+
+
+def test_sighup_of_a_terminal_that_is_closed_drains(tmp_path: Path, shelf: Path) -> None:
+    controller, terminal = os.openpty()
+    with start_gateway(tmp_path, origin=f"file://{shelf}", stdin=terminal) as gateway:
+        os.close(terminal)
+        assert reads_right(gateway)
+        os.close(controller)
+        send_signal(gateway.pid, signal.SIGHUP)
+        assert gateway.wait() == 0
+        assert '"stopping"' in gateway.logs()
 
 
 def test_all_workers_killed_at_once_come_back(gateway: GatewayProcess) -> None:
@@ -236,8 +258,8 @@ def test_a_disk_with_another_block_size_stops_the_start_until_the_cache_is_empti
         wait_until(lambda: not alive(gateway.pid), "it goes on")
         assert gateway.stop() == 2
         [line] = [line for line in gateway.logs().splitlines() if line.startswith("warmstart: ")]
-    assert "8388608" in line
-    assert "4194304" in line
+    assert "set cache.block_size to 8192KiB" in line
+    assert "4096KiB" in line
     assert f"remove {tmp_path / 'cache' / 'v1'}" in line
     shutil.rmtree(tmp_path / "cache" / "v1")
     with start_gateway(tmp_path, origin=f"file://{shelf}", config=config) as gateway:

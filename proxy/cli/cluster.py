@@ -6,6 +6,7 @@ import argparse
 import hmac
 import http.client
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.cli.asking import ask
-from proxy.config.sources import load_configuration
+from proxy.config.sources import CONFIG_VARIABLE, Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.fleet.members.address import EVERY_ADDRESS, make_url
 from proxy.fleet.reception import MEMBERS_PATH
@@ -44,9 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = load_configuration(arguments.config).settings
+    settings = load_member(arguments.config)
     if settings.cluster is None:
-        raise ConfigInvalid("cluster: is missing; this gateway is not one of a fleet")
+        raise ConfigInvalid(
+            "cluster: is missing; name the gateway's own configuration, with the fleet's secret: --config FILE"
+        )
     url, secrets = arguments.url or control_url(settings), settings.cluster.secrets()
     try:
         if arguments.json:
@@ -59,6 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"warmstart: {url}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def load_member(file: Path | None) -> Settings:
+    """The settings of this machine's node. Without a file, what the environment says of the cluster is enough.
+
+    Raises ConfigInvalid.
+    """
+    if file is not None or os.environ.get(CONFIG_VARIABLE):
+        return load_configuration(file).settings
+    unasked = Shorthands(origin="file:///")  # which the gateway may have got by a flag
+    return load_configuration(flags={"auth": "none"}, shorthands=unasked).settings
 
 
 def control_url(settings: Settings) -> str:

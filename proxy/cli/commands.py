@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from proxy.errors import ConfigInvalid
 
 EXIT_CONFIG = 2
+EXIT_PIPE = 128 + signal.SIGPIPE  # as a shell says it of a program that SIGPIPE ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,13 @@ def run_command(argv: Sequence[str]) -> int:
     arguments = _parser(argv).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except ConfigInvalid as error:
         print(f"warmstart: {error}", file=sys.stderr)
         return EXIT_CONFIG
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        return EXIT_PIPE
     except KeyboardInterrupt:
         return 130
     return status

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from proxy.config.quantities import render_size
 from proxy.config.schema import render_schema
 from proxy.config.sources import load_configuration
+from proxy.errors import ConfigInvalid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = commands.add_parser("check", help="say whether `serve --config FILE` would accept it")
     check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument(
+        "--environment",
+        type=Path,
+        metavar="FILE",
+        help="lines of NAME=value that the gateway is started with, as systemd's EnvironmentFile has them",
+    )
     check.set_defaults(config_run=_check)
     schema = commands.add_parser("schema", help="print the JSON schema of the file, for editors")
     schema.set_defaults(config_run=_schema)
@@ -25,11 +33,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.environment is not None:
+        os.environ.update(read_environment_file(arguments.environment))
     settings = load_configuration(arguments.file).settings
-    disks = ", ".join(f"{disk.path} ({render_size(disk.size)})" for disk in settings.cache.disks)
+    disks = ", ".join(f"{disk.path.absolute()} ({render_size(disk.size)})" for disk in settings.cache.disks)
     listeners = ", ".join(map(str, settings.listen))
     print(f"{arguments.file}: fine. Listens at {listeners}; caches in {disks}; origins: {', '.join(settings.origins)}.")
     return 0
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """Variables of a file for systemd's EnvironmentFile (systemd.exec(5)); values may stand in quotes.
+
+    Raises ConfigInvalid, and shows no value: secrets are what such files are for.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigInvalid(f"{path}: can't be read; give the path of a file with lines of NAME=value") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith(("#", ";")):
+            continue
+        if not equals or not name.isidentifier():
+            raise ConfigInvalid(f"{path}: line {number} is not NAME=value; correct it")
+        value = value.strip()
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        found[name] = value[1:-1] if quoted else value
+    return found
 
 
 def _schema(arguments: argparse.Namespace) -> int:

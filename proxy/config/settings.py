@@ -57,6 +57,8 @@ class LogSettings(Section):
     """`text` for people, `json` one object for each line; `auto`: text on a terminal, json in a pipe or file."""
     access: bool = False
     """A line for each request; off, because at thousands of reads a second it costs more than the reads."""
+    probes: bool = False
+    """Access lines also for `/-/health`, `/-/ready` and `/-/metrics`, which are asked every few seconds."""
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
         yield gateway
 
 
+def control_of(node: GatewayProcess) -> str:
+    return control_url(load_configuration(node.config).settings)
+
+
 def test_the_members_are_printed_once_as_a_table(node: GatewayProcess, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["cluster", "--config", str(node.config), "--once"]) == 0
     out = capsys.readouterr().out
@@ -69,6 +73,21 @@ def test_a_gateway_without_a_fleet_is_one_line(tmp_path: Path, capsys: pytest.Ca
     path.write_text("origins: {shelf: {type: file, root: /data}}\n")
     assert run_command(["cluster", "--config", str(path)]) == 2
     assert "cluster: is missing" in capsys.readouterr().err
+
+
+def test_without_a_configuration_the_message_names_the_flag(
+    node: GatewayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["cluster", "--once", "--url", control_of(node)]) == 2
+    assert "--config FILE" in capsys.readouterr().err
+
+
+def test_what_the_environment_says_of_the_fleet_is_enough(
+    node: GatewayProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARMSTART_CLUSTER", f"{{peers: ['http://127.0.0.1:9'], secret: '{SECRET}'}}")
+    assert run_command(["cluster", "--once", "--url", control_of(node)]) == 0
+    assert "1 node" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

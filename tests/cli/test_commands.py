@@ -85,6 +85,46 @@ def test_config_check_refuses_a_bad_file_in_one_line_and_with_status_2(
     )
 
 
+def test_config_check_reads_the_environment_file_of_the_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WARMSTART_CLUSTER__SECRET", raising=False)
+    member = tmp_path / "member.yaml"
+    member.write_text("origins: {lab: {type: file, root: /data}}\ncluster: {peers: ['http://127.0.0.1:9']}\n")
+    environment = tmp_path / "environment"
+    environment.write_text("# secrets\n\nWARMSTART_CLUSTER__SECRET='a secret of the tests'\n")
+    assert run_command(["config", "check", str(member)]) == 2
+    assert "cluster.secret: must be given" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", dict(os.environ))
+        assert run_command(["config", "check", str(member), "--environment", str(environment)]) == 0
+    environment.write_text("WARMSTART_WORKERS=2\nhush hush\n")
+    assert run_command(["config", "check", str(member), "--environment", str(environment)]) == 2
+    assert capsys.readouterr().err == f"warmstart: {environment}: line 2 is not NAME=value; correct it\n"
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_quietly(good_file: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "proxy", "config", "schema"]
+    ended = subprocess.run(
+        command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, env=clean_environment(), check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_config_check_says_where_a_relative_path_leads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("near.yaml").write_text(
+        "origins: {lab: {type: file, root: /data}}\ncache: {disks: {path: near, size: 1GiB}}\n"
+    )
+    assert run_command(["config", "check", "near.yaml"]) == 0
+    assert f"caches in {tmp_path / 'near'} (1GiB)" in capsys.readouterr().out
+
+
 def test_config_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["config", "schema"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["listen"]
@@ -119,6 +159,9 @@ def test_flags_alone_make_a_gateway_that_health_finds(tmp_path: Path) -> None:
         address = gateway.url.removeprefix("http://")
         well = warmstart("health", WARMSTART_LISTEN=address, WARMSTART_ORIGIN=origin)
         assert (well.returncode, well.stdout) == (0, "healthy\n")
+        by_file = tmp_path / "known.yaml"
+        by_file.write_text(f"listen: {address}\norigins: {{shelf: {{type: file, root: {tmp_path}}}}}\n")
+        assert warmstart("health", "--config", str(by_file)).stdout == "healthy\n"
         assert gateway.logs() == ""
         assert gateway.stop() == 0
         ill = warmstart("health", "--url", gateway.url)

@@ -36,7 +36,7 @@ def test_the_demo_loads_a_model_three_ways_and_the_hot_one_costs_the_origin_noth
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--size", "much"), ("--rate", "0"), ("--latency", "20")])
+@pytest.mark.parametrize(("flag", "value"), [("--size", "much"), ("--size", "5"), ("--rate", "0"), ("--latency", "20")])
 def test_a_bad_figure_is_named_with_its_flag(flag: str, value: str) -> None:
     done = run_demo(flag, value, "--exit")
     assert done.returncode == 2
@@ -80,9 +80,10 @@ def test_a_fleet_that_cannot_be_shown_is_refused(flags: tuple[str, ...]) -> None
     assert flags[-2] in done.stderr
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", ["1", "2"])
+def test_a_taken_port_is_named(tmp_path: Path, nodes: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_demo("--nodes", "2", "--size", "1MiB", "--listen", place, "--dir", str(tmp_path), "--exit")
+        done = run_demo("--nodes", nodes, "--size", "1MiB", "--listen", place, "--dir", str(tmp_path), "--exit")
     assert done.returncode == 2
     assert f"--listen '{place}'" in done.stderr

@@ -19,6 +19,7 @@ KINDS = {
     "fleet-redis": "a fleet with Redis",
     "fleet-dns": "a fleet without it",
     "gcs-workload-identity": "a GCS origin, no keys",
+    "coreweave": "an S3-compatible origin that takes a bucket's name in the host only",
     "crusoe": "an S3-compatible origin with an endpoint for each location",
     "two-origins": "two clouds",
     "aws": "AWS",

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -37,6 +35,7 @@ from proxy.cli.demo.processes import (
     await_answer,
     await_file,
     child_process,
+    free_ports,
     read_metric,
 )
 from proxy.errors import ConfigInvalid
@@ -78,9 +77,12 @@ def find_redis() -> str | None:
 
 
 @contextlib.contextmanager
-def start_gang(folder: Path, listen: str, nodes: int, origin_url: str) -> Iterator[tuple[list[str], str]]:
+def start_gang(
+    folder: Path, listen: str, nodes: int, origin_url: str, cache_size_bytes: int
+) -> Iterator[tuple[list[str], str]]:
     """The nodes' URLs, once all know each other; and how they do. Raises ConfigInvalid."""
-    places = _free_places(listen, nodes)
+    with free_ports(listen, nodes) as places:
+        pass  # free a moment ago; the nodes bind them now
     with contextlib.ExitStack() as stack:
         redis = find_redis()
         if redis is None:
@@ -89,7 +91,8 @@ def start_gang(folder: Path, listen: str, nodes: int, origin_url: str) -> Iterat
             found = {"redis": f"unix://{stack.enter_context(_redis(redis, folder))}"}
         cluster = {"secret": secrets.token_hex(16), **found}
         gateways = [
-            _start_node(stack, folder, number, place, cluster, origin_url) for number, place in enumerate(places)
+            _start_node(stack, folder, number, place, cluster, origin_url, cache_size_bytes)
+            for number, place in enumerate(places)
         ]
         urls = [_await_node(child, folder, number) for number, child in enumerate(gateways)]
         give_up_at = time.monotonic() + START_TIMEOUT_S
@@ -98,37 +101,6 @@ def start_gang(folder: Path, listen: str, nodes: int, origin_url: str) -> Iterat
                 raise ConfigInvalid("the demo's nodes do not find each other")
             time.sleep(0.05)
         yield urls, "Redis" if redis is not None else "a list (redis-server is not installed)"
-
-
-def _free_places(listen: str, nodes: int) -> list[tuple[str, int]]:
-    """A pair of ports for each node, of which this is the first. Raises ConfigInvalid for one that is taken."""
-    try:
-        place = urlsplit(f"//{listen}")
-        host, first = place.hostname or "", place.port
-    except ValueError:
-        host, first = "", None
-    if not host or first is None:
-        raise ConfigInvalid(f"--listen {listen!r}: write host:port, such as 127.0.0.1:9000")
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for number in range(nodes):
-            try:
-                ports.append(first + 2 * number if first else _free_pair(stack, host))
-                if first:
-                    for port in (ports[-1], ports[-1] + 1):
-                        stack.enter_context(socket.create_server((host, port)))
-            except OSError as error:
-                raise ConfigInvalid(f"--listen {listen!r}: port {ports[-1] if ports else first}: {error}") from None
-        return [(host, port) for port in ports]
-
-
-def _free_pair(stack: contextlib.ExitStack, host: str) -> int:
-    while True:
-        holder = stack.enter_context(socket.create_server((host, 0)))
-        port = int(holder.getsockname()[1])
-        with contextlib.suppress(OSError, OverflowError):
-            stack.enter_context(socket.create_server((host, port + 1)))
-            return port
 
 
 @contextlib.contextmanager
@@ -164,6 +136,7 @@ def _start_node(
     place: tuple[str, int],
     cluster: dict[str, object],
     origin_url: str,
+    cache_size_bytes: int,
 ) -> subprocess.Popen[bytes]:
     host, port = place
     home = folder / f"node-{number}"
@@ -171,7 +144,7 @@ def _start_node(
     settings = {
         "listen": f"{host}:{port}",
         "workers": 1,
-        "cache": {"disks": [{"path": str(home / "cache"), "size": "1TB"}]},
+        "cache": {"disks": [{"path": str(home / "cache"), "size": cache_size_bytes}]},
         "origins": {"origin": {"type": "s3", "endpoint": origin_url, "region": "us-east-1", "anonymous": True}},
         "buckets": {"*": {"origin": "origin"}},
         "cluster": {**cluster, "advertise": f"http://{host}:{port}"},

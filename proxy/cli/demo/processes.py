@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from proxy.errors import ConfigInvalid
 
 BUCKET, PREFIX = "models", "demo-1b/"
-START_TIMEOUT_S = 30.0
+CACHE_BYTES_MIN = 512 << 20
+CACHE_SHARE = 1.25  # of the model
+START_TIMEOUT_S = 120.0  # a start takes one second, or many on a busy machine
 
 
 @contextlib.contextmanager
@@ -65,9 +68,60 @@ def await_answer(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _check_alive(child: subprocess.Popen[bytes], log: Path, give_up_at: float) -> None:
-    if child.poll() is not None or time.monotonic() > give_up_at:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise ConfigInvalid(f"the demo's {log.stem} did not start: {' '.join(last) or 'no word from it'}")
+    """Raises ConfigInvalid for one that has ended, and for one that does not answer in time."""
+    status = child.poll()
+    if status is None and time.monotonic() <= give_up_at:
+        return
+    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    if status is None:
+        raise ConfigInvalid(
+            f"the demo's {log.stem} did not answer within {START_TIMEOUT_S:.0f} s; is this machine very busy? "
+            f"Its log ends with: {' '.join(last) or 'nothing'}"
+        )
+    raise ConfigInvalid(f"the demo's {log.stem} ended with status {status}: {' '.join(last) or 'it said nothing'}")
+
+
+@contextlib.contextmanager
+def free_ports(listen: str, nodes: int) -> Iterator[list[tuple[str, int]]]:
+    """A pair of free ports for each node, held until the end; each node's place is the first of its pair.
+
+    Raises ConfigInvalid for one that is taken, and for what is no address.
+    """
+    try:
+        place = urlsplit(f"//{listen}")
+        host, first = place.hostname or "", place.port
+    except ValueError:
+        host, first = "", None
+    if not host or first is None:
+        raise ConfigInvalid(f"--listen {listen!r}: write host:port, such as 127.0.0.1:9000")
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        for number in range(nodes):
+            try:
+                ports.append(first + 2 * number if first else _free_pair(stack, host))
+                if first:
+                    for port in (ports[-1], ports[-1] + 1)[: 2 if nodes > 1 else 1]:
+                        stack.enter_context(socket.create_server((host, port)))
+            except OSError as error:
+                taken = ports[-1] if ports else first
+                raise ConfigInvalid(
+                    f"--listen {listen!r}: port {taken}: {error.strerror}; choose another, or 127.0.0.1:0 for any"
+                ) from None
+        yield [(host, port) for port in ports]
+
+
+def _free_pair(stack: contextlib.ExitStack, host: str) -> int:
+    while True:
+        holder = stack.enter_context(socket.create_server((host, 0)))
+        port = int(holder.getsockname()[1])
+        with contextlib.suppress(OSError, OverflowError):
+            stack.enter_context(socket.create_server((host, port + 1)))
+            return port
+
+
+def cache_bytes(model_bytes: float) -> int:
+    """What a node's cache may take: the model, with room to spare before anything is evicted."""
+    return max(CACHE_BYTES_MIN, int(model_bytes * CACHE_SHARE))
 
 
 def read_metric(gateway_url: str, name: str) -> int:

@@ -30,14 +30,17 @@ from proxy.cli.demo.processes import (
     PREFIX,
     await_answer,
     await_file,
+    cache_bytes,
     child_process,
+    free_ports,
     origin_bytes,
     slow_origin,
 )
 from proxy.config.quantities import parse_duration, parse_size
 from proxy.errors import ConfigInvalid
 
-AIR = 1.1  # beside the model and its copy in each cache
+AIR = 1.1  # beside the model and each cache
+SIZE_BYTES_MIN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _show_node(
     console: Console, folder: Path, arguments: argparse.Namespace, origin_url: str, files: list[ModelFile]
 ) -> None:
-    with _gateway(folder, arguments.listen, origin_url) as gateway_url:
+    with _gateway(folder, arguments.listen, origin_url, _cache_bytes(files)) as gateway_url:
         console.print(f"Gateway: {gateway_url}, cache in {folder / 'cache'}.\n")
         console.print(_table(asyncio.run(_loads(console, origin_url, gateway_url, files))))
         if not arguments.exit:
@@ -105,7 +108,8 @@ def _show_node(
 def _show_fleet(
     console: Console, folder: Path, arguments: argparse.Namespace, origin_url: str, files: list[ModelFile]
 ) -> None:
-    with start_gang(folder, arguments.listen, arguments.nodes, origin_url) as (urls, found_by):
+    cache_size_bytes = _cache_bytes(files)
+    with start_gang(folder, arguments.listen, arguments.nodes, origin_url, cache_size_bytes) as (urls, found_by):
         console.print(f"Gateways: {', '.join(urls)}; they find each other by {found_by}.\n")
         rows = asyncio.run(load_gang(console, origin_url, urls, files))
         console.print(gang_table(rows, len(urls)))
@@ -114,6 +118,10 @@ def _show_fleet(
             settings = folder / "node-0" / "warmstart.yaml"
             console.print(f"\n  warmstart cluster --config {settings}", highlight=False, soft_wrap=True)
             _keep_running(console, urls[0], files)
+
+
+def _cache_bytes(files: list[ModelFile]) -> int:
+    return cache_bytes(sum(file.size_bytes for file in files))
 
 
 def importlib_missing(module: str) -> bool:
@@ -126,14 +134,16 @@ def _quantity(flag: str, text: str, parse: object) -> float:
     try:
         value = float(parse(text))  # type: ignore[operator]
     except ValueError as error:
-        raise ConfigInvalid(f"{flag} {text!r}: {error}") from None
+        raise ConfigInvalid(f"{flag} {text!r} {error}") from None
+    if flag == "--size" and value < SIZE_BYTES_MIN:
+        raise ConfigInvalid(f"{flag} {text!r}: is less than a model's files take; write at least 1MiB, such as 1GiB")
     if flag in ("--rate", "--link") and value <= 0:
         raise ConfigInvalid(f"{flag} {text!r}: must be more than 0, such as 50MB")
     return value
 
 
 def _check_room(folder: Path, size_bytes: float, nodes: int) -> None:
-    free_bytes, needed = shutil.disk_usage(folder).free, size_bytes * (1 + nodes) * AIR
+    free_bytes, needed = shutil.disk_usage(folder).free, (size_bytes + nodes * cache_bytes(size_bytes)) * AIR
     if free_bytes < needed:
         raise ConfigInvalid(
             f"--dir {str(folder.parent)!r} has {free_bytes / 1e9:.1f} GB free, the demo needs "
@@ -151,10 +161,12 @@ def _make(console: Console, folder: Path, size_bytes: float) -> list[ModelFile]:
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path, listen: str, origin_url: str) -> Iterator[str]:
+def _gateway(folder: Path, listen: str, origin_url: str, cache_size_bytes: int) -> Iterator[str]:
+    with free_ports(listen, 1):
+        pass  # free a moment ago; the gateway binds it now
     urls = folder / "urls"
     command = [sys.executable, "-m", "proxy", "serve", "--listen", listen, "--origin", origin_url, "--anonymous"]
-    command += ["--cache-dir", str(folder / "cache"), "--cache-size", "1TB", "--url-file", str(urls)]
+    command += ["--cache-dir", str(folder / "cache"), "--cache-size", f"{cache_size_bytes}B", "--url-file", str(urls)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WARMSTART_")}
     with child_process(command, folder / "gateway.log", env=environment) as child:
         await_file(child, urls, folder / "gateway.log")
