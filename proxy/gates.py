@@ -22,18 +22,19 @@ assert LEDGER_WORDS == LEDGER_NUMBERS
 
 
 def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: SharedTables) -> Gates:
-    """Origins that are reached by HTTP have a ledger each, by their id; a directory has no limits."""
+    """Origins that are reached by HTTP have a ledger each, by their id; a directory has no limits.
+
+    All ledgers are opened here, before the first request: that gives back at once what an earlier holder of this
+    process's slot had under way when it was killed. Nobody else may do it while the slot is held.
+    """
     slot = tables.locks.take_slot(SLOT_COUNT)
     limited = {name: rule for name, rule in settings.origins.items() if rule.type != "file"}
     ids = list(dict.fromkeys(origins[name].id for name in limited))
     bandwidths = {origins[name].id: rule.bandwidth for name, rule in limited.items()}
     hedges = {origins[name].id: rule.hedge or 0.0 for name, rule in limited.items()}
 
-    def make(origin_id: str) -> Ledger:
-        place = ids.index(origin_id) if origin_id in ids else LEDGER_COUNT
-        if place >= LEDGER_COUNT:
-            return Ledger(private_numbers(), 0, concurrency_max=1 << 20, start_rate=FREE_RATE)
-        return Ledger(
+    ledgers = {
+        origin_id: Ledger(
             tables.ledger(place),
             slot,
             concurrency_max=settings.limits.origin_requests,
@@ -42,6 +43,11 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
             lock=partial(tables.locks.ledger, place),
             dead=tables.locks.dead_slot,
         )
+        for place, origin_id in enumerate(ids[:LEDGER_COUNT])
+    }
+
+    def make(origin_id: str) -> Ledger:
+        return ledgers.get(origin_id) or Ledger(private_numbers(), 0, concurrency_max=1 << 20, start_rate=FREE_RATE)
 
     streams_max = max(1, int(settings.limits.origin_requests * STREAMS_SHARE) // settings.workers)
     return Gates(make, lambda origin_id: hedges.get(origin_id, 0.0), streams_max=streams_max)
