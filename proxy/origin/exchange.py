@@ -1,8 +1,10 @@
 """One HTTP exchange with an origin by httpx: heads, control, uploads, and bytes where a proxy must carry them.
 
-How it works. httpx takes a tenth of a second to load, and what is in the cache is served without it. So the transport
-(`proxy.origin.transport`) is made by the first exchange, in a thread; only one that goes through a proxy is made at
-once, because a proxy that can't be used must stop the start.
+How it works. Each use of an origin has connections of its own (`Use`), so that none can take another's: a body that
+streams to a client lasts as long as the client likes, and no HEAD must wait for it.
+httpx takes a tenth of a second to load, and what is in the cache is served without it. So a transport
+(`proxy.origin.transport`) is made by the first exchange of its use, in a thread; only with a proxy is one made at once,
+because a proxy that can't be used must stop the start.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,14 +44,23 @@ class Target(Protocol):
     def request_target(self) -> bytes: ...
 
 
+class Use(Enum):
+    """What an exchange is for; each has a pool of connections at each origin."""
+
+    METADATA = "metadata"  # heads, listings, what the gateway itself wants to know
+    PASSING = "passing"  # a client's requests that go on as they are, writes among them
+    BULK = "bulk"  # objects' bytes, where a proxy must carry them
+
+
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """`read_timeout_s` and `write_timeout_s` bound the wait for the next byte, never a whole transfer."""
+    """`read_timeout_s` and `forward_timeout_s` bound the wait for the next byte, never a whole transfer."""
 
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
     forward_timeout_s: float = 300.0  # CompleteMultipartUpload and CopyObject of large objects think for minutes
-    connections_max: int = 256
+    pool_timeout_s: float = 5.0  # for a connection of the pool; what waits longer is better tried again
+    connections_max: int = 256  # of each pool: above what the gates and `pass_through` let in
     idle_connections_max: int = 64
     idle_timeout_s: float = 10.0  # AWS closes idle connections after some 20 s
 
@@ -57,22 +69,24 @@ class Exchange:
     """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
     def __init__(self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
-        self._open: Callable[[], Transport] = partial(_open_transport, origin, context, proxy, limits)
-        self._transport = self._open() if proxy is not None else None
+        self._open: Callable[[Use], Transport] = partial(_open_transport, origin, context, proxy, limits)
+        self._transports: dict[Use, Transport] = {}
+        if proxy is not None:
+            self._transports[Use.METADATA] = self._open(Use.METADATA)
 
     async def send(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, slow: bool
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, use: Use
     ) -> httpx.Response:
-        """The answer, its body not yet read; the caller must close it. `slow`: give the origin minutes to think.
+        """The answer, its body not yet read; the caller must close it.
 
-        Raises OriginUnavailable; InvalidRequest for headers that can't be sent, or a body of another length than
-        announced.
+        Raises OriginUnavailable; Overloaded where no connection for this use comes free; InvalidRequest for headers
+        that can't be sent, or a body of another length than announced.
         """
-        return await (await self._opened()).send(method, target, headers, body, slow=slow)
+        return await (await self._opened(use)).send(method, target, headers, body)
 
-    async def head(self, target: Target, headers: Headers, *, slow: bool = False) -> tuple[int, Headers]:
+    async def head(self, target: Target, headers: Headers) -> tuple[int, Headers]:
         """Status and headers of a HEAD, its connection free again. Raises what `send` does."""
-        response = await self.send("HEAD", target, headers, slow=slow)
+        response = await self.send("HEAD", target, headers, use=Use.METADATA)
         try:
             async for _ in self.chunks(response):
                 pass  # there are none, but only a finished response leaves its connection usable
@@ -80,9 +94,9 @@ class Exchange:
             await response.aclose()
         return response.status_code, header_pairs(response)
 
-    async def get(self, target: Target, headers: Headers, accept: Accept) -> Response:
+    async def get(self, target: Target, headers: Headers, accept: Accept, use: Use = Use.METADATA) -> Response:
         """What `WireClient.get` does, where a proxy stands in between. Raises OriginUnavailable."""
-        response = await self.send("GET", target, headers, slow=False)
+        response = await self.send("GET", target, headers, use=use)
         try:
             pairs = header_pairs(response)
             head = ResponseHead(response.status_code, pairs, read_length(pairs))
@@ -103,25 +117,28 @@ class Exchange:
 
     def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
-        assert self._transport is not None, "whose response is it?"
-        return self._transport.chunks(response)
+        assert self._transports, "whose response is it?"
+        return next(iter(self._transports.values())).chunks(response)
 
     async def aclose(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
 
-    async def _opened(self) -> Transport:
-        if self._transport is None:
-            opened = await asyncio.to_thread(self._open)
-            if self._transport is None:  # another exchange may have been faster; the surplus one holds nothing
-                self._transport = opened
-        return self._transport
+    async def _opened(self, use: Use) -> Transport:
+        found = self._transports.get(use)
+        if found is None:
+            opened = await asyncio.to_thread(self._open, use)
+            # Another exchange may have been faster; the surplus one holds nothing.
+            found = self._transports.setdefault(use, opened)
+        return found
 
 
-def _open_transport(origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> Transport:
+def _open_transport(
+    origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use
+) -> Transport:
     from proxy.origin.transport import Transport
 
-    return Transport(origin, context, proxy, limits)
+    return Transport(origin, context, proxy, limits, use)
 
 
 def range_client(context: ssl.SSLContext, limits: ExchangeLimits) -> WireClient:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from proxy.errors import ConfigInvalid, InvalidRequest
+from proxy.errors import ConfigInvalid, InvalidRequest, Overloaded
 from proxy.hops import Headers
+from proxy.origin.exchange import Use
 from proxy.origin.headers import read_length
+from proxy.origin.network import Network
 from proxy.origin.trouble import unreachable
 
 if TYPE_CHECKING:
@@ -24,12 +26,21 @@ if TYPE_CHECKING:
 
 
 class Transport:
-    """A pool of connections to one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
+    """A pool of connections to one service, for one use. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
-    def __init__(self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
+    def __init__(
+        self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use
+    ) -> None:
         self._origin = origin
-        self._limits = limits
+        self._use = use
         self._proxied = proxy is not None
+        wait_s = limits.forward_timeout_s if use is Use.PASSING else limits.read_timeout_s
+        self._timeouts = {
+            "connect": limits.connect_timeout_s,
+            "read": wait_s,
+            "write": wait_s,
+            "pool": min(wait_s, limits.pool_timeout_s),
+        }
         try:
             self._transport = httpx.AsyncHTTPTransport(
                 verify=context,
@@ -42,24 +53,26 @@ class Transport:
             )
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise ConfigInvalid(f"the proxy {proxy!r} in the environment can't be used: {error}") from None
+        # httpx has no parameter for what its pool takes by this name.
+        self._transport._pool._network_backend = Network()
 
     async def send(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, slow: bool
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None
     ) -> httpx.Response:
-        """The answer, its body not yet read; the caller must close it. `slow`: give the origin minutes to think.
-
-        Raises OriginUnavailable; InvalidRequest for headers that can't be sent, or a body of another length than
-        announced.
-        """
+        """See `Exchange.send`."""
         try:
             try:
-                return await self._transport.handle_async_request(self._request(method, target, headers, body, slow))
+                return await self._transport.handle_async_request(self._request(method, target, headers, body))
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 if body is not None or method not in ("HEAD", "GET"):
                     raise
-                return await self._transport.handle_async_request(self._request(method, target, headers, None, slow))
+                return await self._transport.handle_async_request(self._request(method, target, headers, None))
         except httpx.LocalProtocolError as error:
             raise InvalidRequest("InvalidArgument", f"the request can't be sent: {error}") from None
+        except httpx.PoolTimeout as error:
+            if self._use is Use.PASSING:
+                raise Overloaded("every connection to the origin for requests passed through is taken") from error
+            raise _trouble(self._origin, error) from error
         except httpx.HTTPError as error:
             raise _trouble(self._origin, error) from error
 
@@ -75,10 +88,8 @@ class Transport:
         await self._transport.aclose()
 
     def _request(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, slow: bool
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> httpx.Request:
-        limits = self._limits
-        wait_s = limits.forward_timeout_s if slow else limits.read_timeout_s
         whole = target.request_target
         if self._proxied and not target.endpoint.tls:
             whole = f"http://{target.endpoint.authority}".encode("ascii") + whole  # RFC 9112 section 3.2.2
@@ -87,10 +98,7 @@ class Transport:
             str(target.endpoint),
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
             stream=_Body(body, read_length(headers)),
-            extensions={
-                "target": whole,
-                "timeout": {"connect": limits.connect_timeout_s, "read": wait_s, "write": wait_s, "pool": wait_s},
-            },
+            extensions={"target": whole, "timeout": self._timeouts},
         )
 
 

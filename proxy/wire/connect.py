@@ -49,7 +49,7 @@ async def open_connection(
     """A usable connection; `tls_context` is None for plain TCP. Raises ConnectFailed or TimedOut."""
     try:
         async with asyncio.timeout(connect_timeout_s):
-            sock = await _open_socket(endpoint, resolve)
+            sock = await open_socket(endpoint, resolve)
     except TimeoutError as error:
         raise TimedOut("connect", connect_timeout_s) from error
     try:
@@ -86,7 +86,8 @@ async def _start_protocol(
             sock.close()
 
 
-async def _open_socket(endpoint: Endpoint, resolve: Resolve) -> socket.socket:
+async def open_socket(endpoint: Endpoint, resolve: Resolve = resolve_name) -> socket.socket:
+    """A connected socket that does not block. Raises ConnectFailed."""
     try:
         found = await resolve(endpoint.host, endpoint.port)
     except (OSError, UnicodeError) as error:

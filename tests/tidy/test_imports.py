@@ -52,6 +52,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "botocore": ("proxy.origin.s3",),
     "cachetools": ("proxy.gateway", "s3api.auth", "gcsapi.auth"),
     "google": ("proxy.origin.gcs",),
+    "httpcore": ("proxy.origin.network",),
     "httptools": ("proxy.wire", "proxy.lanes"),
     "httpx": ("proxy.origin", "proxy.cli", "proxy.__main__"),
     "obstore": ("proxy.cli",),

@@ -14,7 +14,7 @@ from proxy.errors import OriginUnavailable
 from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
-from proxy.origin.exchange import Exchange, header_pairs
+from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
 from proxy.origin.passing import count_status, nothing, replay, sent_headers
@@ -69,10 +69,10 @@ class Forwarding:
         ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
         sent = (("host", target.endpoint.authority), *headers)
         if method == "HEAD":
-            status, answered = await self._exchange.head(target, sent, slow=True)
+            status, answered = await self._exchange.head(target, sent)
             count_status(self._origin, status)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
-        response = await self._exchange.send(method, target, sent, body, slow=True)
+        response = await self._exchange.send(method, target, sent, body, use=Use.PASSING)
         count_status(self._origin, response.status_code)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)

@@ -24,7 +24,7 @@ from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
 from proxy.origin.answers import Claim, ExactSink
-from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, range_client, tls_context
+from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.errors import missing, parse_refusal, read_error
@@ -265,7 +265,8 @@ class GcsOrigin:
     async def _get_once(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
         ORIGIN_REQUESTS.labels(self.id, kind).inc()
         if self._proxied:
-            return await self._exchange.get(target, (("host", target.endpoint.authority), *headers), accept)
+            use = Use.BULK if kind == "read" else Use.METADATA
+            return await self._exchange.get(target, (("host", target.endpoint.authority), *headers), accept, use)
         try:
             return await self._wire.get(target.endpoint, target.request_target, headers, accept)
         except WireError as error:

@@ -15,7 +15,7 @@ from proxy.errors import OriginUnavailable
 from proxy.hops import end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
-from proxy.origin.exchange import Exchange, header_pairs
+from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.headers import first_value
 from proxy.origin.passing import count_status, nothing, peek, replay, sent_headers
 from proxy.origin.s3.credentials import CredentialSource
@@ -45,13 +45,14 @@ class Forwarding:
         self._signer = signer
         self._credentials = credentials
 
-    async def send(self, request: ForwardRequest) -> ForwardResponse:
+    async def send(self, request: ForwardRequest, use: Use = Use.PASSING) -> ForwardResponse:
+        """See `S3Origin.forward`."""
         body = request.body if request.body_bytes != 0 else None
         if body is not None and self._site.endpoint is None and not self._regions.knows(request.bucket):
             await self._find_region(request.bucket)
         course = Course(self._site, self._regions, request.bucket, request.key, request.query)
         while True:
-            answer = await self._send_once(request, course, body)
+            answer = await self._send_once(request, course, body, use)
             if answer.status not in TURNING_STATUSES:
                 return answer
             seen = await peek(answer.body)
@@ -63,7 +64,7 @@ class Forwarding:
                 raise OriginUnavailable("the origin sends this upload elsewhere; try again", retry_after_s=1.0)
 
     async def _send_once(
-        self, request: ForwardRequest, course: Course, body: AsyncIterator[bytes] | None
+        self, request: ForwardRequest, course: Course, body: AsyncIterator[bytes] | None, use: Use
     ) -> ForwardResponse:
         ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
         keys = await self._credentials.get()
@@ -71,10 +72,10 @@ class Forwarding:
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
         signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
         if request.method == "HEAD":
-            status, answered = await self._exchange.head(course.target, signed, slow=True)
+            status, answered = await self._exchange.head(course.target, signed)
             count_status(self._origin, status)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
-        response = await self._exchange.send(request.method, course.target, signed, body, slow=True)
+        response = await self._exchange.send(request.method, course.target, signed, body, use=use)
         count_status(self._origin, response.status_code)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
@@ -82,7 +83,7 @@ class Forwarding:
     async def _find_region(self, bucket: str) -> None:
         """Asks for the bucket's region before a body is sent that could be sent only once."""
         course = Course(self._site, self._regions, bucket, None)
-        answer = await self._send_once(ForwardRequest("HEAD", bucket, None, (), ()), course, None)
+        answer = await self._send_once(ForwardRequest("HEAD", bucket, None, (), ()), course, None, Use.METADATA)
         await answer.close()
         region = first_value(answer.headers, "x-amz-bucket-region")
         if region is not None and is_region(region):

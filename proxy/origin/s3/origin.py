@@ -20,7 +20,7 @@ from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
 from proxy.origin.answers import Claim, ExactSink, told_size
-from proxy.origin.exchange import Exchange, ExchangeLimits, environment_proxy, range_client, tls_context
+from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.headers import first_value, parse_content_range, read_length
 from proxy.origin.pages import Found
 from proxy.origin.s3.answers import check_version, is_success
@@ -223,7 +223,7 @@ class S3Origin:
 
     async def _get(self, course: Course, headers: Headers, accept: Accept) -> Response:
         if self._proxied:
-            return await self._exchange.get(course.target, headers, accept)
+            return await self._exchange.get(course.target, headers, accept, Use.BULK)
         try:
             return await self._wire.get(course.target.endpoint, course.target.request_target, headers, accept)
         except WireError as error:
@@ -262,7 +262,8 @@ class S3Origin:
         return await self._read_document("", (), read_buckets)
 
     async def _read_document(self, bucket: str, query: Query, read: Callable[[bytes], Result]) -> Result:
-        response = await self.forward(ForwardRequest("GET", bucket, None, query, (("accept-encoding", "identity"),)))
+        request = ForwardRequest("GET", bucket, None, query, (("accept-encoding", "identity"),))
+        response = await self._forwarding.send(request, Use.METADATA)
         try:
             body = bytearray()
             async for chunk in response.body:
