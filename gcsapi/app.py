@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from gcsapi.batch import BATCH_BYTES_MAX, Inner, parse_batch, render_batch
+from gcsapi.batch import BATCH_BYTES_MAX, Inner, fits_batch, parse_batch, render_batch
 from gcsapi.elsewhere import answer_bucket, list_buckets, list_objects
 from gcsapi.errors import render_error
 from gcsapi.exchange import Exchange
@@ -112,6 +112,8 @@ class GcsApp:
     async def _dispatch(self, exchange: Exchange) -> PiecesResponse:
         operation = parse_request(exchange.method, exchange.target, exchange.raw_headers, self._host_suffixes)
         exchange.operation, exchange.api = operation.operation, operation.api
+        if exchange.batched and not fits_batch(operation):
+            raise InvalidRequest("invalid", "A batch holds requests of the JSON API for metadata only.")
         if isinstance(operation, Read):
             exchange.place = f"{operation.request.name.bucket}/{operation.request.name.key}"
             return await self._read(exchange, operation)
@@ -212,6 +214,7 @@ class GcsApp:
     async def _answer_inner(self, exchange: Exchange, inner: Inner) -> PiecesResponse:
         """One request of a batch, answered as if it had come alone."""
         one = Exchange(inner.method, inner.target, inner.headers, exchange.host, inner.receive, self._body_timeout_s)
+        one.batched = True
         return await self._answer(one)
 
 

@@ -8,23 +8,27 @@ Source: Cloud Storage documentation, "Batch requests".
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from gcsapi.targets import json_door
+from gcsapi.errors import render_json_error
+from gcsapi.requests import Api, Operation, Read
+from gcsapi.responses import JSON_TYPE
+from gcsapi.targets import JsonTarget
 from gcsapi.uploads import boundary_of
 from proxy.blocks import Piece
-from proxy.errors import InvalidRequest, WarmstartError
+from proxy.errors import InvalidRequest
 from proxy.lanes.asgi import PiecesResponse
+from proxy.lanes.multipart import split_parts
 from proxy.surface.heads import Reply
-from proxy.targets import split_target
 
 BATCH_BYTES_MAX = 10 << 20  # as at GCS
 REQUESTS_MAX = 100  # as at GCS
+HEAD_BYTES_MAX = 16 << 10  # of one request, and of the part around it
+ANSWERS_BYTES_MAX = 32 << 20  # gathered for one batch; a page of a thousand objects has a megabyte
 AT_ONCE_MAX = 16
 
 
@@ -44,12 +48,13 @@ class Inner:
 
 
 def parse_batch(content_type: str, content: bytes) -> list[Inner]:
-    """Raises InvalidRequest."""
-    found = re.split(rb"(?:^|\r?\n)" + re.escape(boundary_of(content_type)), content)[1:]
-    requests = [_parse_part(part) for part in found if not part.startswith(b"--")]
-    if not requests or len(requests) > REQUESTS_MAX:
-        raise InvalidRequest("invalid", f"A batch has 1 to {REQUESTS_MAX} requests; this one has {len(requests)}.")
-    return requests
+    """Raises InvalidRequest. What each part asks for is judged where it is parsed as a request: see `GcsApp`."""
+    found = split_parts(content, boundary_of(content_type), REQUESTS_MAX)
+    if not found:
+        raise InvalidRequest(
+            "invalid", f"A batch has 1 to {REQUESTS_MAX} requests, each behind a line of its boundary."
+        )
+    return [_parse_part(part) for part in found]
 
 
 def _parse_part(part: bytes) -> Inner:
@@ -65,26 +70,27 @@ def _parse_part(part: bytes) -> Inner:
     length = headers.get(b"content-length", b"")
     body = body[: int(length)] if length.isdigit() and len(length) < 10 else body.rstrip(b"\r\n")
     headers[b"content-length"] = b"%d" % len(body)
-    _check(method, words[1])
     content_id = outer.get(b"content-id", b"").decode("latin-1")
     return Inner(content_id, method, words[1], tuple(headers.items()), body)
 
 
-def _check(method: str, target: bytes) -> None:
-    """Raises InvalidRequest for what can't be part of a batch."""
-    try:
-        _, path, query = split_target(target, None)
-    except WarmstartError:
-        path, query = b"", b""
-    if json_door(path) != "" or b"alt=media" in query.split(b"&"):
-        raise InvalidRequest("invalid", "A batch holds requests of the JSON API for metadata only.")
+def fits_batch(operation: Operation) -> bool:
+    """Whether it may be part of a batch: a request of the JSON API that no bytes of objects answer, in any reading."""
+    if operation.api is not Api.JSON or operation.media:
+        return False
+    if isinstance(operation, Read):
+        return True
+    told = {value for name, value in operation.query if name in ("alt", "$alt")}
+    return isinstance(operation.target, JsonTarget) and operation.target.door == "" and told <= {"json"}
 
 
 def _cut(text: bytes) -> tuple[bytes, bytes]:
-    """Head and body; lines may end with either line end."""
-    crlf, lf = text.find(b"\r\n\r\n"), text.find(b"\n\n")
+    """Head and body; lines may end with either line end. Raises InvalidRequest for a head that is too long."""
+    crlf, lf = (text.find(end, 0, HEAD_BYTES_MAX) for end in (b"\r\n\r\n", b"\n\n"))
     if crlf >= 0 and (lf < 0 or crlf < lf):
         return text[:crlf], text[crlf + 4 :]
+    if lf < 0 and len(text) > HEAD_BYTES_MAX:
+        raise InvalidRequest("invalid", f"The headers of a batch's part have up to {HEAD_BYTES_MAX} bytes.")
     return (text[:lf], text[lf + 2 :]) if lf >= 0 else (text, b"")
 
 
@@ -96,10 +102,11 @@ def _parse_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
 async def render_batch(requests: list[Inner], answer: Callable[[Inner], Awaitable[PiecesResponse]]) -> Reply:
     """All answers, in the requests' order."""
     room = asyncio.Semaphore(AT_ONCE_MAX)
+    left = _Left(ANSWERS_BYTES_MAX)
 
     async def ask(inner: Inner) -> bytes:
         async with room:
-            return await _render_part(inner, await answer(inner))
+            return await _render_part(inner, await answer(inner), left)
 
     boundary = f"batch_{secrets.token_hex(16)}"
     parts = await asyncio.gather(*(ask(inner) for inner in requests))
@@ -108,26 +115,41 @@ async def render_batch(requests: list[Inner], answer: Callable[[Inner], Awaitabl
     return Reply(200, headers, b"%b--%b--\r\n" % (content, boundary.encode()))
 
 
-async def _render_part(inner: Inner, response: PiecesResponse) -> bytes:
-    body = await _read(response)
-    status = response.status
+@dataclass(slots=True)
+class _Left:
+    """How many bytes of answers a batch may still gather."""
+
+    left_bytes: int
+
+
+async def _render_part(inner: Inner, response: PiecesResponse, left: _Left) -> bytes:
+    status, headers = response.status, response.headers
+    body = await _read(response, left)
+    if body is None:
+        status, headers = 400, (("content-type", JSON_TYPE),)
+        body = render_json_error(
+            400, "responseTooLarge", "The answers of this batch are too large: ask for fewer at once."
+        )
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     lines = ["Content-Type: application/http"]
     if inner.content_id:
         lines.append(f"Content-ID: <response-{inner.content_id.removeprefix('<')}")
     lines += ["", f"HTTP/1.1 {status} {reason}"]
-    lines += [f"{name}: {value}" for name, value in response.headers if name not in ("content-length", "connection")]
+    lines += [f"{name}: {value}" for name, value in headers if name not in ("content-length", "connection")]
     lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode("latin-1", "replace") + body
 
 
-async def _read(response: PiecesResponse) -> bytes:
+async def _read(response: PiecesResponse, left: _Left) -> bytes | None:
+    """The whole body; None: it is an object's bytes, or more than a batch may gather."""
     content = bytearray()
     if response.body is None:
         return b""
     try:
         async for item in response.body:
-            assert not isinstance(item, Piece), "no bytes of objects in a batch"
+            if isinstance(item, Piece) or len(item) > left.left_bytes:
+                return None
+            left.left_bytes -= len(item)
             content += item
     finally:
         if (aclose := getattr(response.body, "aclose", None)) is not None:

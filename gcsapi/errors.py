@@ -91,7 +91,11 @@ def render_error(error: Exception, asked: Asked) -> Reply:
     headers = (("content-type", JSON_TYPE if json_api else XML_TYPE), *fault.headers)
     if asked.method == "HEAD":
         return Reply(fault.status, headers)
-    return Reply(fault.status, headers, _json_document(fault) if json_api else _xml_document(fault))
+    return Reply(
+        fault.status,
+        headers,
+        render_json_error(fault.status, fault.reason, fault.message) if json_api else _xml_document(fault),
+    )
 
 
 def describe(error: Exception, asked: Asked) -> Fault:
@@ -155,9 +159,10 @@ def _unavailable(text: str, wait_s: float | None) -> Fault:
     return Fault(503, "backendError", "ServiceUnavailable", text, headers=headers)
 
 
-def _json_document(fault: Fault) -> bytes:
-    first = {"message": fault.message, "domain": "global", "reason": fault.reason}
-    error = {"code": fault.status, "message": fault.message, "errors": [first]}
+def render_json_error(status: int, reason: str, message: str) -> bytes:
+    """The JSON API's document."""
+    first = {"message": message, "domain": "global", "reason": reason}
+    error = {"code": status, "message": message, "errors": [first]}
     return json.dumps({"error": error}, indent=2).encode() + b"\n"
 
 

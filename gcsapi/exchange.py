@@ -30,6 +30,7 @@ class Exchange:
     operation: str = "storage.other"
     place: str = ""  # bucket, or bucket/name
     reads: bool = False
+    batched: bool = False  # one of a batch
     expects_continue: bool = False  # and was not told to continue yet
     body_failure: Exception | None = None
 

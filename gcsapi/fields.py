@@ -15,6 +15,7 @@ from typing import Any
 from proxy.errors import InvalidRequest
 
 Selection = Mapping[str, "Selection | None"]  # None: all of it
+_Tree = dict[str, "_Tree | None"]
 
 OBJECT: Selection = dict.fromkeys(
     [
@@ -101,7 +102,9 @@ BUCKET: Selection = dict.fromkeys(
 OBJECTS: Selection = {"kind": None, "nextPageToken": None, "prefixes": None, "items": OBJECT}
 BUCKETS: Selection = {"kind": None, "nextPageToken": None, "items": BUCKET, "unreachable": None}
 
+FIELDS_MAX = 4096  # characters; every name of an object's resource, each with `items/`, has 900
 DEPTH_MAX = 16
+_END = ""  # behind the last token
 _TOKENS = re.compile(r"[A-Za-z0-9_.\-]+|\*|[(),/]")
 
 
@@ -117,48 +120,47 @@ def select(resource: Mapping[str, Any], fields: str | None, schema: Selection) -
 
 def parse_fields(text: str) -> Selection:
     """The tree of names. Raises InvalidRequest("invalidParameter")."""
-    tokens = _TOKENS.findall(text.replace(" ", ""))
-    if "".join(tokens) != text.replace(" ", ""):
+    if len(text) > FIELDS_MAX:
+        raise InvalidRequest("invalidParameter", f"A field selection has up to {FIELDS_MAX} characters.")
+    text = text.replace(" ", "")
+    tokens = _TOKENS.findall(text)
+    if sum(map(len, tokens)) != len(text):
         raise _invalid(text)
-    selection = _parse_list(tokens, text, 0)
-    if tokens:
+    tokens.append(_END)
+    selection: _Tree = {}
+    if _parse_list(tokens, 0, text, 0, selection) != len(tokens) - 1:
         raise _invalid(text)
     return selection
 
 
-def _parse_list(tokens: list[str], text: str, depth: int) -> Selection:
-    """Consumes tokens up to the end, or to a parenthesis that it leaves."""
-    chosen: dict[str, Selection | None] = {}
+def _parse_list(tokens: list[str], at: int, text: str, depth: int, chosen: _Tree) -> int:
+    """Reads paths from a token on, up to the end, or to a parenthesis that it leaves; returns where that is."""
     while True:
-        _parse_path(tokens, text, depth, chosen)
-        if not tokens or tokens[0] == ")":
-            return chosen
-        if tokens.pop(0) != ",":
+        at = _parse_path(tokens, at, text, depth, chosen)
+        if tokens[at] in (_END, ")"):
+            return at
+        if tokens[at] != ",":
             raise _invalid(text)
+        at += 1
 
 
-def _parse_path(tokens: list[str], text: str, depth: int, chosen: dict[str, Selection | None]) -> None:
-    if depth > DEPTH_MAX or not tokens or tokens[0] in "(),/":
+def _parse_path(tokens: list[str], at: int, text: str, depth: int, chosen: _Tree) -> int:
+    """Adds one path to what is chosen already: a name that is chosen whole stays so."""
+    if depth > DEPTH_MAX or tokens[at] in "(),/":
         raise _invalid(text)
-    name = tokens.pop(0)
-    below: Selection | None = None
-    if tokens and tokens[0] == "/":
-        tokens.pop(0)
-        inner: dict[str, Selection | None] = {}
-        _parse_path(tokens, text, depth + 1, inner)
-        below = inner
-    elif tokens and tokens[0] == "(":
-        tokens.pop(0)
-        below = _parse_list(tokens, text, depth + 1)
-        if not tokens or tokens.pop(0) != ")":
-            raise _invalid(text)
-    chosen[name] = _merge(chosen[name], below) if name in chosen else below
-
-
-def _merge(one: Selection | None, other: Selection | None) -> Selection | None:
-    if one is None or other is None:
-        return None
-    return {**one, **{name: _merge(one[name], below) if name in one else below for name, below in other.items()}}
+    name, sign = tokens[at], tokens[at + 1]
+    at += 1
+    if sign not in ("/", "("):
+        chosen[name] = None
+        return at
+    kept = chosen.setdefault(name, {})
+    below: _Tree = {} if kept is None else kept
+    if sign == "/":
+        return _parse_path(tokens, at + 1, text, depth + 1, below)
+    at = _parse_list(tokens, at + 1, text, depth + 1, below)
+    if tokens[at] != ")":
+        raise _invalid(text)
+    return at + 1
 
 
 def _check(selection: Selection, schema: Selection) -> None:

@@ -10,6 +10,7 @@ word for.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -114,12 +115,9 @@ async def _read_json_insert(exchange: Exchange, operation: Pass) -> Insert:
         return Insert(name, headers, body, operation.body.length_bytes)
     if kind != "multipart" or body is None:
         raise NotSupported(f"An upload of the kind {kind!r} is not possible for a bucket at an S3 store.")
-    content_type = operation.header("content-type") or ""
+    delimiter = boundary_of(operation.header("content-type") or "")
     content = await read_whole(body, WHOLE_BYTES_MAX)
-    delimiter = boundary_of(content_type)
-    resource = parse_resource(first_part(content, delimiter) or b"")
-    part_headers, data = second_part(content, delimiter)
-    _check_sums(resource, data)
+    resource, part_headers, data = await asyncio.to_thread(_parse_multipart, content, delimiter)
     resource.setdefault("contentType", part_headers.get("content-type", "application/octet-stream"))
     headers += described_by(resource) + _sums(operation.header("x-goog-hash") or "")
     return Insert(object_name(parameters, resource), headers, chain(data) if data else None, len(data))
@@ -158,6 +156,14 @@ def described_by(resource: Mapping[str, Any]) -> Headers:
         headers += tuple((AMZ_METADATA + _wire(name).lower(), _wire(value)) for name, value in metadata.items())
     claimed = ",".join(f"{kind}={resource[field]}" for kind, field in _HASHES if isinstance(resource.get(field), str))
     return headers + _sums(claimed)
+
+
+def _parse_multipart(content: bytes, delimiter: bytes) -> tuple[dict[str, Any], dict[str, str], bytes]:
+    """Resource, and headers and content of the data's part. Raises InvalidRequest."""
+    resource = parse_resource(first_part(content, delimiter) or b"")
+    part_headers, data = second_part(content, delimiter)
+    _check_sums(resource, data)
+    return resource, part_headers, data
 
 
 def _check_sums(resource: Mapping[str, Any], data: bytes) -> None:

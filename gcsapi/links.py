@@ -16,7 +16,7 @@ from gcsapi.resources import encode
 from proxy.errors import InvalidRequest
 from proxy.targets import decode_name
 
-DOCUMENT_BYTES_MAX = 32 << 20  # a page of a thousand resources, access rules included, has some 3 MiB
+DOCUMENT_BYTES_MAX = 8 << 20  # a page of a thousand resources, access rules included, has some 3 MiB
 _LINKS = ("selfLink", "mediaLink")
 
 
@@ -31,11 +31,17 @@ def rewrite_document(body: bytes, names: Mapping[str, str], host: str) -> bytes:
 
 
 def rewrite_names(resource: dict[str, Any], names: Mapping[str, str]) -> bool:
-    """In a request's resource: the client's names become the real ones. Whether anything changed."""
+    """In a request's resource: the client's names become the real ones. Whether anything changed.
+
+    Raises InvalidRequest where something else stands in a name's place.
+    """
     changed = False
     for field in ("bucket", "name") if resource.get("kind") == "storage#bucket" else ("bucket",):
-        if resource.get(field) in names and names[resource[field]] != resource[field]:
-            resource[field] = names[resource[field]]
+        name = resource.get(field)
+        if name is not None and not isinstance(name, str):
+            raise InvalidRequest("invalid", f"Invalid value for {field}: it is not a name.")
+        if name is not None and names.get(name, name) != name:
+            resource[field] = names[name]
             changed = True
     inner = resource.get("destination")
     return (isinstance(inner, dict) and rewrite_names(inner, names)) or changed

@@ -22,7 +22,7 @@ def json_page(route: BucketRoute, page: Page, host: str) -> Resource:
     if page.next_after:
         resource["nextPageToken"] = render_place(page.next_after)
     if page.prefixes:
-        resource["prefixes"] = page.prefixes
+        resource["prefixes"] = list(page.prefixes)
     if page.objects:
         resource["items"] = [
             listed_resource(listed, generation_of(route, listed), route.name, host) for listed in page.objects

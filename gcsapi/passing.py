@@ -10,6 +10,7 @@ A copy reads one bucket and writes another; both must be at one origin.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -160,7 +161,8 @@ class Passing:
             for name, value in headers
         )
         if _is_document(operation, headers):
-            content = rewrite_document(await _read_document(route, response), clients, exchange.host)
+            document = await _read_document(route, response)
+            content = await asyncio.to_thread(rewrite_document, document, clients, exchange.host)
             kept = tuple(pair for pair in headers if pair[0] != "content-length")
             return exchange.reply(Reply(response.status, kept, content))
         length = next((int(value) for name, value in headers if name == "content-length" and value.isdigit()), None)

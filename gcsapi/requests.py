@@ -29,7 +29,7 @@ from proxy.conditions import Conditions, GenerationConditions
 from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
-from proxy.hops import FRAMING, connection_headers
+from proxy.hops import FRAMING, connection_headers, join_fields
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
 from proxy.targets import Query, split_target
@@ -128,7 +128,7 @@ def parse_request(
     """`raw_headers` have lower-case names. Raises InvalidRequest."""
     raw = tuple(raw_headers)
     headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
-    fields = _join(headers)
+    fields = join_fields(headers)
     place = parse_target(target, fields.get("host"), host_suffixes)
     if method == "POST" and "x-http-method-override" in fields:
         method = fields["x-http-method-override"].strip().upper()
@@ -139,14 +139,6 @@ def parse_request(
         return _parse_json(method, place, parameters, headers, fields)
     bare = sniff(dict(raw), target.partition(b"?")[2]) is None
     return _parse_xml(method, place, parameters, headers, fields, bare=bare)
-
-
-def _join(headers: Headers) -> dict[str, str]:
-    """Fields by name; repeated ones joined by commas (RFC 9110 section 5.3)."""
-    fields: dict[str, str] = {}
-    for name, value in headers:
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    return fields
 
 
 # The JSON API

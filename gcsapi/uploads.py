@@ -22,13 +22,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from gcsapi.resources import encode
 from proxy.errors import InvalidRequest, NotFound
+from proxy.lanes.multipart import parse_delimiter
 from proxy.targets import Query, decode_name
 
 RESOURCE_BYTES_MAX = 1 << 20
 _SALT = b"warmstart upload session 1"
-_BOUNDARY = re.compile(
-    r'multipart/\w+\s*;(?:.*;)?\s*boundary=(?:"([^"]{1,70})"|\'?([^\s;"\']{1,70})\'?)', re.IGNORECASE
-)
 _JSON_SESSION = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o")
 _EMULATOR_SESSION = re.compile(r"/upload/resumable/[A-Za-z0-9._~%-]+")
 
@@ -43,6 +41,8 @@ class Session:
 
 def parse_resource(content: bytes) -> dict[str, Any]:
     """A JSON object; nothing is an empty one. Raises InvalidRequest("parseError")."""
+    if len(content) > RESOURCE_BYTES_MAX:
+        raise InvalidRequest("parseError", f"A resource has up to {RESOURCE_BYTES_MAX} bytes.")
     try:
         resource = json.loads(content) if content.strip() else {}
     except (ValueError, RecursionError):
@@ -85,10 +85,10 @@ async def read_first_part(content_type: str, body: AsyncIterator[bytes]) -> tupl
 
 def boundary_of(content_type: str) -> bytes:
     """The line that delimits the parts. Raises InvalidRequest."""
-    match = _BOUNDARY.search(content_type)
-    if match is None:
-        raise InvalidRequest("invalid", "A multipart upload needs a Content-Type of multipart/related with a boundary.")
-    return b"--" + (match[1] or match[2]).encode("latin-1")
+    delimiter = parse_delimiter(content_type)
+    if delimiter is None:
+        raise InvalidRequest("invalid", "A Content-Type of multipart/related or multipart/mixed names its boundary.")
+    return delimiter
 
 
 def first_part(read: bytes, delimiter: bytes) -> bytes | None:
@@ -100,7 +100,7 @@ def first_part(read: bytes, delimiter: bytes) -> bytes | None:
 
 def second_part(content: bytes, delimiter: bytes) -> tuple[dict[str, str], bytes]:
     """Headers and content of the second part of a whole body. Raises InvalidRequest."""
-    parts = _next_delimiter(delimiter).split(b"\r\n" + content)
+    parts = _next_delimiter(delimiter).split(b"\r\n" + content, maxsplit=4)
     if len(parts) != 4 or not parts[3].startswith(b"--"):
         raise InvalidRequest("parseError", "The multipart body has not two parts.")
     head, data = _cut_head(parts[2])

@@ -1,4 +1,4 @@
-"""Headers that count for one connection only, in requests and in answers. Pure.
+"""Headers that count for one connection only, in requests and in answers; and headers by name. Pure.
 
 Source: RFC 9110 section 7.6.1.
 """
@@ -35,3 +35,17 @@ def end_to_end(headers: Headers) -> Headers:
     """All but the hop-by-hop headers."""
     named = connection_headers(headers)
     return tuple((name, value) for name, value in headers if name not in named)
+
+
+def join_fields(headers: Headers) -> dict[str, str]:
+    """Values by name; repeated ones joined by commas (RFC 9110 section 5.3), each copied once."""
+    fields: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for name, value in headers:
+        if name in fields:
+            repeated.setdefault(name, [fields[name]]).append(value)
+        else:
+            fields[name] = value
+    for name, values in repeated.items():
+        fields[name] = ", ".join(values)
+    return fields

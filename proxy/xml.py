@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from xml.parsers import expat
 
+DEPTH_MAX = 16  # the documents of S3 and GCS have four levels or five; stores add some
+ELEMENTS_PER_ITEM_MAX = 32  # an object in a listing has some ten, one of its parts as many
+ELEMENTS_BESIDE_ITEMS_MAX = 64
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\r": "&#13;"})
@@ -30,13 +33,15 @@ def document(root: str, content: str, *, namespace: str | None = None) -> bytes:
 class ItemReader:
     """A reader of `<ROOT><ITEM>fields</ITEM>…`; a document type, and so any entity, is refused.
 
-    `settings` are the fields beside the items; `inner` names the items of a collection.
+    `settings` are the fields beside the items; `inner` names the items of a collection. The cost is linear in the
+    document: the text of an element is joined once, at its own end, and depth and number of elements are bounded.
     """
 
-    def __init__(self, root: str, kinds: tuple[str, ...], inner: str | None = None) -> None:
+    def __init__(self, root: str, kinds: tuple[str, ...], inner: str | None = None, *, items_max: int) -> None:
         self._root = root
         self._kinds = kinds
         self._depth = 2 if inner is None else 3
+        self._left = ELEMENTS_BESIDE_ITEMS_MAX + items_max * ELEMENTS_PER_ITEM_MAX
         self._path: list[str] = []
         self._text: list[str] = []
         self._item: dict[str, str] = {}
@@ -44,8 +49,9 @@ class ItemReader:
         self.settings: dict[str, str] = {}
 
     def parse(self, content: bytes) -> None:
-        """Raises ValueError."""
+        """Raises ValueError. Large documents take a tenth of a second: parse them in a thread."""
         parser = expat.ParserCreate()
+        parser.buffer_text = True  # else each line feed of a text is a call of its own
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text.append
@@ -59,6 +65,11 @@ class ItemReader:
         raise ValueError("a document type")
 
     def _start(self, name: str, _: dict[str, str]) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("more elements than any document has")
+        if len(self._path) == DEPTH_MAX:
+            raise ValueError(f"elements in elements, {DEPTH_MAX} deep")
         self._path.append(name.rpartition(":")[2])
         self._text.clear()
         if self._path[0] != self._root:
@@ -67,13 +78,13 @@ class ItemReader:
             self._item = {}
 
     def _end(self, _: str) -> None:
-        text = "".join(self._text)
         path, kind = self._path, self._path[1] if len(self._path) > 1 else ""
         if kind not in self._kinds:
             if len(path) == 2:
-                self.settings[kind] = text
+                self.settings[kind] = "".join(self._text)
         elif len(path) == self._depth:
             self.items.append((kind, self._item))
         elif len(path) == self._depth + 1:
-            self._item[path[-1]] = text
+            self._item[path[-1]] = "".join(self._text)
+        self._text.clear()
         path.pop()

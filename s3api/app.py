@@ -12,6 +12,7 @@ same functions.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -210,7 +211,7 @@ class S3App:
         if not operation.body.present:
             raise InvalidRequest("MissingRequestBodyError", "Request body is empty.")
         content = await read_whole(self._decode(exchange, operation, receive), DELETE_BYTES_MAX)
-        items, quiet = parse_delete_items(content)
+        items, quiet = await asyncio.to_thread(parse_delete_items, content)
         reply = await delete_each(self._forwarder, route, items, exchange.asked(), quiet=quiet)
         return _reply(exchange, reply, CacheStatus.BYPASS)
 
@@ -223,13 +224,13 @@ class S3App:
             return None, form.length_bytes, ()
         body = self._decode(exchange, operation, receive)
         if operation.body_names == "parts":
-            content = render_parts(await read_whole(body, PARTS_BYTES_MAX))
+            content = await asyncio.to_thread(render_parts, await read_whole(body, PARTS_BYTES_MAX))
             return chain(content), len(content), ()
         if operation.body_names == "delete":
             content = await read_whole(body, DELETE_BYTES_MAX)
-            return chain(content), len(content), parse_delete(operation.bucket, content)
+            return chain(content), len(content), await asyncio.to_thread(parse_delete, operation.bucket, content)
         if operation.body_names == "form":
-            content_type = next(value for name, value in operation.headers if name == "content-type")
+            content_type = next((value for name, value in operation.headers if name == "content-type"), "")
             key, read = await read_form_key(content_type, body)
             return _noting(exchange, chain(read, body)), form.length_bytes, written_names(operation.bucket, key)
         if form.length_bytes == 0:  # only framing: it must be sound before the origin hears of it

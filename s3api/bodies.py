@@ -13,6 +13,7 @@ from s3api.requests import written_names
 from s3api.xml import document, element
 
 DELETE_BYTES_MAX = 2 << 20
+PARTS_MAX = 10_000
 PARTS_BYTES_MAX = 8 << 20  # 10,000 parts, each with a line for each of its checksums
 DELETE_OBJECTS_MAX = 1000
 
@@ -25,7 +26,7 @@ def parse_delete(bucket: str, content: bytes) -> tuple[ObjectName, ...]:
 
 def parse_delete_items(content: bytes) -> tuple[list[tuple[str, str | None]], bool]:
     """Keys and version ids of a DeleteObjects document, and whether only failures are to be told."""
-    reader = _read_items("Delete", "Object", content)
+    reader = _read_items("Delete", "Object", content, DELETE_OBJECTS_MAX)
     items = [item for _, item in reader.items]
     if not items or len(items) > DELETE_OBJECTS_MAX or not all(item.get("Key") for item in items):
         raise _malformed_xml()
@@ -35,15 +36,15 @@ def parse_delete_items(content: bytes) -> tuple[list[tuple[str, str | None]], bo
 
 def render_parts(content: bytes) -> bytes:
     """A CompleteMultipartUpload document with nothing but numbers and ETags: GCS knows no checksums of parts."""
-    items = [item for _, item in _read_items("CompleteMultipartUpload", "Part", content).items]
+    items = [item for _, item in _read_items("CompleteMultipartUpload", "Part", content, PARTS_MAX).items]
     if not items or not all("PartNumber" in item and "ETag" in item for item in items):
         raise _malformed_xml()
     parts = (element("PartNumber", item["PartNumber"].strip()) + element("ETag", item["ETag"]) for item in items)
     return document("CompleteMultipartUpload", "".join(f"<Part>{part}</Part>" for part in parts), namespace=None)
 
 
-def _read_items(root: str, item: str, content: bytes) -> ItemReader:
-    reader = ItemReader(root, (item,))
+def _read_items(root: str, item: str, content: bytes, items_max: int) -> ItemReader:
+    reader = ItemReader(root, (item,), items_max=items_max)
     try:
         reader.parse(content)
     except ValueError:

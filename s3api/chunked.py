@@ -79,8 +79,9 @@ async def decode_chunked(form: ChunkedForm, body: AsyncIterator[bytes]) -> Async
     """The data without its framing; raises InvalidRequest before the last piece where anything is wrong."""
     decoder = ChunkedDecoder(form)
     async for data in body:
-        for piece in decoder.feed(data):
-            yield piece
+        pieces = b"".join(decoder.feed(data))  # tiny chunks must not become as many writes to the origin
+        if pieces:
+            yield pieces
     last = decoder.finish()
     if last:
         yield last

@@ -19,7 +19,7 @@ from proxy.conditions import Conditions
 from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
-from proxy.hops import FRAMING, connection_headers
+from proxy.hops import FRAMING, connection_headers, join_fields
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
 from s3api.auth import SIGNATURE_HEADERS, without_signature
@@ -116,7 +116,7 @@ def parse_request(
     """`raw_headers` have lower-case names. Raises InvalidRequest with S3's code."""
     raw = tuple(raw_headers)
     headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
-    fields = _join(headers)
+    fields = join_fields(headers)
     place = parse_target(target, fields.get("host"), host_suffixes)
     query = without_signature(place.query)
     if method in ("GET", "HEAD") and place.key is not None:
@@ -140,14 +140,6 @@ def written_names(bucket: str, key: str, version_id: str | None = None) -> tuple
     """
     plain = (ObjectName(bucket, key), ObjectName(bucket, key, "null"))
     return plain if version_id in (None, "", "null") else (*plain, ObjectName(bucket, key, version_id))
-
-
-def _join(headers: Headers) -> dict[str, str]:
-    """Fields by name; repeated ones joined by commas (RFC 9110 section 5.3)."""
-    fields: dict[str, str] = {}
-    for name, value in headers:
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    return fields
 
 
 def _parse_object_read(

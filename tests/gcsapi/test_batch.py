@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gcsapi.batch import REQUESTS_MAX, Inner, parse_batch, render_batch
+from gcsapi.batch import ANSWERS_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_MAX, Inner, parse_batch, render_batch
 from proxy.errors import InvalidRequest
 from proxy.lanes.asgi import PiecesResponse
+from tests.gcsapi.passing import Surface
 
 MIXED = "multipart/mixed; boundary=b"
 
@@ -45,11 +46,9 @@ def test_bare_newlines_and_a_missing_length_will_do() -> None:
         b"",
         b"--b--",
         batch(part(b"nonsense")),
-        batch(part(b"GET /w/x HTTP/1.1\r\n\r\n")),  # not the JSON API
-        batch(part(b"POST /batch HTTP/1.1\r\n\r\n")),  # a batch in a batch
-        batch(part(b"POST /upload/storage/v1/b/w/o HTTP/1.1\r\n\r\n")),
-        batch(part(b"GET /storage/v1/b/w/o/x?alt=media HTTP/1.1\r\n\r\n")),
-        batch(part(b"GET /download/storage/v1/b/w/o/x HTTP/1.1\r\n\r\n")),
+        b"--b \tjunk\r\n" + part(b"GET /storage/v1/b/w HTTP/1.1\r\n\r\n"),  # a boundary is a line of its own
+        batch(part(b"GET /storage/v1/b/w HTTP/1.1\r\n" + b"a:\n" * HEAD_BYTES_MAX)),
+        batch(b"a:\n" * HEAD_BYTES_MAX),
         batch(*[part(b"GET /storage/v1/b/w HTTP/1.1\r\n\r\n")] * (REQUESTS_MAX + 1)),
     ],
 )
@@ -80,3 +79,51 @@ async def test_answers_refer_to_their_requests_in_order() -> None:
     assert first.get_payload().startswith("HTTP/1.1 204 No Content\r\n")
     assert second.get_payload().startswith("HTTP/1.1 200 OK\r\n")
     assert second.get_payload().rstrip().endswith('\r\n\r\n{"name": "x"}')
+
+
+OBJECT = b"/storage/v1/b/w/o/x"
+BYTES = [
+    b"GET " + OBJECT + b"?alt=media",
+    b"GET " + OBJECT + b"?alt=medi%61",
+    b"GET " + OBJECT + b"?%61lt=media",
+    b"GET " + OBJECT + b"?alt=medi%61&projection=full",
+    b"GET " + OBJECT + b"?alt=json&alt=media&projection=full",
+    b"GET " + OBJECT + b"?alt=media&alt=json&softDeleted=true",
+    b"GET " + OBJECT + b"?$alt=media&projection=full",
+    b"GET http://gateway" + OBJECT + b"?alt=medi%61",
+    b"GET /download" + OBJECT,
+    b"GET /d%6fwnload" + OBJECT,
+    b"GET /w/x",  # the XML API
+    b"POST /upload/storage/v1/b/w/o?name=x",
+    b"POST /batch",
+]
+
+
+@pytest.mark.parametrize("line", BYTES, ids=bytes.decode)
+async def test_bytes_of_objects_are_no_part_of_a_batch_however_they_are_asked_for(line: bytes) -> None:
+    surface = Surface()
+    content = batch(part(line + b" HTTP/1.1\r\n\r\n"), part(b"GET /storage/v1/b/w HTTP/1.1\r\n\r\n", b"<id+2>"))
+    found = await surface.ask("POST", "/batch", content=content, headers={"content-type": MIXED})
+    assert found.status_code == 200
+    assert [found.text.count(status) for status in ("HTTP/1.1 400", "HTTP/1.1 200")] == [1, 1]
+    assert [sent.request.path for sent in surface.origin.sent] == ["/storage/v1/b/real-w"]
+
+
+async def test_a_batch_gathers_no_more_than_its_bound() -> None:
+    closed = []
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(1000):
+                yield b"x" * (ANSWERS_BYTES_MAX // 16)
+        finally:
+            closed.append(True)
+
+    async def answer(inner: Inner) -> PiecesResponse:
+        return PiecesResponse(200, (("content-type", "application/json"),), body(), None)
+
+    requests = [Inner(f"<{number}>", "GET", OBJECT, (), b"") for number in range(20)]
+    reply = await render_batch(requests, answer)
+    assert len(reply.body) < ANSWERS_BYTES_MAX + (1 << 16)
+    assert reply.body.count(b"HTTP/1.1 400") == len(closed) == 20
+    assert reply.body.count(b"responseTooLarge") == 20

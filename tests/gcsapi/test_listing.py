@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 from xml.etree import ElementTree
 
@@ -12,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcsapi.globs import Glob
-from gcsapi.listing import ListRequest, generation_of, list_page, parse_json_list, parse_xml_list
+from gcsapi.listing import (
+    GLOB_STEPS_MAX,
+    SLICE_STEPS,
+    TRAILING_MAX,
+    ListRequest,
+    generation_of,
+    list_page,
+    parse_json_list,
+    parse_xml_list,
+)
 from gcsapi.pages import json_page, xml_buckets, xml_page
 from proxy.errors import InvalidRequest
 from proxy.gateway.places import parse_place, render_place
@@ -124,6 +135,39 @@ async def test_a_glob_that_matches_little_gives_short_pages_and_goes_on() -> Non
     first = await list_page(route_to(shelf), parse_json_list({"matchGlob": "*z"}))
     assert (first.objects, first.next_after, shelf.asked) == ([], "a019", 10)
     assert await walk(shelf, {"matchGlob": "*z"}) == (["z"], [])
+
+
+async def test_matching_names_lets_others_have_their_turn_and_ends_with_its_share() -> None:
+    names = [f"{number:04}" + "".join(chr(0x4E00 + number * 8 + n) for n in range(100)) for number in range(1000)]
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    request = parse_json_list({"matchGlob": "**a" * 300 + "?"})
+    page = await list_page(route_to(Shelf(names)), request)
+    other.cancel()
+    assert request.glob is not None
+    assert request.glob.steps < GLOB_STEPS_MAX * 1.1
+    assert turns > GLOB_STEPS_MAX / SLICE_STEPS / 2
+    assert page.next_after is not None
+    assert page.next_after < names[-1]
+    rest = await list_page(route_to(Shelf(names)), replace(request, after=page.next_after))
+    assert rest.next_after is None or rest.next_after > page.next_after
+
+
+async def test_a_page_with_objects_called_like_prefixes_asks_for_few_of_them() -> None:
+    shelf = Shelf([f"{number:04}/x" for number in range(500)])
+    asked = {"delimiter": "/", "includeTrailingDelimiter": "true"}
+    page = await list_page(route_to(shelf), parse_json_list(asked))
+    assert (len(page.prefixes), page.next_after is None) == (TRAILING_MAX, False)
+    assert shelf.asked <= TRAILING_MAX + 1
+    names, prefixes = await walk(shelf, asked)
+    assert (names, len(prefixes)) == ([], 500)
 
 
 async def test_a_glob_names_common_prefixes_with_or_without_their_delimiter() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from proxy.lanes.forms import FORM_FIELDS_BYTES_MAX, read_form_key
+from proxy.lanes.forms import FIELDS_MAX, FORM_FIELDS_BYTES_MAX, read_form_key
 from proxy.lanes.incoming import ClientGone, read_whole, receive_body
 from proxy.objects import ObjectName
 from s3api.bodies import (
@@ -152,6 +152,9 @@ async def test_form_may_come_in_any_cuts_and_goes_on_whole(cuts: list[int]) -> N
     [
         ("multipart/form-data", form(), "MalformedPOSTRequest"),
         (FORM, b"", "InvalidArgument"),
+        ("multipart/form-data; boundary=XX; boundary=YY", form(), "MalformedPOSTRequest"),
+        ("multipart/form-datax; boundary=XX", form(), "MalformedPOSTRequest"),
+        ("multipart/x;" * 5000 + FORM, form(), "MalformedPOSTRequest"),
         (FORM, form(part('name="key"', b"a")), "InvalidArgument"),
         (FORM, form(part('name="file"', b"x"), part('name="key"', b"a")), "InvalidArgument"),
         (FORM, form(part('name="key"', b"\xff"), part('name="file"', b"x")), "InvalidArgument"),
@@ -167,3 +170,56 @@ async def test_form_without_a_key_before_its_file_is_refused(content_type: str, 
 async def test_boundary_may_be_quoted() -> None:
     whole = form(part('name="key"', b"a"), part('name="file"', b"x"))
     assert (await read_form_key('Multipart/Form-Data; charset=utf-8; boundary="XX"', stream(whole)))[0] == "a"
+
+
+KEY, FILE = part('name="key"', b"mine"), part('name="file"', b"x")
+OTHER = {
+    "twice": part('name="key"', b"other"),
+    "in other case": part('name="Key"', b"other"),
+    "with a blank": part('name="key "', b"other"),
+    "unquoted": part("name=key", b"other"),
+    "twice in one head": part('name="x"; name="key"', b"other"),
+    "encoded": part("name=\"x\"; name*=utf-8''key", b"other"),
+    "file in other case": part('name="File"', b"other"),
+    "in a second disposition": b'--XX\r\nContent-Disposition: form-data; name="x"\r\n'
+    b'Content-Disposition: form-data; name="key"\r\n\r\nother\r\n',
+    "behind a bare newline": b'--XX\r\nA: b\nContent-Disposition: form-data; name="key"\r\n\r\nother\r\n',
+    "on a folded line": b'--XX\r\nContent-Disposition: form-data;\r\n name="key"\r\n\r\nother\r\n',
+    "behind a line without CR": part('name="x"', b'v\n--XX\r\nContent-Disposition: form-data; name="key"\r\n\r\no'),
+    "behind a boundary with more to it": part('name="x"', b'v\r\n--XX y\r\nA: form-data; name="key"\r\n\r\no'),
+    "coded for transfer": b'--XX\r\nContent-Disposition: form-data; name="x"\r\n'
+    b"Content-Transfer-Encoding: quoted-printable\r\n\r\nother\r\n",
+    "in another charset": b'--XX\r\nContent-Disposition: form-data; name="x"\r\n'
+    b"Content-Type: text/plain; charset=utf-16\r\n\r\nother\r\n",
+}
+
+
+@pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
+async def test_a_form_in_which_a_store_might_find_another_key_is_refused(other: bytes) -> None:
+    for fields in ((KEY, other), (other, KEY)):
+        with pytest.raises(InvalidRequest) as caught:
+            await read_form_key(FORM, stream(form(*fields, FILE)))
+        assert caught.value.code in ("InvalidArgument", "MalformedPOSTRequest")
+
+
+async def test_a_key_with_the_files_name_takes_only_a_name_that_is_not_encoded() -> None:
+    whole = form(part('name="key"', b"up/${filename}"), part("name=\"file\"; filename*=utf-8''a", b"x"))
+    with pytest.raises(InvalidRequest, match="encoded"):
+        await read_form_key(FORM, stream(whole))
+
+
+async def test_a_form_may_begin_with_an_empty_line_and_have_fields_of_a_type() -> None:
+    typed = b'--XX\r\ncontent-type: text/plain; charset="UTF-8"\r\nContent-Disposition:form-data;name=x\r\n\r\nv\r\n'
+    for cut in range(6):
+        whole = b"\r\n" + form(typed, KEY, FILE)
+        assert (await read_form_key(FORM, stream(whole[:cut], whole[cut:])))[0] == "mine"
+
+
+async def test_a_form_has_a_limit_of_fields_and_of_their_heads() -> None:
+    for fields, code in (
+        ([part('name="x"', b"")] * (FIELDS_MAX + 1), "MaxPostPreDataLengthExceeded"),
+        ([part('name="' + "x" * 5000 + '"', b"")], "MalformedPOSTRequest"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            await read_form_key(FORM, stream(form(*fields, KEY, FILE)))
+        assert caught.value.code == code

@@ -16,6 +16,7 @@ from proxy.origin import ListedObject, ListPage
 from proxy.origin.pages import Found, gather_page
 from proxy.xml import ItemReader
 
+ITEMS_MAX = 10_000  # accounts may have as many buckets; of objects, some stores give more than S3 at once
 PAGE_MAX = 1000  # more, S3 does not give at once
 Query = tuple[tuple[str, str], ...]
 
@@ -39,7 +40,7 @@ async def list_page(
 
 def read_page(document: bytes) -> Found:
     """Raises ValueError where it is no list of objects."""
-    reader = ItemReader("ListBucketResult", ("Contents", "CommonPrefixes"))
+    reader = ItemReader("ListBucketResult", ("Contents", "CommonPrefixes"), items_max=ITEMS_MAX)
     reader.parse(document)
     encoded = reader.settings.get("EncodingType", "").lower() == "url"
     listed: dict[str, ListedObject | None] = {}
@@ -55,7 +56,7 @@ def read_page(document: bytes) -> Found:
 
 def read_buckets(document: bytes) -> tuple[tuple[str, float], ...]:
     """Names and creation times. Raises ValueError where it is no list of buckets."""
-    reader = ItemReader("ListAllMyBucketsResult", ("Buckets",), inner="Bucket")
+    reader = ItemReader("ListAllMyBucketsResult", ("Buckets",), inner="Bucket", items_max=ITEMS_MAX)
     reader.parse(document)
     return tuple((item["Name"], _time(item["CreationDate"])) for _, item in reader.items)
 

@@ -7,6 +7,7 @@ httpx where the environment names a proxy; everything else by httpx.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -275,7 +276,7 @@ class S3Origin:
         if response.status != 200:
             raise self._refusal(response.status, response.headers, bytes(body), bucket, bucket)
         try:
-            return read(bytes(body))
+            return await asyncio.to_thread(read, bytes(body))
         except (ValueError, KeyError, RecursionError) as error:
             raise mismatch(self.id, f"a listing that can't be read ({error})") from None
 
