@@ -44,6 +44,7 @@ from proxy.generations import generation_of
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.gunzip import unpacked
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, read_whole
+from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName, ObjectRecord
 from proxy.surface.heads import Reply
 
@@ -91,6 +92,7 @@ class GcsApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
         exchange = Exchange.begin(scope, receive, self._body_timeout_s)
+        REQUEST_ID.set(exchange.request_id)
         try:
             response = await self._answer(exchange)
         except ClientGone:

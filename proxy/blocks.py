@@ -143,6 +143,9 @@ class BlockWriter(Protocol):
 class Origin(Protocol):
     """What a fill needs of an origin; `proxy.origin` states the whole contract."""
 
+    @property
+    def name(self) -> str: ...
+
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None: ...
 
 

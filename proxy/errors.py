@@ -6,9 +6,35 @@ libraries become one of these at the border of the client that met them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class OriginTrouble:
+    """Why an origin failed a request, for counters and logs; see `proxy.origin.trouble`.
+
+    `reason` is the counter's word. `said` is what the origin said, and `request_id` how the origin calls the request.
+    """
+
+    reason: str
+    said: str = ""
+    request_id: str = ""
+
 
 class WarmstartError(Exception):
     """Root of the family; `str()` is a sentence that may be shown to a user."""
+
+    trouble: OriginTrouble | None = None  # where an origin failed, or the way to it
+
+
+Error = TypeVar("Error", bound=WarmstartError)
+
+
+def blame(error: Error, reason: str, said: str = "", request_id: str = "") -> Error:
+    """The same error, with the trouble at the origin that it stands for."""
+    error.trouble = OriginTrouble(reason, said, request_id)
+    return error
 
 
 class NotFound(WarmstartError):
@@ -63,14 +89,18 @@ class VersionChanged(WarmstartError):
 class OriginUnavailable(WarmstartError):
     """The origin can't be reached, throttles, or broke off; a retry may help.
 
-    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link. `heard`: the
-    origin's gate knows of it, so that one refusal counts once.
+    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link. `lasting`: no
+    retry of this read will help, somebody must mend something. `heard`: the origin's gate knows of it, so that one
+    refusal counts once.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, throttled: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, throttled: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.throttled = throttled
+        self.lasting = lasting
         self.heard = False
 
 

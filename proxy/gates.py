@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,19 @@ def build_holds(settings: Settings, tables: SharedTables) -> list[Hold]:
     return holds
 
 
-def publish(gates: Gates) -> None:
-    """The gauges of `/-/metrics`, up to date, and what killed workers had under way given back: call it each second."""
-    for origin_id, gate in gates.all.items():
+def publish(gates: Gates, origins: Iterable[Origin]) -> None:
+    """The gauges of `/-/metrics`, up to date, and what killed workers had under way given back: call it each second.
+
+    Origins at one endpoint share a gate: each of their rows shows all of it.
+    """
+    for gate in gates.all.values():
+        gate.ledger.sweep()
+    for origin in origins:
+        if origin.id not in gates.all:
+            continue
+        gate = gates.all[origin.id]
         ledger = gate.ledger
-        ledger.sweep()
-        ORIGIN_RATE.labels(origin_id).set(ledger.rate if ledger.rate < FREE_RATE else float("inf"))
-        ORIGIN_CONCURRENCY.labels(origin_id).set(ledger.concurrency)
-        ORIGIN_UNDER_WAY.labels(origin_id).set(ledger.under_way)
-        ORIGIN_WAITING.labels(origin_id).set(gate.waiting)
+        ORIGIN_RATE.labels(origin.name).set(ledger.rate if ledger.rate < FREE_RATE else float("inf"))
+        ORIGIN_CONCURRENCY.labels(origin.name).set(ledger.concurrency)
+        ORIGIN_UNDER_WAY.labels(origin.name).set(ledger.under_way)
+        ORIGIN_WAITING.labels(origin.name).set(gate.waiting)

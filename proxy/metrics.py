@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
+
 from prometheus_client import Counter, Gauge
 
 REQUESTS = Counter(
@@ -20,7 +23,8 @@ ORIGIN_REQUESTS = Counter(
 ORIGIN_BYTES = Counter("warmstart_origin_bytes", "Body bytes received from origins by reads", ["origin"])
 ORIGIN_ERRORS = Counter(
     "warmstart_origin_errors",
-    "Failed origin requests, by reason (connect, reset, short, throttled, server, mismatch, timeout)",
+    "Failed origin requests, by reason (connect, reset, short, throttled, server, mismatch, timeout, refused,"
+    " credentials, redirect, loop, missing, disk)",
     ["origin", "reason"],
 )
 ORIGIN_RETRIES = Counter("warmstart_origin_retries", "Origin reads tried again", ["origin"])
@@ -65,7 +69,7 @@ ASIDE_READS = Counter(
 )
 STALE_SERVED = Counter("warmstart_stale_served", "Answers given past their freshness because the origin was down")
 CHECKSUM_FAILURES = Counter(
-    "warmstart_checksum_failures", "Bytes found wrong, by where (block, object, scrub)", ["where"]
+    "warmstart_checksum_failures", "Bytes found wrong, by where (block, object, scrub, peer)", ["where"]
 )
 EVICTED_SEGMENTS = Counter(
     "warmstart_evicted_segments", "Segments retired, by reason (space, damage, scrub)", ["reason"]
@@ -134,6 +138,44 @@ UNLEASED_FILLS = Counter(
 REREAD_BYTES = Counter(
     "warmstart_reread_bytes", "Bytes read again from an origin to check what a node gave before it was gone"
 )
+
+_WHY_EVICTED = ("space", "damage", "scrub")
+
+LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
+    ORIGIN_REQUESTS: {"kind": ("head", "read", "list", "forward")},
+    ORIGIN_BYTES: {},
+    ORIGIN_ERRORS: {
+        "reason": (
+            *("connect", "reset", "short", "throttled", "server", "mismatch", "timeout"),
+            *("refused", "credentials", "redirect", "loop", "missing", "disk"),
+        )
+    },
+    ORIGIN_RETRIES: {},
+    ORIGIN_HEDGES: {},
+    SENT_BYTES: {"source": ("disk", "memory", "forward", "peer")},
+    FILLS: {"outcome": ("done", "taken_over", "put_off", "failed", "cancelled")},
+    UNCACHED_READS: {"reason": ("store", "sum_mismatch", "uncacheable")},
+    CHECKSUM_FAILURES: {"where": ("block", "object", "scrub", "peer")},
+    EVICTED_SEGMENTS: {"reason": _WHY_EVICTED},
+    EVICTED_BYTES: {"reason": _WHY_EVICTED},
+    RECORD_FAILURES: {"reason": ("full", "broken", "other")},
+    WRITES_TOLD: {"outcome": ("acknowledged", "waited_out", "untold")},
+    PEER_UPLOADS: {"outcome": ("done", "broken", "busy", "missing", "unavailable")},
+    PEER_FAILURES: {
+        "reason": ("gone", "silent", "busy", "refused", "foreign", "wrong", "missing", "unavailable"),
+    },
+    RELAYED_FILLS: {"source": ("zone", "region", "former", "lease", "origin", "mixed")},
+    UNLEASED_FILLS: {"reason": ("redis", "holder")},
+}
+"""Every value that a counter's labels can have; `origin` goes without saying. Open sets have no place here."""
+
+
+def show_zeros(origins: Sequence[str]) -> None:
+    """Make every row that can ever count exist, at 0: what appears with its first event has no increase to be seen."""
+    for counter, values in LABEL_VALUES.items():
+        labels = {name: origins if name == "origin" else values[name] for name in counter._labelnames}
+        for row in product(*labels.values()):
+            counter.labels(*row)
 
 
 class Tally:

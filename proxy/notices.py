@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from contextvars import ContextVar
 
 INTERVAL_S = 30.0
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the client's request that this task serves, or was started for; empty where there is none."""
 
 
 class Notice:
@@ -21,12 +25,30 @@ class Notice:
         self._silent_until = float("-inf")
         self._unsaid = 0
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, fields: Mapping[str, object] | None = None) -> bool:
+        """Whether it was logged; otherwise it is counted in the next line."""
         now = self._clock()
         self._unsaid += 1
         if now < self._silent_until:
-            return
+            return False
         more = f" ({self._unsaid} times)" if self._unsaid > 1 else ""
-        self._log.log(self._level, "%s%s", text, more)
+        self._log.log(self._level, "%s%s", text, more, extra={"fields": dict(fields or {})})
         self._silent_until = now + INTERVAL_S
         self._unsaid = 0
+        return True
+
+
+class Notices:
+    """A notice for each key; the caller sees to it that there are few."""
+
+    def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._notices: dict[Hashable, Notice] = {}
+
+    def of(self, key: Hashable, level: int = logging.WARNING) -> Notice:
+        """`level` is that of the key's first call."""
+        notice = self._notices.get(key)
+        if notice is None:
+            notice = self._notices[key] = Notice(self._log, level, clock=self._clock)
+        return notice

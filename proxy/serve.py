@@ -39,7 +39,10 @@ from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
 from proxy.lanes.hot import AnswerHot, AnswersAt
 from proxy.logs import AccessLog, App
+from proxy.metrics import show_zeros
 from proxy.origin import Origin
+from proxy.origin.incidents import Incidents
+from proxy.origin.watched import WatchedOrigin, watched
 from proxy.relays import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.storage import build_store
 from proxy.threads import Threads
@@ -70,7 +73,7 @@ class Parts:
     gateway: Gateway
     followers: Followers
     forwarder: Forwarder
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, WatchedOrigin]
     gates: Gates
     writer_threads: ThreadPoolExecutor
     flights: Flights
@@ -103,7 +106,8 @@ def build_parts(
     limits = settings.limits
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
-    origins = {name: build_origin(rule, limits) for name, rule in settings.origins.items()}
+    origins = {name: build_origin(name, rule, limits) for name, rule in settings.origins.items()}
+    show_zeros(list(origins))
     gates = build_gates(settings, origins, tables)
     policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates, reader_pace=limits.reader_pace)
     threads = Threads()
@@ -191,12 +195,24 @@ def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs
     return Signs(places, suffixes)
 
 
-def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
+def build_origin(name: str, settings: OriginSettings, limits: LimitSettings) -> WatchedOrigin:
     """Contacts nobody: an origin that is down does not stop the start. Loads what that kind of origin needs alone."""
+    return watched(_build_origin(name, settings, limits), Incidents(name, _secrets(settings)))
+
+
+def _secrets(settings: OriginSettings) -> tuple[str, ...]:
+    """What the configuration says of this origin and its log lines must not."""
+    if settings.type != "s3":
+        return ()
+    hidden = (settings.secret_access_key, settings.session_token)
+    return (settings.access_key_id or "", *(secret.get_secret_value() for secret in hidden if secret is not None))
+
+
+def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) -> Origin:
     if settings.type == "file":
         from proxy.origin.directory import DirectoryOrigin
 
-        return DirectoryOrigin(settings.root)
+        return DirectoryOrigin(settings.root, name=name)
     from proxy.origin.exchange import ExchangeLimits
 
     exchange_limits = ExchangeLimits(
@@ -207,7 +223,7 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
         idle_timeout_s=limits.idle_timeout,
     )
     if settings.type == "gcs":
-        return build_gcs_origin(settings, exchange_limits)
+        return build_gcs_origin(name, settings, exchange_limits)
     from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings
 
     if settings.type == "gateway":
@@ -219,7 +235,7 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
             verify_tls=settings.verify,
             limits=exchange_limits,
         )
-        return S3Origin(below, FixedCredentials(None))
+        return S3Origin(below, FixedCredentials(None), name=name)
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(
@@ -232,6 +248,7 @@ def build_origin(settings: OriginSettings, limits: LimitSettings) -> Origin:
             limits=exchange_limits,
         ),
         build_credentials(settings),
+        name=name,
     )
 
 
@@ -245,7 +262,7 @@ def load_later(origins: Iterable[OriginSettings]) -> None:
             importlib.import_module("botocore.session")
 
 
-def build_gcs_origin(settings: GcsOriginSettings, limits: ExchangeLimits) -> Origin:
+def build_gcs_origin(name: str, settings: GcsOriginSettings, limits: ExchangeLimits) -> Origin:
     """`limits` are those of its connections."""
     from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
 
@@ -258,10 +275,10 @@ def build_gcs_origin(settings: GcsOriginSettings, limits: ExchangeLimits) -> Ori
         limits=limits,
     )
     if settings.anonymous:
-        return GcsOrigin(found, AnonymousTokens())
+        return GcsOrigin(found, AnonymousTokens(), name=name)
     key_file = settings.credentials.service_account_file if settings.credentials is not None else None
     lender = settings.credentials.impersonate if settings.credentials is not None else None
-    return GcsOrigin(found, GoogleTokens(partial(load_credentials, key_file, lender)))
+    return GcsOrigin(found, GoogleTokens(partial(load_credentials, key_file, lender)), name=name)
 
 
 def build_credentials(settings: S3OriginSettings) -> CredentialSource:

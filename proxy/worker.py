@@ -126,7 +126,9 @@ async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None)
             await asyncio.sleep(TICK_S)
             beat(time.monotonic())
             parts.store.tick()
-            publish(parts.gates)
+            publish(parts.gates, parts.origins.values())
+            for origin in parts.origins.values():
+                origin.incidents.tick()
             if row is not None:
                 row.tick(parts.flights.count())
 

@@ -28,6 +28,7 @@ from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
+from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName
 from proxy.surface.heads import Headers, Reply, new_request_id, render_passed
 from s3api.bodies import (
@@ -114,6 +115,7 @@ class S3App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
         exchange = Exchange(scope["method"], raw_target(scope), scope["headers"])
+        REQUEST_ID.set(exchange.request_id)
         try:
             response = await self._answer(exchange, receive)
         except ClientGone:

@@ -16,7 +16,7 @@ def gates_of(folder: Path, tables: SharedTables) -> Gates:
     settings = load_configuration(
         environment={}, shorthands=Shorthands(origin="http://127.0.0.1:9", anonymous=True, cache_dir=str(folder))
     ).settings
-    origins = {name: build_origin(rule, settings.limits) for name, rule in settings.origins.items()}
+    origins = {name: build_origin(name, rule, settings.limits) for name, rule in settings.origins.items()}
     return build_gates(settings, origins, tables)
 
 

@@ -12,8 +12,8 @@ from proxy.config.settings import Settings
 from proxy.config.sources import Layer, check_layers
 from proxy.errors import NotFound
 from proxy.gateway.routes import Consistency, Routes
-from proxy.origin import Origin
 from proxy.origin.s3 import ChainCredentials, FixedCredentials
+from proxy.origin.watched import WatchedOrigin
 from proxy.serve import build_credentials, build_origin, build_routes
 
 
@@ -21,9 +21,9 @@ def settings_of(values: dict[str, Any]) -> Settings:
     return check_layers([Layer("test", values)]).settings
 
 
-async def routes_of(values: dict[str, Any]) -> tuple[Routes, dict[str, Origin]]:
+async def routes_of(values: dict[str, Any]) -> tuple[Routes, dict[str, WatchedOrigin]]:
     settings = settings_of(values)
-    origins = {name: build_origin(rule, settings.limits) for name, rule in settings.origins.items()}
+    origins = {name: build_origin(name, rule, settings.limits) for name, rule in settings.origins.items()}
     return build_routes(settings, origins), origins
 
 
@@ -83,4 +83,4 @@ async def test_credentials_are_fixed_none_or_the_usual_chain() -> None:
 
 def test_a_directory_origin_that_does_not_exist_yet_does_not_stop_the_start(tmp_path: Path) -> None:
     settings = settings_of({"origins": {"o": {"type": "file", "root": str(tmp_path / "later")}}})
-    assert build_origin(settings.origins["o"], settings.limits).dialect == "file"
+    assert build_origin("o", settings.origins["o"], settings.limits).dialect == "file"

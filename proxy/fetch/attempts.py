@@ -12,12 +12,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from proxy.errors import OriginUnavailable
 from proxy.fetch.gate import Gate, Gates
 from proxy.fetch.ledger import FREE_RATE, Ledger, private_numbers
 from proxy.metrics import ORIGIN_RETRIES
+from proxy.origin.watched import WatchedOrigin
 
 Result = TypeVar("Result")
 
@@ -42,13 +43,39 @@ class RetryPolicy:
     gates: Gates = field(default_factory=lambda: Gates(_private_ledger), compare=False)
 
 
+class Named(Protocol):
+    """An origin, as far as it is told apart here."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of whom; a watched origin is told when the tries for it are given up."""
+
+    origin: Named
+    bucket: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
+
+    def gave_up(self, error: OriginUnavailable, tries: int, after_s: float) -> None:
+        if isinstance(self.origin, WatchedOrigin):
+            self.origin.incidents.gave_up(error, self.bucket, self.key, tries, after_s)
+
+
 class Attempts:
     """One operation's tries. `failed` sleeps before the next try, or raises the error when time is up."""
 
-    def __init__(self, policy: RetryPolicy, origin: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, policy: RetryPolicy, asked: Asked, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
-        self._origin = origin
+        self._asked = asked
         self._clock = clock
+        self._tries = 1
+        self._began_s = clock()
         self.progressed()
 
     def waited(self, seconds: float) -> None:
@@ -63,10 +90,14 @@ class Attempts:
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         if error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
+        if error.lasting:
+            raise error
         if self._clock() + pause_s >= self._give_up_at:
+            self._asked.gave_up(error, self._tries, self._clock() - self._began_s)
             raise error
         self._pause_s = min(self._pause_s * 2, self._policy.longest_pause_s)
-        ORIGIN_RETRIES.labels(self._origin).inc()
+        self._tries += 1
+        ORIGIN_RETRIES.labels(self._asked.name).inc()
         await asyncio.sleep(pause_s)
 
 
@@ -81,12 +112,14 @@ async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: 
         yield gate
 
 
-async def with_attempts(policy: RetryPolicy, origin: str, call: Callable[[], Awaitable[Result]]) -> Result:
+async def with_attempts(
+    policy: RetryPolicy, origin_id: str, asked: Asked, call: Callable[[], Awaitable[Result]]
+) -> Result:
     """The call's result, tried again while the origin is unavailable and the deadline allows."""
-    attempts = Attempts(policy, origin)
+    attempts = Attempts(policy, asked)
     while True:
         try:
-            async with turn(policy, origin, attempts, urgent=True):
+            async with turn(policy, origin_id, attempts, urgent=True):
                 return await call()
         except OriginUnavailable as error:
             await attempts.failed(error)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from proxy.blocks import BlockWriter, ByteSink, Later, Origin
 from proxy.errors import OriginUnavailable
-from proxy.fetch.attempts import Attempts, RetryPolicy, turn
+from proxy.fetch.attempts import Asked, Attempts, RetryPolicy, turn
 from proxy.fetch.gate import Gate
 from proxy.fetch.hedge import read_hedged
 from proxy.fetch.opening import OpenedFirst
@@ -86,7 +86,8 @@ async def deliver(
 
     `urgent`: ahead of bulk where requests wait for the origin.
     """
-    attempts = Attempts(policy, origin_id)
+    whole = origin.origin if isinstance(origin, OpenedFirst) else origin
+    attempts = Attempts(policy, Asked(whole, version.bucket, version.key))
     counted = Counted(sink, attempts, policy.gates.of(origin_id).pay)
     while counted.taken_bytes < span.length:
         rest = ByteRange(span.start + counted.taken_bytes, span.end)
@@ -111,7 +112,7 @@ async def _read(origin: Origin, version: ObjectVersion, span: ByteRange, sink: B
     def ask(offset: int, taker: ByteSink) -> Awaitable[None]:
         return origin.read_range(version, ByteRange(span.start + offset, span.end), taker)
 
-    await read_hedged(ask, sink, gate, version.origin)
+    await read_hedged(ask, sink, gate, origin.name)
 
 
 class WriterSink:

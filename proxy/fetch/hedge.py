@@ -80,7 +80,7 @@ class Hedges:
         return self._late_s
 
 
-async def read_hedged(ask: Ask, sink: ByteSink, gate: Gate, origin_id: str) -> None:
+async def read_hedged(ask: Ask, sink: ByteSink, gate: Gate, name: str) -> None:
     """Runs `ask(0, ...)`, and a second one beside it while it is late. Returns and raises as `ask` does.
 
     When it is over, the sink is not called any more. The caller holds the first request's turn at the gate.
@@ -102,7 +102,7 @@ async def read_hedged(ask: Ask, sink: ByteSink, gate: Gate, origin_id: str) -> N
                 race.look_later()
             else:
                 hedges.spend()
-                ORIGIN_HEDGES.labels(origin_id).inc()
+                ORIGIN_HEDGES.labels(name).inc()
                 race.run(partial(gate.leave, ticket))
     finally:
         await race.end()

@@ -119,7 +119,11 @@ class OpenedFirst:
 
     def __init__(self, opening: Opening, origin: Origin) -> None:
         self._opening: Opening | None = opening
-        self._origin = origin
+        self.origin = origin
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
 
     def holds(self, span: ByteRange) -> bool:
         """Whether the span's first bytes are the opening's. Of a fill that begins elsewhere, it ends here."""
@@ -142,7 +146,7 @@ class OpenedFirst:
             # Asked before the version was known, so that its refusal says little of that.
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        await self._origin.read_range(version, span, sink)
+        await self.origin.read_range(version, span, sink)
 
     def drop(self) -> None:
         """The fill will not read any more."""

@@ -20,7 +20,7 @@ from cachetools import LRUCache
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
 from proxy.errors import InvalidRequest, Overloaded, PreconditionFailed, RangeNotSatisfiable, VersionChanged
-from proxy.fetch.attempts import with_attempts
+from proxy.fetch.attempts import Asked, with_attempts
 from proxy.fetch.flight import Flights
 from proxy.fetch.stream import stream_span
 from proxy.gateway.ahead import ReadAhead
@@ -148,7 +148,8 @@ class Gateway:
         async def ask() -> PartSpan:
             return await route.origin.head_part(record, number)
 
-        part = await with_attempts(self._parts.policy, route.origin.id, ask)
+        asked = Asked(route.origin, record.version.bucket, record.version.key)
+        part = await with_attempts(self._parts.policy, route.origin.id, asked, ask)
         if part.span.end > record.size_bytes:
             raise InvalidRequest("InvalidPartNumber", f"part {number} lies beyond the object's end")
         return part

@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
-from proxy.fetch.attempts import RetryPolicy, with_attempts
+from proxy.fetch.attempts import Asked, RetryPolicy, with_attempts
 from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.lookup import KeyOwner, LookUp, OnUnknown, Records, Resolved, Tokens, Wish
 from proxy.gateway.routes import BucketRoute, Consistency
@@ -345,7 +345,8 @@ class Versions:
         async def ask() -> ObjectRecord:
             return await route.origin.head(key.bucket, key.key, key.version_id)
 
-        record = await with_attempts(policy, route.origin.id, ask)
+        asked = Asked(route.origin, key.bucket, key.key)
+        record = await with_attempts(policy, route.origin.id, asked, ask)
         record = replace(record, checked_at_s=asked_at_s)
         resolved = Resolved(record, asked=True)
         if found is not None and not found.done():

@@ -120,6 +120,7 @@ class Origin(Protocol):
     """See the module's text for what each call promises."""
 
     id: str  # kind and endpoint, the same on every node: s3://host:port, gcs://host, file:///root
+    name: str  # as configured: what logs and metrics call it
     dialect: str  # what `forward` takes: "s3", "gcs", or "file": nothing
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord: ...

@@ -31,25 +31,25 @@ def check_range(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> 
     else:
         named = parse_content_range(label)
         if named is None:
-            raise mismatch(version.origin, f"Content-Range {label!r}")
+            raise mismatch(f"Content-Range {label!r}", head.headers)
         if named.size_bytes != version.size_bytes:
             raise _resized(version, named.size_bytes)
         if named.span != span:
-            raise mismatch(version.origin, f"Content-Range {label!r} for bytes {span.start}-{span.end - 1}")
+            raise mismatch(f"Content-Range {label!r} for bytes {span.start}-{span.end - 1}", head.headers)
     if head.content_length is not None and head.content_length != span.length:
-        raise mismatch(version.origin, f"{head.content_length} bytes for a range of {span.length}")
+        raise mismatch(f"{head.content_length} bytes for a range of {span.length}", head.headers)
 
 
 def _check_whole(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> None:
     """An answer that names no range."""
     if head.status == 206:
-        raise mismatch(version.origin, "a 206 without a Content-Range")
+        raise mismatch("a 206 without a Content-Range", head.headers)
     if head.content_length is None:
-        raise mismatch(version.origin, "a 200 of unknown length")
+        raise mismatch("a 200 of unknown length", head.headers)
     if head.content_length != version.size_bytes:
         raise _resized(version, head.content_length)
     if span.length != version.size_bytes:
-        raise mismatch(version.origin, "the whole object for a range")
+        raise mismatch("the whole object for a range", head.headers)
 
 
 def told_size(head: ResponseHead, span: ByteRange) -> int | None:
@@ -83,19 +83,22 @@ class ExactSink:
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         if len(data) > self._left_bytes:
-            raise mismatch(self._version.origin, f"more than the {self._left_bytes} bytes that were left")
+            raise mismatch(f"more than the {self._left_bytes} bytes that were left")
         self._left_bytes -= len(data)
         return self._sink.write(data)
 
 
 class Claim:
-    """What `open_range` was answered, until somebody takes it; `is_success` is the origin's own judge of a head."""
+    """What `open_range` was answered, until somebody takes it.
+
+    `name` is the origin's, `is_success` its own judge of a head.
+    """
 
     def __init__(
-        self, opened: Opened, origin: str, is_success: Callable[[ResponseHead, ObjectVersion, ByteRange], bool]
+        self, opened: Opened, name: str, is_success: Callable[[ResponseHead, ObjectVersion, ByteRange], bool]
     ) -> None:
         self._opened = opened
-        self._origin = origin
+        self._name = name
         self._is_success = is_success
         self._taken: ExactSink | None = None
 
@@ -112,9 +115,9 @@ class Claim:
     def count(self) -> None:
         """Counts what has come of what was taken."""
         if self._taken is not None:
-            ORIGIN_BYTES.labels(self._origin).inc(self._taken.length - self._taken.left_bytes)
+            ORIGIN_BYTES.labels(self._name).inc(self._taken.length - self._taken.left_bytes)
 
     def check_whole(self) -> None:
         """Raises OriginUnavailable where the body ended before what was taken of it."""
         if self._taken is not None and self._taken.left_bytes > 0:
-            raise short_body(self._origin, self._taken.length - self._taken.left_bytes, self._taken.length)
+            raise short_body(self._taken.length - self._taken.left_bytes, self._taken.length)

@@ -68,8 +68,8 @@ class ExchangeLimits:
 class Exchange:
     """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
-    def __init__(self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
-        self._open: Callable[[Use], Transport] = partial(_open_transport, origin, context, proxy, limits)
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
+        self._open: Callable[[Use], Transport] = partial(_open_transport, context, proxy, limits)
         self._transports: dict[Use, Transport] = {}
         if proxy is not None:
             self._transports[Use.METADATA] = self._open(Use.METADATA)
@@ -133,12 +133,10 @@ class Exchange:
         return found
 
 
-def _open_transport(
-    origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use
-) -> Transport:
+def _open_transport(context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use) -> Transport:
     from proxy.origin.transport import Transport
 
-    return Transport(origin, context, proxy, limits, use)
+    return Transport(context, proxy, limits, use)
 
 
 def range_client(context: ssl.SSLContext, limits: ExchangeLimits) -> WireClient:

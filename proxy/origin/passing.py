@@ -1,11 +1,10 @@
-"""What passing an operation on has in common, whatever the origin: headers, a body seen ahead, counts."""
+"""What passing an operation on has in common, whatever the origin: headers, a body seen ahead."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 from proxy.hops import FRAMING, Headers, connection_headers
-from proxy.metrics import ORIGIN_ERRORS
 from proxy.origin import ForwardRequest
 
 PEEKED_BYTES_MAX = 64 << 10
@@ -24,14 +23,6 @@ def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset
     if request.method in ("PUT", "POST"):
         return (*headers, ("content-length", "0"))
     return headers
-
-
-def count_status(origin: str, status: int) -> None:
-    """Counts an answer that says that the origin is in trouble."""
-    if status in (429, 503):
-        ORIGIN_ERRORS.labels(origin, "throttled").inc()
-    elif status >= 500 and status != 501:
-        ORIGIN_ERRORS.labels(origin, "server").inc()
 
 
 async def peek(body: AsyncIterator[bytes]) -> bytes:

@@ -23,15 +23,13 @@ from proxy.origin.trouble import unreachable
 if TYPE_CHECKING:
     from proxy.errors import OriginUnavailable
     from proxy.origin.exchange import ExchangeLimits, Target
+    from proxy.wire.endpoint import Endpoint
 
 
 class Transport:
     """A pool of connections to one service, for one use. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
-    def __init__(
-        self, origin: str, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use
-    ) -> None:
-        self._origin = origin
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use) -> None:
         self._use = use
         self._proxied = proxy is not None
         wait_s = limits.forward_timeout_s if use is Use.PASSING else limits.read_timeout_s
@@ -72,9 +70,9 @@ class Transport:
         except httpx.PoolTimeout as error:
             if self._use is Use.PASSING:
                 raise Overloaded("every connection to the origin for requests passed through is taken") from error
-            raise _trouble(self._origin, error) from error
+            raise _trouble(error, target.endpoint) from error
         except httpx.HTTPError as error:
-            raise _trouble(self._origin, error) from error
+            raise _trouble(error, target.endpoint) from error
 
     async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
@@ -82,7 +80,7 @@ class Transport:
             async for chunk in response.aiter_raw():
                 yield chunk
         except httpx.HTTPError as error:
-            raise _trouble(self._origin, error) from error
+            raise _trouble(error) from error
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -122,7 +120,7 @@ class _Body(httpx.AsyncByteStream):
             raise InvalidRequest("IncompleteBody", f"the body has not the {self._length} bytes that were announced")
 
 
-def _trouble(origin: str, error: httpx.HTTPError) -> OriginUnavailable:
+def _trouble(error: httpx.HTTPError, endpoint: Endpoint | None = None) -> OriginUnavailable:
     """What httpx raised, as ours."""
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
@@ -131,4 +129,15 @@ def _trouble(origin: str, error: httpx.HTTPError) -> OriginUnavailable:
             reason = "timeout"
         case _:
             reason = "reset"
-    return unreachable(origin, reason, str(error) or type(error).__name__)
+    where = f"{endpoint}: " if endpoint is not None else ""
+    return unreachable(reason, where + _words(error))
+
+
+def _words(error: httpx.HTTPError) -> str:
+    """What the operating system said, where it is behind the error: "All connection attempts failed" explains none."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.strerror:
+            return behind.strerror
+        behind = behind.__cause__ or behind.__context__
+    return str(error) or type(error).__name__

@@ -1,35 +1,50 @@
-"""From a failed exchange, or an answer that can't be right, to the error family. Counts origin errors."""
+"""From a failed exchange, or an answer that can't be right, to the error family, with the trouble that it stands for.
+
+Whatever an origin raises through its own fault, or that of the way to it, carries an `OriginTrouble`; a client's fault
+(no such key, a condition that failed) carries none. `proxy.origin.incidents` counts and logs them.
+"""
 
 from __future__ import annotations
 
-from proxy.errors import OriginUnavailable, VersionChanged
-from proxy.metrics import ORIGIN_ERRORS
+from proxy.errors import OriginUnavailable, VersionChanged, blame
+from proxy.hops import Headers
+from proxy.origin.headers import first_value
 from proxy.wire.errors import ConnectFailed, ConnectionBroken, MalformedResponse, TimedOut, WireError
 
+REQUEST_IDS = ("x-amz-request-id", "x-guploader-uploadid", "x-goog-request-id", "x-request-id")
+REQUEST_ID_MAX = 200
 
-def mismatch(origin: str, what: str) -> OriginUnavailable:
-    """An answer that can't be the one to this request."""
-    ORIGIN_ERRORS.labels(origin, "mismatch").inc()
-    return OriginUnavailable(f"mislabelled: the origin sent {what}")
+
+def request_id_of(headers: Headers) -> str:
+    """How the origin calls the request that it answered so; empty where it does not say."""
+    found = (first_value(headers, name) for name in REQUEST_IDS)
+    return next((value for value in found if value), "")[:REQUEST_ID_MAX]
+
+
+def mismatch(what: str, headers: Headers = ()) -> OriginUnavailable:
+    """An answer that can't be the one to this request; `headers` are the answer's."""
+    error = OriginUnavailable(f"mislabelled: the origin sent {what}")
+    return blame(error, "mismatch", request_id=request_id_of(headers))
 
 
 def changed(origin: str, key: str, what: str) -> VersionChanged:
-    """Another version than the one asked for; not the origin's fault, so not counted as its error."""
+    """Another version than the one asked for, which is no trouble of the origin's."""
     return VersionChanged(f"{origin} holds another version of {key!r}: {what}")
 
 
-def short_body(origin: str, received_bytes: int, expected_bytes: int) -> OriginUnavailable:
-    ORIGIN_ERRORS.labels(origin, "short").inc()
-    return OriginUnavailable(f"the origin sent {received_bytes} of {expected_bytes} bytes")
+def short_body(received_bytes: int, expected_bytes: int, headers: Headers = ()) -> OriginUnavailable:
+    error = OriginUnavailable(f"the origin sent {received_bytes} of {expected_bytes} bytes")
+    return blame(error, "short", request_id=request_id_of(headers))
 
 
-def unreachable(origin: str, reason: str, words: str) -> OriginUnavailable:
+def unreachable(reason: str, words: str) -> OriginUnavailable:
     """An exchange that failed; `reason` is the counter's word for it."""
-    ORIGIN_ERRORS.labels(origin, reason).inc()
-    return OriginUnavailable(f"{reason}: {words}")
+    if "WRONG_VERSION_NUMBER" in words or "UNEXPECTED_EOF" in words or "RECORD_LAYER_FAILURE" in words:
+        words += " (the server does not speak TLS there; is its endpoint http://?)"
+    return blame(OriginUnavailable(f"{reason}: {words}"), reason)
 
 
-def from_wire(origin: str, error: WireError) -> OriginUnavailable:
+def from_wire(error: WireError) -> OriginUnavailable:
     """What the range client raised, as ours."""
     match error:
         case ConnectFailed():
@@ -42,4 +57,4 @@ def from_wire(origin: str, error: WireError) -> OriginUnavailable:
             reason = "short"
         case _:
             reason = "reset"
-    return unreachable(origin, reason, str(error))
+    return unreachable(reason, str(error))

@@ -190,6 +190,8 @@ class Upload:
 class _Nowhere:
     """The origin of a node that has none of that name."""
 
+    name = "none"
+
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
         raise OriginUnavailable(f"this node has no origin {version.origin}")
 

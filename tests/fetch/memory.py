@@ -26,6 +26,8 @@ async def pump(sink: ByteSink, data: bytes) -> None:
 class MemoryOrigin:
     """Serves one content in pieces; `script` may raise or wait before piece n of a request."""
 
+    name = "memory"
+
     def __init__(self, content: bytes, piece_bytes: int = 10) -> None:
         self.content = content
         self.piece_bytes = piece_bytes

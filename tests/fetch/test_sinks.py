@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Awaitable
 
 from proxy.blocks import ByteSink, Later
-from proxy.fetch.attempts import Attempts, RetryPolicy
+from proxy.fetch.attempts import Asked, Attempts, RetryPolicy
 from proxy.fetch.fill import Counted
 from proxy.fetch.sinks import Rest
 from proxy.fetch.stream import Buffer
 from proxy.ranges import ByteRange
 from proxy.wire import WireClient
 from tests.fakes.scripted import Exchange, ScriptedServer
+from tests.fetch.memory import MemoryOrigin
 from tests.wire.sinks import give
 
 DATA = bytes(100)
@@ -29,7 +30,7 @@ def full_buffer() -> Buffer:
 def chain_before(sink: ByteSink) -> list[ByteSink]:
     """The sinks of a fill and of a relay, each around the one given."""
     return [
-        Counted(sink, Attempts(RetryPolicy(), "s3://test"), lambda nbytes: 0.0),
+        Counted(sink, Attempts(RetryPolicy(), Asked(MemoryOrigin(b""), "b", "k")), lambda nbytes: 0.0),
         Rest(ByteRange(0, 1000), sink, last=True),
     ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.errors import OriginUnavailable, Overloaded, VersionChanged
 from proxy.fetch import stream as stream_module
-from proxy.fetch.attempts import Attempts, RetryPolicy
+from proxy.fetch.attempts import Asked, Attempts, RetryPolicy
 from proxy.fetch.gate import Gates
 from proxy.fetch.ledger import Ledger, private_numbers
 from proxy.fetch.stream import stream_span
@@ -90,7 +90,7 @@ async def test_closing_the_stream_ends_the_request() -> None:
 
 async def test_retry_after_beyond_the_deadline_fails_at_once() -> None:
     now = 0.0
-    attempts = Attempts(RetryPolicy(deadline_s=30), "s3://test", clock=lambda: now)
+    attempts = Attempts(RetryPolicy(deadline_s=30), Asked(MemoryOrigin(b""), "b", "k"), clock=lambda: now)
     with pytest.raises(OriginUnavailable):
         await attempts.failed(OriginUnavailable("throttled", retry_after_s=31, throttled=True))
 

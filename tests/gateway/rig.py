@@ -37,6 +37,7 @@ class ObjectOrigin:
     """One bucket of objects in memory. `script(number, sent)` runs before each piece of a read."""
 
     id = "s3://memory"
+    name = "memory"
     dialect = "s3"
 
     def __init__(self) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from proxy.objects import ObjectVersion
-from proxy.origin import ForwardResponse
+from proxy.origin import ForwardResponse, Origin
 from proxy.origin.exchange import ExchangeLimits
 from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, TokenSource
+from proxy.origin.incidents import Incidents
 from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
+from proxy.origin.watched import WatchedOpener, watched
 from proxy.wire.client import WireClient
 
 NOW_S = 1_795_500_000.0
@@ -44,9 +46,11 @@ class Received:
 @asynccontextmanager
 async def s3_origin(
     url: str, *, credentials: Credentials | None = KEYS, wire: WireClient | None = None, **settings: Any
-) -> AsyncIterator[S3Origin]:
+) -> AsyncIterator[WatchedOpener]:
     settings.setdefault("limits", QUICK)
-    origin = S3Origin(S3Settings(url, **settings), FixedCredentials(credentials), wire, clock=lambda: NOW_S)
+    made = S3Origin(S3Settings(url, **settings), FixedCredentials(credentials), wire, clock=lambda: NOW_S)
+    origin = watched(made, Incidents(made.name))
+    assert isinstance(origin, WatchedOpener)
     _BEFORE.update(_samples(origin.id))
     try:
         yield origin
@@ -70,9 +74,11 @@ class Tokens:
 
 
 @asynccontextmanager
-async def gcs_origin(url: str, tokens: TokenSource | None = None, **settings: Any) -> AsyncIterator[GcsOrigin]:
+async def gcs_origin(url: str, tokens: TokenSource | None = None, **settings: Any) -> AsyncIterator[WatchedOpener]:
     settings.setdefault("limits", QUICK)
-    origin = GcsOrigin(GcsSettings(url, **settings), tokens or AnonymousTokens(), clock=lambda: NOW_S)
+    made = GcsOrigin(GcsSettings(url, **settings), tokens or AnonymousTokens(), clock=lambda: NOW_S)
+    origin = watched(made, Incidents(made.name))
+    assert isinstance(origin, WatchedOpener)
     _BEFORE.update(_samples(origin.id))
     try:
         yield origin
@@ -80,7 +86,7 @@ async def gcs_origin(url: str, tokens: TokenSource | None = None, **settings: An
         await origin.aclose()
 
 
-def version_of(origin: S3Origin, data: bytes, *, etag: str = '"v1"', validator: str | None = None) -> ObjectVersion:
+def version_of(origin: Origin, data: bytes, *, etag: str = '"v1"', validator: str | None = None) -> ObjectVersion:
     """The version that the scripted servers serve."""
     return ObjectVersion(origin.id, "models", "weights", validator or f"etag {etag}", len(data))
 

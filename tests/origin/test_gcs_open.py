@@ -8,7 +8,7 @@ from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginUnavailable, VersionChanged, WarmstartError
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
-from proxy.origin.gcs import GcsOrigin
+from proxy.origin.watched import WatchedOpener
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Handler, ScriptedServer, answer
 from tests.origin.answers import DATA, RIGHT, SPAN
@@ -21,7 +21,7 @@ BODY = DATA[SPAN.start : SPAN.end]
 class Taker:
     """Judges at once, as that of a version of this origin."""
 
-    def __init__(self, origin: GcsOrigin, generation: int = 17, span: ByteRange = SPAN) -> None:
+    def __init__(self, origin: WatchedOpener, generation: int = 17, span: ByteRange = SPAN) -> None:
         self.sink = Received()
         self._version = ObjectVersion(origin.id, "models", "weights", f"generation {generation}", len(DATA))
         self._span = span

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, VersionChanged, WarmstartError
 from proxy.objects import ObjectVersion
-from proxy.origin.gcs import GcsOrigin
+from proxy.origin.watched import WatchedOpener
 from proxy.ranges import ByteRange
 from tests.fakes.certificates import make_certificates
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn
@@ -33,7 +33,7 @@ def served(
     return answer(status, body, [*named, *numbered, *headers])
 
 
-def version_at(origin: GcsOrigin) -> ObjectVersion:
+def version_at(origin: WatchedOpener) -> ObjectVersion:
     return ObjectVersion(origin.id, "models", "a b/ü", "generation 17", len(DATA))
 
 

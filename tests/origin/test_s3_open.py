@@ -10,7 +10,7 @@ from proxy.blocks import ByteSink, update_sum
 from proxy.errors import NotFound, OriginRefused, OriginUnavailable, WarmstartError
 from proxy.objects import ObjectRecord, SumKind
 from proxy.origin import Attach
-from proxy.origin.s3 import S3Origin
+from proxy.origin.watched import WatchedOpener
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, object_of
 from tests.origin.answers import DATA, ETAG, RIGHT, SPAN, error, labelled
@@ -24,7 +24,7 @@ SUM = ("x-amz-checksum-crc32c", CRC32C)
 class Taker:
     """Takes what comes as a version of this origin, whatever it is."""
 
-    def __init__(self, origin: S3Origin, span: ByteRange) -> None:
+    def __init__(self, origin: WatchedOpener, span: ByteRange) -> None:
         self.sink = Received()
         self.record: ObjectRecord | None = None
         self._version = version_of(origin, DATA)

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.errors import InvalidRequest, OriginUnavailable, VersionChanged
 from proxy.objects import ObjectRecord
-from proxy.origin.s3 import S3Origin
+from proxy.origin.watched import WatchedOpener
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer
 from tests.origin.asking import s3_origin
@@ -40,7 +40,7 @@ def parts(*, ranged: bool, counted: bool = True, etag: str = '"whole-3"', part_e
     return handler
 
 
-async def spans(origin: S3Origin, record: ObjectRecord) -> list[tuple[int, int, ByteRange]]:
+async def spans(origin: WatchedOpener, record: ObjectRecord) -> list[tuple[int, int, ByteRange]]:
     found = [await origin.head_part(record, number) for number in (3, 1, 2)]
     return sorted((part.number, part.count, part.span) for part in found)
 

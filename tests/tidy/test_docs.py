@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from prometheus_client import Metric
+from prometheus_client import Counter, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from proxy import metrics
@@ -27,6 +27,25 @@ def test_every_setting_is_in_the_configuration_page() -> None:
 def test_every_metric_is_in_the_operations_page() -> None:
     page = (ROOT / "docs/operations.md").read_text("utf-8")
     assert not [metric.name for metric in described_metrics() if not re.search(rf"\b{metric.name}(_total)?\b", page)]
+
+
+def test_every_value_of_a_counters_labels_is_in_its_help_and_in_the_operations_page() -> None:
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    missing = []
+    for counter, values in metrics.LABEL_VALUES.items():
+        [described] = counter.describe()
+        for value in (value for each in values.values() for value in each):
+            if not re.search(rf"\b{value}\b", described.documentation) or f"`{value}`" not in page:
+                missing.append(f"{described.name}: {value}")
+    assert not missing
+
+
+def test_every_counter_with_labels_declares_their_values() -> None:
+    open_sets = {metrics.REQUESTS, metrics.WORKER_RESTARTS}  # operations and statuses; the supervisor shows its own
+    labelled = {metric for metric in vars(metrics).values() if isinstance(metric, Counter) and metric._labelnames}
+    assert labelled - open_sets == set(metrics.LABEL_VALUES)
+    for counter, values in metrics.LABEL_VALUES.items():
+        assert {*values, "origin"} >= set(counter._labelnames)
 
 
 def test_every_metric_has_our_prefix_and_a_phrase_that_says_what_it_counts() -> None:

@@ -44,8 +44,9 @@ class DirectoryOrigin:
 
     dialect = "file"
 
-    def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, root: Path, *, name: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self.id = f"file://{os.path.abspath(root)}"
+        self.name = name or self.id
         self._tree = Tree(root)
         self._folders = FolderCache(self._tree, clock)
         self._clock = clock
@@ -56,7 +57,7 @@ class DirectoryOrigin:
         """Raises NotFound, AccessDenied, OriginUnavailable. The only version id is `null`."""
         if version_id not in (None, "null"):
             raise NotFound("version", key)
-        ORIGIN_REQUESTS.labels(self.id, "head").inc()
+        ORIGIN_REQUESTS.labels(self.name, "head").inc()
         checked_at_s = self._clock()
         for _ in range(LOOKS_MAX):
             _, file = await self._run(self._tree.open_file, bucket, key)
@@ -81,10 +82,10 @@ class DirectoryOrigin:
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
         """Raises VersionChanged, NotFound (the bucket), AccessDenied, OriginUnavailable, and what the sink does."""
-        ORIGIN_REQUESTS.labels(self.id, "read").inc()
+        ORIGIN_REQUESTS.labels(self.name, "read").inc()
         file = await self._run(self._open_version, version)
         buffer = memoryview(bytearray(min(READ_BYTES, span.length)))
-        received = ORIGIN_BYTES.labels(self.id)
+        received = ORIGIN_BYTES.labels(self.name)
         position = span.start
         while position < span.end:
             wanted = buffer[: span.end - position]
@@ -118,7 +119,7 @@ class DirectoryOrigin:
 
     async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
         """Raises NotFound("bucket"), OriginUnavailable."""
-        ORIGIN_REQUESTS.labels(self.id, "list").inc()
+        ORIGIN_REQUESTS.labels(self.name, "list").inc()
 
         def find() -> ListPage:
             return list_page(

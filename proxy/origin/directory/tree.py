@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.blocks import DataFile
-from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
+from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError, blame
 
 PART_BYTES = 8 << 20  # into so many the ETag divides a file, see `File.etag`
 WHOLE_ROOT = "."  # the bucket that is the root itself
@@ -112,7 +112,8 @@ class Tree:
     def _real_root(self) -> bytes:
         root = os.path.realpath(self._root)
         if not os.path.isdir(root):
-            raise OriginUnavailable(f"the directory {os.fsdecode(self._root)} is not there")
+            missing = OriginUnavailable(f"the directory {os.fsdecode(self._root)} is not there", lasting=True)
+            raise blame(missing, "missing")
         return root
 
 
@@ -144,8 +145,8 @@ def translate(error: OSError, what: str, name: str) -> WarmstartError:
     if error.errno in _MISSING:
         return NotFound(what, name)
     if error.errno in (errno.EACCES, errno.EPERM):
-        return AccessDenied(f"the file system refuses to read {what} {name!r}")
-    return OriginUnavailable(f"reading {what} {name!r}: {os.strerror(error.errno or 0)}")
+        return blame(AccessDenied(f"the file system refuses to read {what} {name!r}"), "refused")
+    return blame(OriginUnavailable(f"reading {what} {name!r}: {os.strerror(error.errno or 0)}"), "disk")
 
 
 def _own_path(handle: DataFile) -> bytes:

@@ -35,7 +35,7 @@ def is_success(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> b
     encoding = (first_value(head.headers, "content-encoding") or "identity").lower()
     stored = (first_value(head.headers, "x-goog-stored-content-encoding") or encoding).lower()
     if (stored == "gzip") != (encoding == "gzip"):
-        raise mismatch(version.origin, f"a body in {encoding} of an object that is stored in {stored}")
+        raise mismatch(f"a body in {encoding} of an object that is stored in {stored}", head.headers)
     check_range(head, version, span)
     return True
 
@@ -47,13 +47,12 @@ def is_labelled(head: ResponseHead) -> bool:
 class Collected:
     """A sink that keeps a body, up to `bytes_max`."""
 
-    def __init__(self, origin: str, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.data = bytearray()
-        self._origin = origin
         self._bytes_max = bytes_max
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         if len(self.data) + len(data) > self._bytes_max:
-            raise mismatch(self._origin, f"a document of more than {self._bytes_max} bytes")
+            raise mismatch(f"a document of more than {self._bytes_max} bytes")
         self.data += data
         return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError
+from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame
 
 REFRESH_AHEAD_S = 225.0  # as google-auth: a metadata server gives a new token in the last 5 minutes, not before
 RETRY_PAUSE_S = 5.0
@@ -126,8 +126,8 @@ class GoogleTokens:
         except (exceptions.GoogleAuthError, OSError, ValueError) as error:
             said = f"the Google credentials can't be used: {_sentence(error)}"
             if isinstance(error, exceptions.TransportError) or getattr(error, "retryable", False):
-                raise OriginUnavailable(said) from None
-            raise AccessDenied(said) from None
+                raise blame(OriginUnavailable(said), "credentials") from None
+            raise blame(AccessDenied(said), "credentials") from None
         token, expiry = self._credentials.token, self._credentials.expiry
         ends_at_s = expiry.replace(tzinfo=UTC).timestamp() if expiry is not None else self._clock() + 3600
         return token, ends_at_s

@@ -17,7 +17,7 @@ from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
-from proxy.origin.passing import count_status, nothing, replay, sent_headers
+from proxy.origin.passing import nothing, replay, sent_headers
 
 USER_PROJECT = "x-goog-user-project"
 
@@ -26,9 +26,9 @@ class Forwarding:
     """Sends `ForwardRequest`s to one GCS service."""
 
     def __init__(
-        self, origin: str, site: Site, exchange: Exchange, tokens: TokenSource, user_project: str | None
+        self, name: str, site: Site, exchange: Exchange, tokens: TokenSource, user_project: str | None
     ) -> None:
-        self._origin = origin
+        self._name = name
         self._site = site
         self._exchange = exchange
         self._tokens = tokens
@@ -66,14 +66,12 @@ class Forwarding:
     async def _send_once(
         self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> ForwardResponse:
-        ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
+        ORIGIN_REQUESTS.labels(self._name, "forward").inc()
         sent = (("host", target.endpoint.authority), *headers)
         if method == "HEAD":
             status, answered = await self._exchange.head(target, sent)
-            count_status(self._origin, status)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
         response = await self._exchange.send(method, target, sent, body, use=Use.PASSING)
-        count_status(self._origin, response.status_code)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
 

@@ -27,12 +27,13 @@ from proxy.origin.answers import Claim, ExactSink
 from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
-from proxy.origin.gcs.errors import missing, parse_refusal, read_error
+from proxy.origin.gcs.errors import missing, read_error
 from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
 from proxy.origin.gcs.listing import list_page, read_page
 from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.origin.gcs.target import Query, Target, parse_site
 from proxy.origin.pages import Found
+from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
 from proxy.wire.client import WireClient
@@ -75,21 +76,23 @@ class GcsOrigin:
         tokens: TokenSource,
         wire: WireClient | None = None,
         *,
+        name: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._site = parse_site(settings.endpoint)
         self.id = self._site.id
+        self.name = name or self.id
         self._settings = settings
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint)
         self._wire = wire or range_client(context, settings.limits)
-        self._exchange = Exchange(self.id, context, proxy, settings.limits)
+        self._exchange = Exchange(context, proxy, settings.limits)
         self._proxied = proxy is not None
         self._tokens = tokens
         self._clock = clock
         payer = settings.user_project
         self._common: Headers = ((USER_PROJECT, payer),) if payer is not None else ()
-        self._forwarding = Forwarding(self.id, self._site, self._exchange, tokens, settings.user_project)
+        self._forwarding = Forwarding(self.name, self._site, self._exchange, tokens, settings.user_project)
 
     # what a key is
 
@@ -107,7 +110,7 @@ class GcsOrigin:
             raise await self._missing(answer, bucket, key, version_id) if isinstance(error, NotFound) else error
         record = read_resource(self.id, bucket, key, document, checked_at_s)
         if record is None:
-            raise mismatch(self.id, "metadata without a generation or a size")
+            raise mismatch("metadata without a generation or a size", answer.head.headers)
         return record
 
     async def _missing(self, answer: Response, bucket: str, key: str, version_id: str | None) -> NotFound:
@@ -140,7 +143,7 @@ class GcsOrigin:
                 return None
             if is_labelled(head):
                 return exact
-            unlabelled[:] = [Collected(self.id, span.length)]
+            unlabelled[:] = [Collected(span.length)]
             return unlabelled[0]
 
         generation = version.validator.removeprefix("generation ")
@@ -150,15 +153,15 @@ class GcsOrigin:
             if unlabelled:
                 await self._give_checked(version, unlabelled[0], exact)
         finally:
-            ORIGIN_BYTES.labels(self.id).inc(span.length - exact.left_bytes)
+            ORIGIN_BYTES.labels(self.name).inc(span.length - exact.left_bytes)
         if answer.status not in (200, 206):
             raise self._read_refusal(answer, version)
         if exact.left_bytes > 0:
-            raise short_body(self.id, span.length - exact.left_bytes, span.length)
+            raise short_body(span.length - exact.left_bytes, span.length, answer.head.headers)
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable (of a server that names no generation, too), what `head` does, and `opened`."""
-        claim = Claim(opened, self.id, is_success)
+        claim = Claim(opened, self.name, is_success)
 
         def accept(head: ResponseHead) -> ByteSink | None:
             return claim.begin(head) if head.status in (200, 206) and is_labelled(head) else None
@@ -238,18 +241,18 @@ class GcsOrigin:
 
     async def _fetch(self, kind: str, target: Target) -> tuple[Response, dict[str, Any]]:
         """An answer, and the JSON document that it is, or an empty one where its status is not 200."""
-        collected = Collected(self.id, DOCUMENT_BYTES_MAX)
+        collected = Collected(DOCUMENT_BYTES_MAX)
         answer = await self._get(kind, target, (_PLAIN,), lambda head: collected if head.status == 200 else None)
         document: object = self._read(json.loads, collected.data) if answer.status == 200 else {}
         if not isinstance(document, dict):
-            raise mismatch(self.id, "JSON that is no object")
+            raise mismatch("JSON that is no object")
         return answer, document
 
     def _read(self, read: Callable[[Any], Result], source: Any) -> Result:
         try:
             return read(source)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise mismatch(self.id, f"a document that can't be read ({type(error).__name__})") from None
+            raise mismatch(f"a document that can't be read ({type(error).__name__})") from None
 
     async def _get(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
         """A GET with a token; refused with 401, it is sent once more with a new one."""
@@ -263,17 +266,17 @@ class GcsOrigin:
         return await self._get_once(kind, target, authorized((*self._common, *headers), renewed), accept)
 
     async def _get_once(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
-        ORIGIN_REQUESTS.labels(self.id, kind).inc()
+        ORIGIN_REQUESTS.labels(self.name, kind).inc()
         if self._proxied:
             use = Use.BULK if kind == "read" else Use.METADATA
             return await self._exchange.get(target, (("host", target.endpoint.authority), *headers), accept, use)
         try:
             return await self._wire.get(target.endpoint, target.request_target, headers, accept)
         except WireError as error:
-            raise from_wire(self.id, error) from error
+            raise from_wire(error) from error
 
     def _refusal(self, answer: Response, bucket: str, key: str) -> WarmstartError:
-        return read_error(self.id, answer.status, answer.head.headers, answer.body, bucket, key, now_s=self._clock())
+        return read_error(answer.status, answer.head.headers, answer.body, bucket, key, now_s=self._clock())
 
 
 def _ranged(span: ByteRange) -> Headers:

@@ -36,12 +36,12 @@ def check_version(headers: Headers, version: ObjectVersion) -> None:
     version_id, _ = parse_validator(version.validator)
     own_id = first_value(headers, "x-amz-version-id")
     if version_id is not None and own_id is not None and own_id != version_id:
-        raise mismatch(version.origin, f"version {own_id!r} for version {version_id!r}")
+        raise mismatch(f"version {own_id!r} for version {version_id!r}", headers)
     if version_id is not None and version_id != "null":
         return
     etag = first_value(headers, "etag") or ""
     if not etag and not version.validator.startswith("none"):
-        raise mismatch(version.origin, "no ETag")
+        raise mismatch("no ETag", headers)
     found = read_validator(version_id, etag, first_value(headers, "last-modified"))
     if found != version.validator:
         raise changed(version.origin, version.key, f"{found}, not {version.validator}")

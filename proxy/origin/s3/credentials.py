@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from proxy.errors import AccessDenied
+from proxy.errors import AccessDenied, blame
 from proxy.origin.s3.signing import Credentials
 
 RETRY_PAUSE_S = 5.0
@@ -96,13 +96,14 @@ class ChainCredentials:
             if self._provider is None:
                 self._provider = self._session.get_credentials()
             if self._provider is None:
-                raise AccessDenied(
+                missing = AccessDenied(
                     "no AWS credentials found (environment, shared files, instance role): "
                     "give the origin an access_key_id, or set anonymous: true"
                 )
+                raise blame(missing, "credentials")
             keys = self._provider.get_frozen_credentials()
         except BotoCoreError as error:
-            raise AccessDenied(f"the AWS credentials can't be used: {error}") from None
+            raise blame(AccessDenied(f"the AWS credentials can't be used: {error}"), "credentials") from None
         return Credentials(keys.access_key, keys.secret_key, keys.token)
 
     def _refresh_due(self) -> bool:

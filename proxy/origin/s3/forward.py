@@ -17,7 +17,7 @@ from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.headers import first_value
-from proxy.origin.passing import count_status, nothing, peek, replay, sent_headers
+from proxy.origin.passing import nothing, peek, replay, sent_headers
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, UNSIGNED_PAYLOAD, Signer
@@ -31,14 +31,14 @@ class Forwarding:
 
     def __init__(
         self,
-        origin: str,
+        name: str,
         site: Site,
         regions: Regions,
         exchange: Exchange,
         signer: Signer,
         credentials: CredentialSource,
     ) -> None:
-        self._origin = origin
+        self._name = name
         self._site = site
         self._regions = regions
         self._exchange = exchange
@@ -66,17 +66,15 @@ class Forwarding:
     async def _send_once(
         self, request: ForwardRequest, course: Course, body: AsyncIterator[bytes] | None, use: Use
     ) -> ForwardResponse:
-        ORIGIN_REQUESTS.labels(self._origin, "forward").inc()
+        ORIGIN_REQUESTS.labels(self._name, "forward").inc()
         keys = await self._credentials.get()
         headers = sent_headers(request, body is not None, _OWN_HEADERS)
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
         signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
         if request.method == "HEAD":
             status, answered = await self._exchange.head(course.target, signed)
-            count_status(self._origin, status)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
         response = await self._exchange.send(request.method, course.target, signed, body, use=use)
-        count_status(self._origin, response.status_code)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
 

@@ -74,21 +74,23 @@ class S3Origin:
         credentials: CredentialSource,
         wire: WireClient | None = None,
         *,
+        name: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._site = parse_site(settings.endpoint, settings.addressing)
         self.id = self._site.id
+        self.name = name or self.id
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
         self._wire = wire or range_client(context, settings.limits)
-        self._exchange = Exchange(self.id, context, proxy, settings.limits)
+        self._exchange = Exchange(context, proxy, settings.limits)
         self._proxied = proxy is not None
         self._credentials = credentials
         self._clock = clock
         self._signer = Signer(clock)
         self._regions = Regions(settings.region)
         self._parts = PartSpans(self._ask_part)
-        self._forwarding = Forwarding(self.id, self._site, self._regions, self._exchange, self._signer, credentials)
+        self._forwarding = Forwarding(self.name, self._site, self._regions, self._exchange, self._signer, credentials)
 
     # what a key is
 
@@ -102,7 +104,7 @@ class S3Origin:
             raise self._refusal(status, headers, body, bucket, key)
         size_bytes = read_length(headers)
         if size_bytes is None or first_value(headers, "content-range") is not None:
-            raise mismatch(self.id, "an answer to HEAD that does not tell the object's size")
+            raise mismatch("an answer to HEAD that does not tell the object's size", headers)
         return read_record(self.id, bucket, key, version_id, size_bytes, headers, checked_at_s)
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
@@ -125,7 +127,7 @@ class S3Origin:
         length, label = read_length(headers), first_value(headers, "content-range")
         named = parse_content_range(label) if label is not None else None
         if length is None or (label is not None and (named is None or named.span.length != length)):
-            raise mismatch(self.id, f"a part of {length} bytes with Content-Range {label!r}")
+            raise mismatch(f"a part of {length} bytes with Content-Range {label!r}", headers)
         if named is not None and named.size_bytes != version.size_bytes:
             raise changed(self.id, version.key, f"{named.size_bytes} bytes, not {version.size_bytes}")
         count = first_value(headers, "x-amz-mp-parts-count") or ""
@@ -139,7 +141,7 @@ class S3Origin:
         course = Course(self._site, self._regions, bucket, key, query)
         sent = (("accept-encoding", "identity"), *headers)
         while True:
-            ORIGIN_REQUESTS.labels(self.id, "head").inc()
+            ORIGIN_REQUESTS.labels(self.name, "head").inc()
             signed = await self._sign(course, "HEAD", sent)
             status, answered = await self._exchange.head(course.target, signed)
             if not course.turn(status, answered, b""):
@@ -157,7 +159,7 @@ class S3Origin:
             return headers, b""
         course = Course(self._site, self._regions, bucket, key, query)
         sent = (("accept-encoding", "identity"), ("range", "bytes=0-0"))
-        ORIGIN_REQUESTS.labels(self.id, "head").inc()
+        ORIGIN_REQUESTS.labels(self.name, "head").inc()
         signed = await self._sign(course, "GET", sent)
         answer = await self._exchange.get(course.target, signed, lambda head: None)
         return (answer.head.headers, answer.body) if answer.status == status else (headers, b"")
@@ -176,15 +178,15 @@ class S3Origin:
         try:
             answer = await self._follow(version, span, accept)
         finally:
-            ORIGIN_BYTES.labels(self.id).inc(span.length - exact.left_bytes)
+            ORIGIN_BYTES.labels(self.name).inc(span.length - exact.left_bytes)
         if answer.status not in (200, 206):
             raise self._read_refusal(answer.status, answer.head.headers, answer.body, version)
         if exact.left_bytes > 0:
-            raise short_body(self.id, span.length - exact.left_bytes, span.length)
+            raise short_body(span.length - exact.left_bytes, span.length, answer.head.headers)
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what `opened` does."""
-        claim = Claim(opened, self.id, is_success)
+        claim = Claim(opened, self.name, is_success)
         checked_at_s = self._clock()
 
         def accept(head: ResponseHead) -> ByteSink | None:
@@ -216,7 +218,7 @@ class S3Origin:
         sent = (("accept-encoding", "identity"), ("range", f"bytes={span.start}-{span.end - 1}"), *conditions)
         course = Course(self._site, self._regions, bucket, key, query)
         while True:
-            ORIGIN_REQUESTS.labels(self.id, "read").inc()
+            ORIGIN_REQUESTS.labels(self.name, "read").inc()
             signed = await self._sign(course, "GET", sent)
             answer = await self._get(course, signed, accept)
             if not course.turn(answer.status, answer.head.headers, answer.body):
@@ -228,14 +230,14 @@ class S3Origin:
         try:
             return await self._wire.get(course.target.endpoint, course.target.request_target, headers, accept)
         except WireError as error:
-            raise from_wire(self.id, error) from error
+            raise from_wire(error) from error
 
     async def _sign(self, course: Course, method: str, headers: Headers) -> Headers:
         keys = await self._credentials.get()
         return self._signer.sign(keys, course.region, method, course.target, headers, EMPTY_PAYLOAD)
 
     def _refusal(self, status: int, headers: Headers, body: bytes, bucket: str, key: str) -> WarmstartError:
-        return refusal(self.id, status, headers, body, bucket, key, now_s=self._clock())
+        return refusal(status, headers, body, bucket, key, now_s=self._clock())
 
     def _read_refusal(self, status: int, headers: Headers, body: bytes, version: ObjectVersion) -> WarmstartError:
         """A key that is gone was there when it was resolved: it has changed."""
@@ -270,7 +272,7 @@ class S3Origin:
             async for chunk in response.body:
                 body += chunk
                 if len(body) > DOCUMENT_BYTES_MAX:
-                    raise mismatch(self.id, f"a document of more than {DOCUMENT_BYTES_MAX} bytes")
+                    raise mismatch(f"a document of more than {DOCUMENT_BYTES_MAX} bytes")
         finally:
             await response.close()
         if response.status != 200:
@@ -278,7 +280,7 @@ class S3Origin:
         try:
             return await asyncio.to_thread(read, bytes(body))
         except (ValueError, KeyError, RecursionError) as error:
-            raise mismatch(self.id, f"a listing that can't be read ({error})") from None
+            raise mismatch(f"a listing that can't be read ({error})") from None
 
     async def aclose(self) -> None:
         await self._wire.aclose()

@@ -12,7 +12,8 @@ from collections import OrderedDict
 
 from proxy.hops import Headers
 from proxy.origin.headers import first_value
-from proxy.origin.s3.errors import parse_code, parse_region
+from proxy.origin.refusals import parse_code
+from proxy.origin.s3.errors import parse_region
 from proxy.origin.s3.target import Query, Site, is_region, redirected
 
 REDIRECTS_MAX = 3
