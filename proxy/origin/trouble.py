@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from proxy.errors import OriginUnavailable, VersionChanged, blame
 from proxy.hops import Headers
+from proxy.masking import mask_url, mask_words
 from proxy.origin.headers import first_value
 from proxy.wire.errors import ConnectFailed, ConnectionBroken, MalformedResponse, TimedOut, WireError
 
 REQUEST_IDS = ("x-amz-request-id", "x-guploader-uploadid", "x-goog-request-id", "x-request-id")
 REQUEST_ID_MAX = 200
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 def request_id_of(headers: Headers) -> str:
@@ -35,6 +37,17 @@ def changed(origin: str, key: str, what: str) -> VersionChanged:
 def short_body(received_bytes: int, expected_bytes: int, headers: Headers = ()) -> OriginUnavailable:
     error = OriginUnavailable(f"the origin sent {received_bytes} of {expected_bytes} bytes")
     return blame(error, "short", request_id=request_id_of(headers))
+
+
+def redirect_refused(status: int, headers: Headers) -> OriginUnavailable:
+    """A redirect that leads out of the origin, or nowhere. The message names region and host, never a query."""
+    region, location = first_value(headers, "x-amz-bucket-region"), first_value(headers, "location")
+    said = f"the origin answered {status}"
+    if region is not None:
+        said += f": the bucket is in the region {mask_words(region, characters_max=64)}; set the origin's region to it"
+    if location is not None and "://" in location:
+        said += f"; it redirects to {mask_url(location)}, which is not followed"
+    return blame(OriginUnavailable(said, lasting=True), "redirect", request_id=request_id_of(headers))
 
 
 def unreachable(reason: str, words: str) -> OriginUnavailable:

@@ -173,20 +173,56 @@ def test_an_endpoint_that_makes_no_sense_is_named(url: str) -> None:
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("http://other:81/b/k%20x?versionId=1", ("other:81", b"/b/k%20x?versionId=1")),
+        ("http://h/b/k%20x?versionId=1", ("h", b"/b/k%20x?versionId=1")),
+        ("https://h/b/k", ("h", b"/b/k")),
         ("/b/%7Ek(1)", ("h", b"/b/~k%281%29")),
-        ("ftp://other/", None),
+        ("http://h:81/b/k", None),
+        ("https://h:9443/b/k", None),
+        ("http://other/b/k", None),
+        ("http://b.h/k", None),
+        ("http://h.other/b/k", None),
+        ("http://h@other/b/k", None),
+        ("//other/b/k", None),
+        ("http://127.0.0.1/b/k", None),
+        ("http://169.254.169.254/latest/meta-data/", None),
+        ("http://[::1]/b/k", None),
+        ("https://s3.eu-west-3.amazonaws.com/b/k", None),
+        ("ftp://h/", None),
         ("relative", None),
         ("http://[broken", None),
     ],
 )
-def test_a_location_is_followed_where_it_makes_sense(location: str, expected: tuple[str, bytes] | None) -> None:
-    target = redirected(Target(Endpoint("h", 80), "/b/k"), location)
+def test_a_location_is_followed_only_to_the_same_server(location: str, expected: tuple[str, bytes] | None) -> None:
+    target = redirected(Target(Endpoint("h", 80), "/b/k"), location, "b")
     assert (target and (target.endpoint.authority, target.request_target)) == expected
 
 
+@pytest.mark.parametrize(
+    ("location", "followed"),
+    [
+        ("https://b.s3.eu-west-3.amazonaws.com/k", True),
+        ("https://b.s3.dualstack.eu-west-3.amazonaws.com/k", True),
+        ("https://b.s3-eu-west-3.amazonaws.com/k", True),
+        ("https://s3.eu-west-3.amazonaws.com/b/k", True),
+        ("https://b.s3.amazonaws.com/k", True),
+        ("https://other.s3.eu-west-3.amazonaws.com/k", False),
+        ("https://s3.eu-west-3.amazonaws.com/other/k", False),
+        ("http://b.s3.eu-west-3.amazonaws.com/k", False),
+        ("https://b.s3.eu-west-3.amazonaws.com:8443/k", False),
+        ("https://b.s3.cn-north-1.amazonaws.com.cn/k", False),
+        ("https://b.s3.eu-west-3.amazonaws.com.attacker.example/k", False),
+        ("https://b.s3.x.execute-api.us-east-1.amazonaws.com/k", False),
+        ("https://ec2.us-east-1.amazonaws.com/b/k", False),
+        ("https://xs3.eu-west-3.amazonaws.com/b/k", False),
+    ],
+)
+def test_aws_may_name_another_of_its_hosts_for_the_same_bucket(location: str, followed: bool) -> None:
+    target = Target(Endpoint("b.s3.us-east-1.amazonaws.com", 443, True), "/k")
+    assert (redirected(target, location, "b") is not None) == followed
+
+
 def test_a_redirect_never_leads_from_tls_to_plain() -> None:
-    assert redirected(Target(Endpoint("h", 443, True), "/b/k"), "http://h/b/k") is None
+    assert redirected(Target(Endpoint("h", 443, True), "/b/k"), "http://h/b/k", "b") is None
 
 
 def test_a_query_keeps_the_clients_order() -> None:

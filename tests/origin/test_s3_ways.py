@@ -7,29 +7,78 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import AccessDenied, OriginUnavailable, VersionChanged
+from proxy.errors import AccessDenied, OriginTrouble, OriginUnavailable, VersionChanged
+from proxy.origin import ForwardRequest
+from proxy.origin.s3 import Credentials
 from proxy.ranges import ByteRange
 from tests.fakes.certificates import make_certificates
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn, object_of
 from tests.origin.answers import DATA, RIGHT, SPAN, broken_off, error, labelled
-from tests.origin.asking import Received, s3_origin, version_of
+from tests.origin.asking import Received, counted, s3_origin, version_of
 
 
-async def test_a_redirect_is_followed_and_signed_for_the_other_host() -> None:
-    async with ScriptedServer(object_of(DATA)) as target:
+async def test_a_redirect_within_the_origin_is_followed_and_signed_again() -> None:
+    async def elsewhere(exchange: Exchange) -> None:
+        await exchange.respond(307, b"", [("location", "/models/moved")])
+
+    sink = Received()
+    async with ScriptedServer(in_turn(elsewhere, object_of(DATA))) as server, s3_origin(server.url) as origin:
+        await origin.read_range(version_of(origin, DATA), SPAN, sink)
+    assert sink.data == DATA[SPAN.start : SPAN.end]
+    first, second = server.requests
+    assert second.target == b"/models/moved"
+    assert second.get("authorization") != first.get("authorization")
+    assert second.get("range") == "bytes=1000-200999"
+
+
+TEMPORARY = Credentials("AKIDEXAMPLE", "very-secret", "session-token")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_no_request_leaves_an_origin_by_a_redirect(status: int) -> None:
+    """Neither bytes nor heads, neither deletions nor uploads: another server gets no signature and no token."""
+    async with ScriptedServer(object_of(DATA), host="127.0.0.2") as inside:
 
         async def elsewhere(exchange: Exchange) -> None:
-            where = f"http://localhost:{target.port}{exchange.request.target.decode()}"
-            await exchange.respond(307, b"", [("location", where)])
+            where = f"{inside.url}{exchange.request.target.decode()}?X-Amz-Signature=canary"
+            await exchange.respond(status, b"", [("location", where)])
 
-        sink = Received()
-        async with ScriptedServer(elsewhere) as server, s3_origin(server.url) as origin:
-            await origin.read_range(version_of(origin, DATA), SPAN, sink)
-        port = target.port
-    assert sink.data == DATA[SPAN.start : SPAN.end]
-    assert target.requests[0].get("host") == f"localhost:{port}"
-    assert target.requests[0].get("authorization") != server.requests[0].get("authorization")
-    assert target.requests[0].get("range") == "bytes=1000-200999"
+        async with (
+            ScriptedServer(elsewhere) as server,
+            s3_origin(server.url, credentials=TEMPORARY) as origin,
+        ):
+            with pytest.raises(OriginUnavailable, match=f"{status}; it redirects to {inside.url}, .*not followed$"):
+                await origin.read_range(version_of(origin, DATA), SPAN, Received())
+            with pytest.raises(OriginUnavailable, match="not followed"):
+                await origin.head("models", "weights")
+            for method in ("GET", "DELETE", "PUT"):
+                with pytest.raises(OriginUnavailable, match="not followed"):
+                    await origin.forward(ForwardRequest(method, "models", "weights", (), ()))
+            assert counted("origin_errors", origin.id, reason="redirect") == 5
+        assert not inside.requests
+
+
+async def test_a_write_is_sent_again_only_by_a_redirect_that_keeps_its_method() -> None:
+    for status, expected in ((307, 200), (308, 200), (301, None), (302, None)):
+        moved = answer(status, b"", [("location", "/models/moved")])
+        async with ScriptedServer(in_turn(moved, answer(200))) as server, s3_origin(server.url) as origin:
+            request = ForwardRequest("DELETE", "models", "weights", (), ())
+            if expected is None:
+                with pytest.raises(OriginUnavailable, match=str(status)):
+                    await origin.forward(request)
+                continue
+            answered = await origin.forward(request)
+            await answered.close()
+            assert [request.method for request in server.requests] == ["DELETE", "DELETE"]
+
+
+async def test_a_region_that_can_t_be_followed_is_named() -> None:
+    moved = answer(301, b"", [("x-amz-bucket-region", "eu-west-3"), ("x-amz-request-id", "r1")])
+    async with ScriptedServer(moved) as server, s3_origin(server.url) as origin:
+        with pytest.raises(OriginUnavailable, match=r"301: the bucket is in the region eu-west-3") as caught:
+            await origin.head("models", "weights")
+    assert caught.value.lasting
+    assert caught.value.trouble == OriginTrouble("redirect", "", "r1")
 
 
 async def test_a_region_named_in_an_error_document_is_used() -> None:

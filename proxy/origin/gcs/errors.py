@@ -11,7 +11,7 @@ from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailabl
 from proxy.hops import Headers, end_to_end
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import Refusal, parse_refusal
-from proxy.origin.trouble import mismatch, request_id_of
+from proxy.origin.trouble import REDIRECTS, mismatch, redirect_refused, request_id_of
 
 _THROTTLES = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "SlowDown", "ServiceUnavailable"))
 _SERVER_STATUSES = frozenset((408, 500, 502, 503, 504))
@@ -46,6 +46,8 @@ def read_error(status: int, headers: Headers, body: bytes, bucket: str, key: str
     if status in (401, 403):
         denied = AccessDenied(f"the origin refuses: {refusal.message or refusal.reason or status}")
         return blame(denied, "refused", said, request_id)
+    if status in REDIRECTS:
+        return redirect_refused(status, headers)
     if status < 400:
         return mismatch(f"an answer with status {status}", headers)
     kept = tuple(pair for pair in end_to_end(headers) if pair[0] not in _OF_A_DOCUMENT)

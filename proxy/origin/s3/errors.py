@@ -8,7 +8,7 @@ from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailabl
 from proxy.hops import Headers, end_to_end
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import parse_code, parse_message, parse_refusal
-from proxy.origin.trouble import mismatch, request_id_of
+from proxy.origin.trouble import REDIRECTS, mismatch, redirect_refused, request_id_of
 
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,64})\s*</Region>")
 _THROTTLES = frozenset(("SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests"))
@@ -39,6 +39,8 @@ def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *
         return blame(failed, "server", said, request_id)
     if status == 403 and code in (None, "AccessDenied"):
         return blame(AccessDenied(_denial(body)), "refused", said, request_id)
+    if status in REDIRECTS:
+        return redirect_refused(status, headers)
     if status < 400:
         return mismatch(f"an answer with status {status}", headers)
     refused = OriginRefused(status, end_to_end(headers), body)

@@ -4,7 +4,8 @@ How it works. The client's headers go on without those of its connection and its
 (UNSIGNED-PAYLOAD) unless the client itself gave a SHA-256 of it. A length that is known is sent; a body of unknown
 length goes chunked, which AWS refuses with 411, as it would from the client. An answer that says to ask elsewhere is
 followed where the request can be sent again, that is without a body. With one, AWS is asked for the bucket's region
-beforehand; if the origin still sends the request elsewhere, the client is told to try again, never redirected.
+beforehand; if the origin still sends the request elsewhere, the client is told to try again, never redirected. A
+redirect that leads out of the origin is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, UNSIGNED_PAYLOAD, Signer
 from proxy.origin.s3.target import Site, is_region
+from proxy.origin.trouble import redirect_refused
 
+_READING = ("GET", "HEAD", "OPTIONS")
 _OWN_HEADERS = frozenset(["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"])
 
 
@@ -50,16 +53,20 @@ class Forwarding:
         body = request.body if request.body_bytes != 0 else None
         if body is not None and self._site.endpoint is None and not self._regions.knows(request.bucket):
             await self._find_region(request.bucket)
-        course = Course(self._site, self._regions, request.bucket, request.key, request.query)
+        writes = request.method not in _READING
+        course = Course(self._site, self._regions, request.bucket, request.key, request.query, writes=writes)
         while True:
             answer = await self._send_once(request, course, body, use)
             if answer.status not in TURNING_STATUSES:
                 return answer
             seen = await peek(answer.body)
-            if not course.turn(answer.status, answer.headers, seen):
+            turned = course.turn(answer.status, answer.headers, seen)
+            if not turned and answer.status == 400:
                 answer.body = replay(seen, answer.body)
                 return answer
             await answer.close()
+            if not turned:
+                raise redirect_refused(answer.status, answer.headers)
             if body is not None:
                 raise OriginUnavailable("the origin sends this upload elsewhere; try again", retry_after_s=1.0)
 

@@ -2,7 +2,8 @@
 
 How it works. An S3 service answers a request signed for the wrong region with 301 or 400 and names the right one
 (`x-amz-bucket-region`, or `<Region>` in the error). It is remembered for the bucket, and the request is signed again
-for it. A redirect with a Location (a bucket newly made, a gateway in front) is followed too, for this one operation.
+for it. A redirect with a Location (a bucket newly made, a gateway in front) is followed too, for this one operation, as
+long as it stays within the origin; a write only where its method stays the same (307, 308).
 Source: Amazon S3 User Guide, "Making requests using the REST API: request redirection".
 """
 
@@ -17,7 +18,9 @@ from proxy.origin.s3.errors import parse_region
 from proxy.origin.s3.target import Query, Site, is_region, redirected
 
 REDIRECTS_MAX = 3
-TURNING_STATUSES = frozenset((301, 302, 307, 308, 400))
+_ELSEWHERE = frozenset((301, 302, 307, 308))
+_KEEPING_METHOD = frozenset((307, 308))
+TURNING_STATUSES = _ELSEWHERE | {400}
 BUCKETS_MAX = 10_000
 
 
@@ -43,10 +46,13 @@ class Regions:
 class Course:
     """The way of one operation: where it is to be asked now, and for which region it is signed."""
 
-    def __init__(self, site: Site, regions: Regions, bucket: str, key: str | None, query: Query = ()) -> None:
+    def __init__(
+        self, site: Site, regions: Regions, bucket: str, key: str | None, query: Query = (), *, writes: bool = False
+    ) -> None:
         self._site = site
         self._regions = regions
         self._bucket, self._key, self._query = bucket, key, query
+        self._writes = writes
         self._turns = 0
         self.region = regions.of(bucket)
         self.target = site.locate(bucket, key, self.region, query)
@@ -56,7 +62,8 @@ class Course:
         if status not in TURNING_STATUSES or self._turns == REDIRECTS_MAX:
             return False
         self._turns += 1
-        return self._to_region(headers, body) or (status != 400 and self._to_location(headers))
+        followed = _KEEPING_METHOD if self._writes else _ELSEWHERE
+        return self._to_region(headers, body) or (status in followed and self._to_location(headers))
 
     def _to_region(self, headers: Headers, body: bytes) -> bool:
         region = first_value(headers, "x-amz-bucket-region")
@@ -71,7 +78,7 @@ class Course:
 
     def _to_location(self, headers: Headers) -> bool:
         location = first_value(headers, "location")
-        target = redirected(self.target, location) if location is not None else None
+        target = redirected(self.target, location, self._bucket) if location is not None else None
         if target is None or target == self.target:
             return False
         self.target = target

@@ -21,6 +21,7 @@ Query = tuple[tuple[str, str], ...]
 _DNS_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")  # no dot: a wildcard certificate covers one label
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")  # other names (old buckets) have only a path
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
+_AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,13 @@ def parse_site(url: str | None, addressing: Addressing) -> Site:
     return Site(endpoint, quote(unquote_to_bytes(parts.path.rstrip("/")), safe="/~"), addressing)
 
 
-def redirected(target: Target, location: str) -> Target | None:
-    """Where a Location header leads, or None if nowhere that may be followed (a bad URL, TLS to plain)."""
+def redirected(target: Target, location: str, bucket: str) -> Target | None:
+    """Where a Location header leads within the same origin; None where it leads anywhere else, or makes no sense.
+
+    What is sent there is signed with this origin's keys, and what comes back is served: an origin, or whoever answers
+    for it, must not choose another server. At home are the same host and port, the same host over TLS, and at AWS the
+    same bucket at another of its hosts.
+    """
     try:
         parts = urlsplit(location)
         endpoint = _endpoint(parts) if parts.netloc else target.endpoint
@@ -94,9 +100,38 @@ def redirected(target: Target, location: str) -> Target | None:
         return None
     if not parts.path.startswith("/") and not parts.netloc:
         return None
-    if target.endpoint.tls and not endpoint.tls:
+    if not _is_at_home(target.endpoint, endpoint, parts.path, bucket):
         return None
     return Target(endpoint, quote(unquote_to_bytes(parts.path or "/"), safe="/~"), query)
+
+
+def _is_at_home(asked: Endpoint, named: Endpoint, path: str, bucket: str) -> bool:
+    if named == asked or (named.host == asked.host and named.tls and (asked.port, named.port) == (80, 443)):
+        return True
+    home, away = _parse_aws_host(asked.host), _parse_aws_host(named.host)
+    if home is None or away is None or home.domain != away.domain or not named.tls or named.port != 443:
+        return False
+    return away.bucket == bucket or (not away.bucket and path.split("/")[1] == encode(bucket))
+
+
+@dataclass(frozen=True, slots=True)
+class _AwsHost:
+    """A host of AWS's S3: its partition's domain, and the bucket in its name ("" for none)."""
+
+    domain: str
+    bucket: str
+
+
+def _parse_aws_host(host: str) -> _AwsHost | None:
+    """From `s3.REGION.DOMAIN`, `BUCKET.s3.dualstack.REGION.DOMAIN`, `s3-REGION.DOMAIN` and the like; else None."""
+    domain = next((domain for domain in _AWS_DOMAINS if host.endswith("." + domain)), None)
+    if domain is None:
+        return None
+    labels = host.removesuffix("." + domain).split(".")
+    for index in reversed(range(max(0, len(labels) - 3), len(labels))):
+        if labels[index] == "s3" or labels[index].startswith("s3-"):
+            return _AwsHost(domain, ".".join(labels[:index]))
+    return None
 
 
 def aws_endpoint(region: str) -> Endpoint:
