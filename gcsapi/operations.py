@@ -12,6 +12,7 @@ from proxy.objects import ObjectName
 from proxy.targets import Query
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = READ_METHODS | {"PUT", "POST", "PATCH", "DELETE"}  # all others are refused before anything is sent on
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "insert", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _OBJECT_METHODS = {
     "compose": "compose",

@@ -16,6 +16,7 @@ from enum import Enum
 
 from gcsapi.auth import SIGNATURE_HEADERS, without_signature
 from gcsapi.operations import (
+    METHODS,
     XML_PARTS,
     mutates,
     name_json_operation,
@@ -132,6 +133,8 @@ def parse_request(
     place = parse_target(target, fields.get("host"), host_suffixes)
     if method == "POST" and "x-http-method-override" in fields:
         method = fields["x-http-method-override"].strip().upper()
+    if method not in METHODS:
+        raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
     json = isinstance(place, JsonTarget)
     place = replace(place, query=without_signature(place.query, json=json))
     parameters = parameters_of(place.query)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = READ_METHODS | {"PUT", "POST", "DELETE"}  # all others are refused before anything is signed or sent on
 _VERBS = {"GET": "Get", "PUT": "Put", "DELETE": "Delete", "HEAD": "Head", "POST": "Post"}
 _OBJECT_NOUNS = {
     "acl": "Acl",

@@ -25,6 +25,7 @@ from proxy.ranges import parse_range
 from s3api.auth import SIGNATURE_HEADERS, without_signature
 from s3api.chunked import ChunkedForm, parse_chunked_form, without_framing
 from s3api.operations import (
+    METHODS,
     mutates,
     name_bucket_operation,
     name_object_operation,
@@ -114,6 +115,8 @@ def parse_request(
     method: str, target: bytes, raw_headers: Iterable[tuple[bytes, bytes]], host_suffixes: Sequence[str] = ()
 ) -> Operation:
     """`raw_headers` have lower-case names. Raises InvalidRequest with S3's code."""
+    if method not in METHODS:
+        raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
     raw = tuple(raw_headers)
     headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
     fields = join_fields(headers)

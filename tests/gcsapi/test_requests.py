@@ -159,6 +159,15 @@ def test_the_method_may_be_overridden_by_a_header() -> None:
     assert found.header("x-http-method-override") is None
 
 
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "LOCK", "get", ""])
+def test_methods_that_gcs_does_not_know_are_refused(method: str) -> None:
+    for target in (OBJECT, "/storage/v1/b", "/w/x"):
+        with pytest.raises(InvalidRequest, match="not allowed"):
+            parse(method, target)
+        with pytest.raises(InvalidRequest, match="not allowed"):
+            parse("POST", target, x_http_method_override=f"X{method}")
+
+
 @pytest.mark.parametrize(
     ("method", "target", "written"),
     [
