@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,8 +36,12 @@ from proxy.fleet.reception import Reception
 from proxy.fleet.redis import REDIS_ERRORS, open_configured
 from proxy.fleet.roster import Member
 from proxy.gates import build_holds
+from proxy.lanes.connection import Limits
+from proxy.lanes.express import ExpressProtocol
+from proxy.listeners import Listener
 from proxy.serving import Server, server_config
 from proxy.storage import build_store, read_disks
+from proxy.watchdog import watched
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -61,15 +64,12 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     cluster = settings.cluster
     assert cluster is not None
     tables, board = SharedTables.attach(paper.tables_fd), Board.attach(paper.fleet_fd)
-    listener = socket.socket(fileno=paper.listen_fds[0])
+    listener = Listener(fileno=paper.listen_fds[0])
     try:
         company = Company(board, describe_node(settings), NodeStats(board, partial(read_disks, settings, tables)).read)
         reception = Reception(company, Desk(company.own.node_id, board), cluster.secrets())
         places = known_places(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
-        server = Server(
-            server_config(reception, "httptools", settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S),
-            lambda: say_ready(paper.status_fd),
-        )
+        server = build_server(settings, reception, lambda: say_ready(paper.status_fd))
         async with contextlib.AsyncExitStack() as stack:
             redis = open_configured(cluster.redis.get_secret_value()) if cluster.redis is not None else None
             if redis is not None:
@@ -80,11 +80,27 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             loop.add_signal_handler(LET_GO, setattr, server, "should_exit", True)
             tasks = [membership.run(), *parts_beside(paper, settings, company, tables, board, redis)]
             async with _running(*tasks):
-                await server.serve([listener])
+                with watched(settings.limits.slow_callback):
+                    await server.serve([listener])
                 await membership.leave()
     finally:
         tables.close()
         board.close()
+
+
+def build_server(settings: Settings, reception: Reception, on_started: Callable[[], None]) -> Server:
+    """Anybody may connect, and is told apart by a signature: heads have the same limits as on the data port."""
+    limits = settings.limits
+    protocol = ExpressProtocol.limited(
+        Limits(
+            head_bytes=limits.request_head,
+            head_timeout_s=limits.request_head_timeout,
+            send_timeout_s=limits.send_timeout,
+            pipelined_requests=limits.pipelined_requests,
+        )
+    )
+    config = server_config(reception, protocol, settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S)
+    return Server(config, on_started)
 
 
 def parts_beside(

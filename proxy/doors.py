@@ -14,14 +14,17 @@ from typing import Protocol
 
 from gcsapi.targets import json_door
 from proxy.dialects import Dialect, sniff
-from proxy.errors import WarmstartError
+from proxy.errors import InvalidRequest, WarmstartError
 from proxy.gateway.routes import Routes
 from proxy.lanes.hot import AnswerHot, Fields, HotAnswer, LocalAddress
 from proxy.lanes.incoming import raw_target
 from proxy.logs import App, Message, Receive, Send
 from proxy.targets import bucket_of_host, decode_name, host_name, split_target
 
-GUESSES_MAX = 8192
+GUESSES_MAX = 4096
+NAMED_BYTES_MAX = (
+    2048  # by a target and a host that are remembered: 9 MiB in all; a key has 1024, and a query some more
+)
 Place = tuple[str, int]  # a local address and port
 
 
@@ -100,17 +103,18 @@ class Doors:
         self._routes = routes
         self._signs = signs
         self._suffixes = tuple(signs.suffixes)
-        self._guessed: dict[tuple[bytes, bytes | None], Dialect] = {}
+        self._guessed: dict[tuple[bytes, str | None], Dialect] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         fields = dict(scope["headers"])
-        host = _host(scope, fields)
+        target = raw_target(scope)
+        host = host_of(target, fields)
         if scope["raw_path"].startswith(b"/-/") and bucket_of_host(host, self._suffixes) is None:
             peers = self._peers if scope["raw_path"].startswith(b"/-/peer/") else None
             await (peers or self._admin)(scope, receive, send)
             return
         asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
-        dialect = asked or sniff(fields, scope["query_string"]) or self.guess(raw_target(scope), host)
+        dialect = asked or sniff(fields, scope["query_string"]) or self.guess(target, host)
         await self._surfaces[dialect].app(scope, receive, send)
 
     def answers_at(self, server: LocalAddress) -> AnswerHot:
@@ -130,19 +134,20 @@ class Doors:
         """What the surface answers at once that would get the request, on a listener of both dialects."""
         said = sniff(fields, target.partition(b"?")[2])
         dialect = said or self._remember(target, fields)
-        if self._suffixes and (host := fields.get(b"host")) is not None:
-            dialect = self._signs.of_host(host.decode("latin-1")) or dialect
+        if self._suffixes:
+            dialect = self._signs.of_host(host_of(target, fields)) or dialect
         return self._surfaces[dialect].answer_hot(method, target, fields, bare=said is None)
 
     def _remember(self, target: bytes, fields: Fields) -> Dialect:
         """What `guess` says. The gateway's own pages are nobody's objects, so they need no look here."""
-        host = fields.get(b"host") if self._suffixes else None
+        host = host_of(target, fields) if self._suffixes else None
         found = self._guessed.get((target, host))
         if found is None:
-            if len(self._guessed) >= GUESSES_MAX:
-                self._guessed.clear()
-            found = self.guess(target, host.decode("latin-1") if host is not None else None)
-            self._guessed[target, host] = found
+            found = self.guess(target, host)
+            if len(target) + len(host or "") <= NAMED_BYTES_MAX:
+                if len(self._guessed) >= GUESSES_MAX:
+                    self._guessed.clear()
+                self._guessed[target, host] = found
         return found
 
     def guess(self, target: bytes, host: str | None) -> Dialect:
@@ -160,8 +165,12 @@ class Doors:
         return Dialect.GCS if route is not None and route.origin.dialect == "gcs" else Dialect.S3
 
 
-def _host(scope: Message, fields: Mapping[bytes, bytes]) -> str | None:
+def host_of(target: bytes, fields: Mapping[bytes, bytes]) -> str | None:
     """An absolute-form target's authority outranks the Host header (RFC 9112, section 3.2.2)."""
-    target = scope.get("extensions", {}).get("warmstart.target") or {}
-    found = target.get("authority") or fields.get(b"host")
-    return found.decode("latin-1") if found is not None else None
+    if not target.startswith(b"/"):
+        try:
+            return split_target(target, None)[0]
+        except InvalidRequest:
+            pass
+    host = fields.get(b"host")
+    return host.decode("latin-1") if host is not None else None

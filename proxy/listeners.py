@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import logging
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ConfigInvalid
+from proxy.notices import Notice
 
 if TYPE_CHECKING:
     from proxy.config.cluster import ClusterSettings
@@ -17,7 +20,31 @@ if TYPE_CHECKING:
 
 LOOPBACK_CONGESTION = b"reno"  # no system forbids it, tcp(7); one that paces, as BBR, costs a timer every few packets
 PORT_MAX = 65535
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn
+
+_exhausted = Notice(logging.getLogger("warmstart.listeners"), logging.ERROR)
+
+
+class Listener(socket.socket):
+    """An inherited listening socket. Out of descriptors, it says so once, and lets asyncio try once a second.
+
+    asyncio would try again as often as its backlog is long, and log each failure with its traceback.
+    """
+
+    _exhausted = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self._exhausted:
+            self._exhausted = False
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._exhausted = True
+                _exhausted.say(f"no connection can be accepted: {error.strerror}; each takes two descriptors of nofile")
+            raise
 
 
 def open_listeners(addresses: Sequence[Address]) -> list[socket.socket]:

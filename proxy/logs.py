@@ -44,12 +44,18 @@ def start_logging(process: str, *, level: str = "info", form: str = "auto", stre
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, root.level))
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("asyncio").addFilter(_is_unsaid)
     logging.captureWarnings(True)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     """An application that breaks an answer off, and has said why, is no error of the server's."""
     return record.exc_info is None or not isinstance(record.exc_info[1], ConnectionAbortedError)
+
+
+def _is_unsaid(record: logging.LogRecord) -> bool:
+    """A listener that can accept nothing more has said so itself, once."""
+    return not record.getMessage().startswith("socket.accept() out of system resource")
 
 
 class JsonLines(logging.Formatter):

@@ -84,6 +84,9 @@ DISK_USED_BYTES = Gauge(
     multiprocess_mode="mostrecent",
 )
 DISK_FAILED = Gauge("warmstart_disk_failed", "1 while a disk is out of service", ["disk"], multiprocess_mode="max")
+SLOW_CALLBACKS = Counter(
+    "warmstart_slow_callbacks", "Pieces of work that held an event loop for longer than `limits.slow_callback`"
+)
 WORKER_RESTARTS = Counter("warmstart_worker_restarts", "Processes restarted by the supervisor", ["role"])
 RECORD_FAILURES = Counter(
     "warmstart_record_failures",

@@ -28,10 +28,12 @@ from proxy.gates import publish
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
+from proxy.listeners import Listener
 from proxy.logs import log_hot_answer
 from proxy.rows import Row
 from proxy.serve import Parts, build_parts, load_later
 from proxy.serving import Server, server_config
+from proxy.watchdog import watched
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
@@ -55,7 +57,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     board = Board.attach(paper.fleet_fd) if paper.fleet_fd >= 0 else None
     writer_id = f"{paper.name}-{os.getpid()}"
     try:
-        listeners = [socket.socket(fileno=fd) for fd in paper.listen_fds]
+        listeners: list[socket.socket] = [Listener(fileno=fd) for fd in paper.listen_fds]
         parts = build_parts(settings, tables, paper.run_id, writer_id, listeners, board, paper.number)
         lane = HotLane(
             parts.answer_hot,
@@ -70,7 +72,8 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             async with _ticking(
                 parts, partial(tables.beat, paper.number), Row(board, paper.number) if board is not None else None
             ):
-                await server.serve(listeners)
+                with watched(settings.limits.slow_callback):
+                    await server.serve(listeners)
         finally:
             lane.flush()
             await parts.aclose()
@@ -100,6 +103,7 @@ def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotL
             head_timeout_s=limits.request_head_timeout,
             send_timeout_s=limits.send_timeout,
             read_ahead_bytes=limits.disk_read_ahead,
+            pipelined_requests=limits.pipelined_requests,
         ),
         lane,
     )

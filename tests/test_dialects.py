@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.dialects import Dialect, sniff
-from proxy.doors import Doors, Signs, Surface
+from proxy.doors import GUESSES_MAX, NAMED_BYTES_MAX, Doors, Signs, Surface
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.hot import Fields, HotAnswer
 from proxy.origin import Origin
@@ -148,14 +148,30 @@ async def test_requests_enter_by_the_right_door(
         (b"/g/k", AWS, (S3, False)),
         (b"/s/k?generation=5", {}, (GCS, False)),
         (b"/k", {b"host": b"s.goog.test"}, (GCS, True)),
+        (b"http://s.goog.test/k", {b"host": b"s3.test"}, (GCS, True)),
+        (b"http://s3.test/g/k", {b"host": b"s.goog.test"}, (S3, True)),
+        (b"http://user@s.goog.test:80/k", {b"host": b"s3.test"}, (GCS, True)),
+        (b"http://127.0.0.1/g/k", {b"host": b"s3.test"}, (GCS, True)),
         (b"/storage/v1/b/s/o/k?alt=media", {}, (GCS, True)),
     ],
 )
-def test_hot_answers_are_asked_for_at_the_same_door(
+async def test_hot_answers_are_asked_for_at_the_same_door(
     target: bytes, headers: dict[bytes, bytes], expected: tuple[Dialect, bool]
 ) -> None:
+    assert await enter(target, headers, 9000) is expected[0]
     asked: list[tuple[Dialect, bool]] = []
     door = doors(Signs({}, SIGNS.suffixes), asked)
     for _ in range(2):
         assert door.answer_hot(b"GET", target, {b"host": b"127.0.0.1", **headers}) is None
     assert asked == [expected, expected]
+
+
+def test_guesses_are_bounded_and_long_targets_are_not_remembered() -> None:
+    door = doors(Signs({}, SIGNS.suffixes))
+    for number in range(GUESSES_MAX + 10):
+        door.answer_hot(b"GET", b"/g/%d" % number, {b"host": b"127.0.0.1"})
+    remembered = len(door._guessed)
+    assert remembered <= GUESSES_MAX
+    door.answer_hot(b"GET", b"/g/" + b"k" * NAMED_BYTES_MAX, {b"host": b"127.0.0.1"})
+    door.answer_hot(b"GET", b"/g/k", {b"host": b"h" * NAMED_BYTES_MAX})
+    assert len(door._guessed) == remembered

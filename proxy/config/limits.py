@@ -43,7 +43,11 @@ class LimitSettings(Section):
     request_head_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long a client may take to send a request's head; frees what a stalled client holds."""
     request_head: Annotated[Size, Field(ge=8 * KIB, le=MIB)] = 64 * KIB
-    """Bytes of a request's line and headers; S3 allows 8 KiB of headers, presigned queries and proxies add some."""
+    """Bytes of a request's line and headers, or of its trailers; S3 allows 8 KiB, presigned queries and proxies add."""
+    pipelined_requests: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Requests that may wait on a connection behind the one being answered; each waits in memory, few pipeline."""
+    slow_callback: Annotated[Duration, Field(ge=0)] = 0.2
+    """A piece of work that holds an event loop for so long is logged: all others wait for it, hits too; 0: never."""
     drain_timeout: Annotated[Duration, Field(ge=0)] = 30.0
     """How long bodies in flight may go on after SIGTERM, before they are cut."""
     metadata_entries: Annotated[int, Field(ge=1)] = 100_000

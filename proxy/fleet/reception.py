@@ -19,6 +19,8 @@ from proxy.metrics import PEER_REFUSED
 HEALTH_PATH = "/-/health"
 MEMBERS_PATH = "/-/peer/members"
 
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -49,6 +51,8 @@ class Reception:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         status, headers, body = self._answer(scope)
+        if any(name in _BODY_HEADERS and value != b"0" for name, value in scope["headers"]):
+            headers = [*headers, (b"connection", b"close")]  # no request has a body here, so none is waited for
         headers = [(b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store"), *headers]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,15 @@ absolute-form target or None}.
 What it refuses on its own, closing the connection after what is in flight has been answered: requests that the
 parser can't read (400, also Content-Length with Transfer-Encoding), HTTP/1.1 without exactly one Host (400), other
 versions (505), transfer codings but chunked, and bodies on requests to upgrade, which the parser would lose (501),
-heads that are too large (431) or take too long (408). Trailers are dropped: uvicorn takes them for headers.
+heads and trailers that are too large (431) or take too long (408). Trailers are dropped: uvicorn takes them for
+headers. A request to upgrade is a plain one: nobody here speaks another protocol.
+
+Bytes that are neither a body's nor the end of a message (a head, trailers, the lines of chunks) count until one of
+these comes, whatever they are, and a timer runs meanwhile: the parser may hold all of them. How much is parsed at
+once, and when nothing more is read, decides `intake`.
+
+A client may end its side of the connection and still wait for its answer (a half-close). A full close looks the same.
+Who half-closes does so right behind the request; who ends later than `half_close_s` has given up.
 
 One timer per connection watches for idleness; answers only note the time.
 """
@@ -20,6 +28,7 @@ import http
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NoReturn
 
 import httptools
@@ -28,11 +37,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
+from proxy.lanes.intake import HEADS_BYTES, Intake
 from proxy.lanes.readahead import WINDOW_BYTES
+from proxy.notices import Notice
 
 TARGET = "warmstart.target"
 LINGER_S = 2.0  # for a client that is still sending to read the refusal
 _logger = logging.getLogger(__name__)
+_malformed = Notice(_logger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,16 @@ class Limits:
     head_timeout_s: float = 60.0
     send_timeout_s: float = 60.0  # while the client's receive window stays shut or nothing is acknowledged
     read_ahead_bytes: int = WINDOW_BYTES  # asked of a disk ahead of one reader; 0: nothing
+    pipelined_requests: int = 16  # waiting behind the one that is being answered; no more is read meanwhile
+    half_close_s: float = 1.0  # the shortest time-out of a client in use: RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS
+
+
+class _Phase(Enum):
+    """What of a message comes next."""
+
+    BEGIN = "begin"
+    HEAD = "head"
+    BODY = "body"
 
 
 class _Refused(Exception):
@@ -64,6 +86,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
 
         # Per connection
+        self._intake: Intake
+        self._half_closed = False
         self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -71,17 +95,21 @@ class Connection(HttpToolsProtocol):
 
         # Per request
         self.url = b""
-        self._in_head = False
+        self._phase = _Phase.BEGIN
         self._for_app = False  # whether the message under way is the application's
-        self._segment_bytes = 0  # of the segment that this head began in
-        self._unfinished_bytes = 0  # of this head's segments after the first: the parser may hold all of them
+        self._asked_s = 0.0  # of the loop's clock
+        self._segment_bytes = 0  # of the part that this head began in
+        self._unfinished_bytes = 0  # since then, or since the last byte of body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        most = self.limits.pipelined_requests
+        self.flow = self._intake = Intake(transport, self.loop, self._parse, self.pipeline, most)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch_head()
+        self._intake.close()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -100,31 +128,55 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        if self._in_head:
-            self._unfinished_bytes += len(data)
+        if len(data) > HEADS_BYTES or self._intake.held:
+            self._intake.take(data, in_body=self._phase is _Phase.BODY)
         else:
+            self._parse(data)
+            self._intake.bound()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open for the answers that are due."""
+        if self.scheme == "https" or self._phase is _Phase.BODY or not self._is_answering():
+            return False
+        self._half_closed = self.loop.time() - self._asked_s < self.limits.half_close_s
+        return self._half_closed
+
+    def _parse(self, data: bytes | memoryview) -> bool:
+        """Whether a body is under way now."""
+        if self._phase is not _Phase.HEAD:
             self._segment_bytes = len(data)
             self._lines.clear()  # of trailers, which nobody wants
+        if self._phase is not _Phase.BEGIN:
+            self._unfinished_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserError:
-            _logger.warning("Invalid HTTP request received.")
+            _malformed.say("a client's request could not be parsed")
             self.send_400_response("")
-            return
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
-        if not self._in_head or self._refusal is not None:
-            return
+            return False
+        if self._phase is _Phase.BEGIN or self._refusal is not None:
+            return False
         if self._unfinished_bytes > self.limits.head_bytes:
-            self._refusal = TOO_LARGE
-            self.send_400_response("")
-        else:
+            self._refuse_late(TOO_LARGE)
+        elif self._phase is _Phase.HEAD or self._unfinished_bytes:
             self._watch_head()
+        return self._phase is _Phase.BODY
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        """To the parser, which stops behind each request to upgrade: what follows is HTTP/1.1 here."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = memoryview(data)[upgrade.args[0] :]
+                if not data:
+                    return
 
     def on_message_begin(self) -> None:
         self.url = b""
         self._lines.clear()
-        self._in_head = True
+        self._phase = _Phase.HEAD
         self._unfinished_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -138,13 +190,20 @@ class Connection(HttpToolsProtocol):
         self._for_app = not self._answer_hot()
         if self._for_app:
             self._hand_over()
-        self._in_head = False
+        self._phase = _Phase.BODY
+        self._unfinished_bytes = 0
 
     def on_body(self, body: bytes) -> None:
+        self._unfinished_bytes = 0
+        if self._head_timer is not None:
+            self._unwatch_head()
         if self._for_app:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._phase = _Phase.BEGIN
+        if self._head_timer is not None:
+            self._unwatch_head()
         if self._for_app:
             super().on_message_complete()
 
@@ -170,6 +229,7 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"] = self._extensions()
         self.scope["extensions"][TARGET] = {"raw": raw, "authority": target.authority}
         self.url = b"/"  # uvicorn's own reading of it does not matter, see `_run_app`
+        self._asked_s = self.loop.time()
         super().on_headers_complete()
         self.url = raw
 
@@ -184,13 +244,12 @@ class Connection(HttpToolsProtocol):
 
     def _on_head_overdue(self) -> None:
         self._head_timer = None
-        if self._is_answering():
+        if self.flow.read_paused or (self._is_answering() and self._phase is not _Phase.BODY):
             self._watch_head()
-        elif self._in_head:
-            self._refusal = OVERDUE
-            self._answer_refusal()
-        else:
+        elif self._phase is _Phase.BEGIN:
             self.transport.close()
+        else:
+            self._refuse_late(OVERDUE)
 
     # Refusing
 
@@ -202,12 +261,20 @@ class Connection(HttpToolsProtocol):
         self._refusal = refusal
         raise _Refused(refusal.text)
 
+    def _refuse_late(self, refusal: Refusal) -> None:
+        """Between two runs of the parser."""
+        self._refusal = refusal
+        self.send_400_response("")
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what its parser can't read; here it waits for its turn."""
         if self._refusal is None:
             self._refusal = MALFORMED
+        self._intake.discard()
         cycle = self.cycle
-        if self._in_head or not self._is_answering() or not cycle.more_body:
+        if self._phase is _Phase.BODY and cycle.response_complete:
+            self._end()  # it has its answer
+        elif self._phase is _Phase.HEAD or not self._is_answering() or not cycle.more_body:
             if not self._is_answering():
                 self._answer_refusal()
         elif self.pipeline and self.pipeline[0][0] is cycle:
@@ -224,12 +291,14 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self.flow.resume_reading()
             self._start_asgi_task(*self.pipeline.pop())
+            self._intake.read_on()
         elif self._refusal is not None:
             self._answer_refusal()
+        elif self._half_closed:
+            self.transport.close()
         else:
-            self.flow.resume_reading()
+            self._intake.read_on()
             self._note_idle()
 
     # Idleness
@@ -241,7 +310,7 @@ class Connection(HttpToolsProtocol):
 
     def _on_maybe_idle(self) -> None:
         self._idle_timer = None
-        if self._is_answering() or self._in_head:
+        if self._is_answering() or self._phase is _Phase.HEAD:
             return  # the end of the answer, or the head's own timer, sees to it
         ends_s = self._idle_since_s + self.timeout_keep_alive
         if self.loop.time() < ends_s:
@@ -250,7 +319,6 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _answer_refusal(self) -> None:
-        """Closes in two steps: a socket closed with unread bytes resets, which may cost the client the answer."""
         assert self._refusal is not None
         status, text = self._refusal
         headers = [
@@ -262,11 +330,14 @@ class Connection(HttpToolsProtocol):
         lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
         lines += [name + b": " + value for name, value in headers]
         self.transport.write(b"\r\n".join([*lines, b"", text.encode("ascii")]))
+        self._end()
+
+    def _end(self) -> None:
+        """Closes in two steps: a socket closed with unread bytes resets, which may cost the client the answer."""
         if not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
-        self.flow.resume_reading()
         self.loop.call_later(LINGER_S, self.transport.close)
 
 

@@ -52,8 +52,11 @@ from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, AnswerHot, HotAnswer, HotLan
 from proxy.lanes.readahead import HasFileno, ReadAhead
 from proxy.lanes.residency import is_resident
 from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, PieceSender
+from proxy.notices import Notice
 
+NAME_BYTES_MAX = 200
 _logger = logging.getLogger(__name__)
+_no_sendfile = Notice(_logger)
 
 
 class _Parked:
@@ -111,7 +114,7 @@ class ExpressProtocol(Connection):
                 else ChunkSender(self.loop, transport, self.reads)
             )
         except OSError as error:  # out of descriptors: this connection's bodies are read in threads
-            _logger.warning("no sendfile on a connection: %s", error)
+            _no_sendfile.say(f"no sendfile on a connection: {error}")
         else:
             self._lane = self.lane
             if self.lane is not None:
@@ -193,7 +196,7 @@ class ExpressProtocol(Connection):
 
     def _send_large(self, lane: HotLane, sender: PieceSender, answer: HotAnswer, head: bytes) -> bool:
         first = answer.pieces[0]
-        began_s = self.loop.time()
+        began_s = self._asked_s = self.loop.time()
         try:
             if not is_resident(first.file.fd, first.offset, min(first.length, STEP_BYTES)):
                 return False
@@ -279,7 +282,11 @@ class ExpressProtocol(Connection):
         scope["raw_path"] = self.root_path.encode("ascii") + target.path
         scope["path"] = self.root_path + unquote(target.path.decode("ascii"))
         scope["query_string"] = target.query
+        if (task := asyncio.current_task()) is not None:  # for the watchdog, which sees no more of a request
+            task.set_name(f"{scope['method']} {target.path[:NAME_BYTES_MAX].decode('latin-1')}")
         await self._surface(scope, receive, partial(self._send, cycle))
+        if self.transport.is_closing():
+            disconnect(cycle)  # it ended early for a client that went away: no error, as uvicorn would call it
 
     async def _send(self, cycle: RequestResponseCycle, message: Message) -> None:
         if message["type"] == ZEROCOPY:

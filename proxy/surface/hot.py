@@ -2,8 +2,9 @@
 
 How it works. What the application runs to parse a request, to prepare its read and to describe the object is run here,
 too; a dialect gives its own (`Wording`). The results are kept by all of a request that counts but its range: the
-operation, what it asks of the gateway, and the object's headers, rendered. What a request says beyond that (signatures,
-tokens, SDK bookkeeping, agents) does not change a read. `peek` looks each time whether the answer still holds; when the
+operation, what it asks of the gateway, and the object's headers, rendered. They are kept once the question has been
+answered, if it is short: others would fill the memory for nobody. What a request says beyond that (signatures, tokens,
+SDK bookkeeping, agents) does not change a read. `peek` looks each time whether the answer still holds; when the
 key has another record, its headers are rendered anew. Anything else than a plain read that can be answered now is
 None: the application's.
 """
@@ -26,6 +27,10 @@ from proxy.objects import ObjectRecord
 from proxy.surface.heads import Headers, measure_lines, read_status
 
 KEPT_MAX = 16_384  # 2.3 KiB each; as many as small objects stay open, see `storage`
+KEPT_BYTES_MAX = 64 << 20  # with what is kept of their targets and conditions
+QUESTION_BYTES_MAX = 2048  # a longer target, or longer conditions, are parsed each time
+_ENTRY_BYTES = 2300  # measured, beside the question's own
+_COPIES = 4  # of the question: the key, what is parsed of it, and the names in that
 
 CONDITIONS = (
     b"if-match",
@@ -91,6 +96,7 @@ class HotReads(Generic[R]):
         self._thought = wording.refused | {*wording.conditions}
         self._tail = self._split_tail()
         self._kept: OrderedDict[_Key, _Kept[R]] = OrderedDict()
+        self._kept_bytes = 0
 
     def answer(self, method: bytes, target: bytes, fields: Fields, *, bare: bool) -> HotAnswer | None:
         """`fields` have lower-case names, none of them twice; `bare`: `sniff` says nothing of them. Never waits."""
@@ -100,12 +106,16 @@ class HotReads(Generic[R]):
             if not self._wording.refused.isdisjoint(fields):
                 return None
             key += tuple([get(name) for name in self._wording.conditions])
-        kept = self._kept.get(key) or self._keep(key, method, target, fields)
+        kept = known = self._kept.get(key)
         if kept is None:
-            return None
+            kept = self._parse(method, target, fields)
+            if kept is None:
+                return None
         peeked = kept.hot.peek(get(b"range"))
         if peeked is None:
             return None
+        if known is None:
+            self._keep(key, kept)
         record, start, end, partial, not_modified, pieces = peeked
         status = 304 if not_modified else 206 if partial else 200
         if record is not kept.record:
@@ -122,7 +132,7 @@ class HotReads(Generic[R]):
         head = b"".join((lines, measured, (b"%016X" % getrandbits(64)).join(self._tail)))
         return HotAnswer(status, head, pieces, end - start if pieces else 0, kept.tallies[status])
 
-    def _keep(self, key: _Key, method: bytes, target: bytes, fields: Fields) -> _Kept[R] | None:
+    def _parse(self, method: bytes, target: bytes, fields: Fields) -> _Kept[R] | None:
         if method not in (b"GET", b"HEAD"):
             return None
         headers = [(name, value) for name, value in fields.items() if name != b"range"]
@@ -133,10 +143,17 @@ class HotReads(Generic[R]):
             return None
         if parsed is None or hot is None:
             return None
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.popitem(last=False)
-        kept = self._kept[key] = _Kept(parsed[0], hot)
-        return kept
+        return _Kept(parsed[0], hot)
+
+    def _keep(self, key: _Key, kept: _Kept[R]) -> None:
+        question_bytes = _measure(key)
+        if question_bytes > QUESTION_BYTES_MAX:
+            return
+        self._kept_bytes += _ENTRY_BYTES + _COPIES * question_bytes
+        while self._kept and (len(self._kept) >= KEPT_MAX or self._kept_bytes > KEPT_BYTES_MAX):
+            oldest, _ = self._kept.popitem(last=False)
+            self._kept_bytes -= _ENTRY_BYTES + _COPIES * _measure(oldest)
+        self._kept[key] = kept
 
     def _describe(self, kept: _Kept[R], peeked: Peeked, status: int) -> bytes | None:
         """None: a header that can't be sent."""
@@ -154,3 +171,7 @@ class HotReads(Generic[R]):
         lines = render_lines(self._wording.complete((), CacheStatus.HIT, stand_in))
         assert lines is not None
         return (lines + b"\r\n").split(stand_in.encode())
+
+
+def _measure(key: _Key) -> int:
+    return sum(len(part) for part in key if isinstance(part, bytes))

@@ -94,7 +94,8 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
     surface = Surface(PlainTextResponse("surface"), lambda method, target, fields, *, bare: None)
     surfaces = dict.fromkeys(Dialect, surface)
     doors = Doors(PlainTextResponse("admin"), None, surfaces, Routes({}), build_signs(settings, ()))
-    target = {"raw": path.encode(), "authority": authority.encode() if authority else None}
+    raw = f"http://{authority}{path}" if authority else path
+    target = {"raw": raw.encode(), "authority": authority.encode() if authority else None}
     scope = {
         "type": "http",
         "method": "GET",

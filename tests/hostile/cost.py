@@ -23,7 +23,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
@@ -137,30 +138,38 @@ def count_steps(parse: Callable[[T], object], value: T) -> int:
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        _call(parse, value)
-    finally:
-        sys.settrace(before)
+    with _uncollected():
+        sys.settrace(trace)
+        try:
+            _call(parse, value)
+        finally:
+            sys.settrace(before)
     return steps
 
 
 def _cpu_s(parse: Callable[[T], object], value: T, bound_s: float) -> float:
     """The least of several calls; one that is far beyond the bound is enough."""
     least_s = float("inf")
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with _uncollected():
         for _ in range(CALLS):
             began_s = time.thread_time()
             _call(parse, value)
             least_s = min(least_s, time.thread_time() - began_s)
             if least_s > 20 * bound_s:
                 break
+    return least_s
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What others left behind is collected later: finalizers would be counted here."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collects:
             gc.enable()
-    return least_s
 
 
 def _call(parse: Callable[[T], object], value: T) -> None:

@@ -29,6 +29,8 @@ SNDBUF_BYTES = 64 << 10  # so that bodies of a few hundred KiB park
 DEADLINE_S = 20.0
 SIZE = 3_000_001
 CONTENT = random.Random(3).randbytes(SIZE)
+HOST = b"Host: here\r\n"
+OK = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
 class Serving:
@@ -173,6 +175,34 @@ def open_descriptors() -> int:
 
 def open_file(path: Path) -> DataFile:
     return DataFile(os.open(path, os.O_RDONLY))
+
+
+class Echo:
+    """Answers with the request's body; keeps the scopes. `/unread` reads none, `/held` waits for `release`."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Scope] = []
+        self.bodies: list[bytes] = []
+        self.disconnects = 0
+        self.release = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        body = b""
+        more = scope["path"] != "/unread"
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnects += 1
+                return
+            body += message["body"]
+            more = message["more_body"]
+        self.bodies.append(body)
+        if scope["path"] == "/held":
+            await asyncio.to_thread(self.release.wait, DEADLINE_S)
+        length = b"%d" % len(body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
 
 
 class Bodies:

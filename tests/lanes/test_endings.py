@@ -123,7 +123,7 @@ def test_client_that_goes_while_the_body_waits_ends_the_read(data: Path, loop: s
         return slow(Piece(open_file(data), 0, 10)), SIZE
 
     app = Bodies(make)
-    with Serving(app, loop) as serving, serving.connect() as client:
+    with Serving(app, loop, limits=Limits(half_close_s=0)) as serving, serving.connect() as client:
         client.get()
         client.read_head()
         assert client.read_bytes(10) == CONTENT[:10]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Iterator
 
@@ -11,40 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.lanes.asgi import Receive, Scope, Send
 from proxy.lanes.connection import Limits
 from proxy.lanes.heads import Target, parse_target
-from tests.lanes.serving import DEADLINE_S, LOOPS, Serving, wait_until
+from tests.lanes.serving import HOST, LOOPS, OK, Echo, Serving, wait_until
 
 LIMITS = Limits(head_bytes=8 << 10)
-
-
-class Echo:
-    """Answers with the request's body; keeps the scopes. `/unread` reads none, `/held` waits for `release`."""
-
-    def __init__(self) -> None:
-        self.scopes: list[Scope] = []
-        self.bodies: list[bytes] = []
-        self.disconnects = 0
-        self.release = threading.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scopes.append(scope)
-        body = b""
-        more = scope["path"] != "/unread"
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.disconnects += 1
-                return
-            body += message["body"]
-            more = message["more_body"]
-        self.bodies.append(body)
-        if scope["path"] == "/held":
-            await asyncio.to_thread(self.release.wait, DEADLINE_S)
-        length = b"%d" % len(body)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-        await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
@@ -58,8 +27,6 @@ def serving(request: pytest.FixtureRequest, echo: Echo) -> Iterator[Serving]:
         yield serving
 
 
-HOST = b"Host: here\r\n"
-OK = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 REFUSED = {
     b"GET / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": 400,
     b"GET / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n": 400,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.lanes.asgi import INTERIM, PiecesResponse, Receive, Scope, Send
+from proxy.lanes.connection import Limits
 from tests.lanes.serving import Serving
 
 SIGN = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -51,7 +52,7 @@ def test_a_client_that_has_gone_is_told_nothing_and_breaks_nothing(loop: str) ->
             await send({"type": INTERIM})
         reached.append(True)
 
-    with Serving(waits, loop) as serving:
+    with Serving(waits, loop, limits=Limits(half_close_s=0)) as serving:
         with serving.connect() as client:
             client.get("/")
         with serving.connect() as client:

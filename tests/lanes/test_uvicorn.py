@@ -48,6 +48,7 @@ def test_protocol_calls_what_we_override() -> None:
         "connection_made": ["transport"],
         "connection_lost": ["exc"],
         "data_received": ["data"],
+        "eof_received": [],
         "on_message_begin": [],
         "on_url": ["url"],
         "on_body": ["body"],

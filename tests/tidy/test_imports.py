@@ -24,6 +24,7 @@ ENTRY |= {
     "relays",
     "runtime",
     "storage",
+    "watchdog",
 }
 
 # layer -> the layers below it that it may import; its own is always allowed
@@ -65,6 +66,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "uvicorn": (
         "proxy.lanes.express",
         "proxy.lanes.connection",
+        "proxy.lanes.intake",
         "proxy.serving",
         "proxy.worker",
         "proxy.control",
