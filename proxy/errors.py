@@ -136,5 +136,9 @@ class StoreUnavailable(WarmstartError):
     """The disk is full or broken: read on without the cache, in memory."""
 
 
+class StoreFull(StoreUnavailable):
+    """The disk is full, and eviction is making room: worth a short wait."""
+
+
 class ConfigInvalid(WarmstartError):
     """The configuration can't be used; the message names the key, the value and the fix."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from proxy.cache.housekeeper import Housekeeper, HouseRules
 from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
+from proxy.config.watermarks import headroom
 from proxy.storage import build_store
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def keep_house(paper: ChildPaper, settings: Settings) -> None:
     rules = HouseRules(
         high_watermark=settings.cache.high_watermark,
         low_watermark=settings.cache.low_watermark,
+        headroom_bytes=headroom(settings.cache.block_size),
         scrub_bytes_per_s=settings.cache.scrub_rate,
     )
     say_ready(paper.status_fd)

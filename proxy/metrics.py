@@ -83,6 +83,12 @@ DISK_USED_BYTES = Gauge(
     ["disk"],
     multiprocess_mode="mostrecent",
 )
+DISK_LEAVING_BYTES = Gauge(
+    "warmstart_disk_leaving_bytes",
+    "Of those, bytes of evicted files that are still open: somebody is being sent from them",
+    ["disk"],
+    multiprocess_mode="mostrecent",
+)
 DISK_FAILED = Gauge("warmstart_disk_failed", "1 while a disk is out of service", ["disk"], multiprocess_mode="max")
 SLOW_CALLBACKS = Counter(
     "warmstart_slow_callbacks", "Pieces of work that held an event loop for longer than `limits.slow_callback`"

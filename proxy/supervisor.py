@@ -26,7 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from proxy.cache.layout import open_layouts
+from proxy.cache.estimate import read_estimate
+from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, role_name, share_settings
 from proxy.disklock import DiskLock
@@ -58,6 +59,8 @@ class Supervisor:
         self._board = Board.create() if settings.cluster is not None else None
         self._control = open_control(settings.cluster, settings.listen[0]) if settings.cluster is not None else None
         self._tables = SharedTables.create()
+        for index, disk in enumerate(disks):
+            self._tables.usage.publish_estimate(index, read_estimate(disk.path / FOLDER, disk.size))
         self._settings_fd = share_settings(settings)
         self._run_id = run_id
 

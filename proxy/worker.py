@@ -1,8 +1,8 @@
 """A worker process: one event loop that serves both lanes on the inherited listeners until it is told to stop.
 
 How it works. uvicorn drives the connections; signals are ours. At SIGTERM the worker says "not ready", closes its
-listeners, lets the bodies in flight end for the drain time-out, then closes the parts in order. Once a second it
-lets the store drop what other processes have retired, and tells the gauges how the origins fare.
+listeners, lets the bodies in flight end for the drain time-out, then closes the parts in order. Ten times a second it
+lets the store drop what other processes have evicted; once a second it tells the gauges how the origins fare.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from proxy.config.settings import Settings
 
 TICK_S = 1.0
+LOOKS_PER_TICK = 10  # for evicted files that are open here
 
 log = logging.getLogger("warmstart.worker")
 
@@ -127,7 +128,9 @@ def _stop(server: Server, parts: Parts) -> None:
 async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            for _ in range(LOOKS_PER_TICK):
+                await asyncio.sleep(TICK_S / LOOKS_PER_TICK)
+                parts.store.tick_where_due()
             beat(time.monotonic())
             parts.store.tick()
             publish(parts.gates, parts.origins.values())

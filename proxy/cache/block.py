@@ -4,16 +4,20 @@ How reserving works, with the races written out. (1) Take the block's lock; refu
 (2) Only now look at the retired flag: whoever retires sets it before unlinking, and an evictor needs all locks, so
 either it sees our lock and leaves, or we see its flag. (3) Only now look at the word: the last filler may have
 published since the caller looked. (4) A word that still says "filling" under a free lock is a dead process's, of
-this run: its start and progress are taken over, and its bytes read back for the checksum. (5) Ask the disk for
-room; a refusal gives the lock back. (6) Store the word, "filling".
+this run: its start and progress are taken over, and its bytes read back for the checksum. (5) Ask the disk for the
+room that the block does not have yet; a refusal gives the lock back. (6) Charge the room, then store the word,
+"filling": killed in between, the account has one block too many until the next scan.
 """
 
 from __future__ import annotations
 
 from proxy.blocks import START_STEP_BYTES, Piece
+from proxy.cache.accounts import on_disk
 from proxy.cache.blockmap import (
     BlockKind,
     BlockState,
+    charged_bytes,
+    is_allocated,
     is_present,
     is_verified,
     pack_filling,
@@ -21,7 +25,6 @@ from proxy.cache.blockmap import (
     read_state,
     word_crc32c,
 )
-from proxy.cache.disks import on_disk
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.cache.writer import SegmentWriter
@@ -59,11 +62,12 @@ class Block:
         assert 0 <= offset <= offset + length <= self.length
         return Piece(self._segment.data, self._local * self._segment.header.block_bytes + offset, length)
 
-    def reserve(self, start: int = 0) -> SegmentWriter | None:
+    def reserve(self, start: int = 0, first_bytes: int | None = None) -> SegmentWriter | None:
         """The right to fill the block from `start` (a multiple of 64 KiB) on; inline.
 
-        None: somebody is filling it, it is present by now, or the segment is retired. Raises StoreUnavailable when
-        the disk has no room or is out of service.
+        `first_bytes`: the fill may stop after so many, so that no more than their room is allocated ahead. None:
+        somebody is filling it, it is present by now, or the segment is retired. Raises StoreUnavailable when the disk
+        has no room or is out of service.
         """
         assert start % START_STEP_BYTES == 0
         assert 0 <= start < self.length
@@ -77,15 +81,18 @@ class Block:
                 return None
             taken_over = state.kind is BlockKind.FILLING and state.progress > 0
             start, progress = (state.start, state.progress) if taken_over else (start, 0)
-            growth = on_disk(self.length) - on_disk(progress)
+            word = segment.word(self._local)
+            growth = on_disk(self.length) - charged_bytes(word, self.length)
             segment.disk.guard(growth)
+            segment.disk.allocated(growth, segment.folder)
             segment.store_word(self._local, pack_filling(segment.tag, start, progress))
-            segment.disk.allocated(growth)
             reserved = True
         finally:
             if not reserved:
                 segment.release(self._local)
-        return SegmentWriter(segment, self._local, start, progress)
+        return SegmentWriter(
+            segment, self._local, start, progress, allocated=is_allocated(word), first_bytes=first_bytes
+        )
 
     def verify(self) -> bool:
         """Check a present block of another run and stamp it with this one. Blocking.

@@ -25,7 +25,8 @@ How it works. A map is a small file beside each segment, mapped by every process
 All integers are of the machine's byte order: a word must be one native store, and a map never leaves its machine
 (the magic is text, so a map of the other byte order fails its checksum). A word:
 
-    63..60  state      0 absent, 1 filling, 2 present; any other is damage, taken as absent
+    63      allocated  1: the whole block has its room on the disk, although it is absent or filling
+    62..60  state      0 absent, 1 filling, 2 present; any other is damage, taken as absent
     59..32  run tag    28 bits of the run that wrote the word
     31..0   present:   the block's crc32c
             filling:   31..24 start in steps of 64 KiB, 23..0 progress in bytes
@@ -39,10 +40,12 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from proxy.blocks import BLOCK_BYTES_MAX, START_STEP_BYTES, block_count, update_sum
+from proxy.cache.accounts import on_disk
 from proxy.objects import ObjectVersion, SumKind
 
 RETIRED_WORD, PINNED_WORD, VISITED_WORD, LAST_USE_WORD = 1, 2, 3, 4  # indices of 64-bit words in the header
@@ -51,9 +54,10 @@ WORD_BYTES = 8
 NONCE_BYTES = 16
 HEADER_BYTES_MAX = 64 << 10  # a key has 1 KiB at most, an ETag what fits into a header line
 RUN_TAG_MAX = (1 << 28) - 1
-ABSENT_WORD = 0
 
 _ABSENT, _FILLING, _PRESENT = 0, 1, 2
+_ALLOCATED = 1 << 63
+ABSENT_WORD, ABSENT_ALLOCATED_WORD = 0, _ALLOCATED
 _PROGRESS_MAX = (1 << 24) - 1
 assert BLOCK_BYTES_MAX - 1 == _PROGRESS_MAX
 
@@ -94,12 +98,14 @@ def run_tag(run_id: str) -> int:
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big") % RUN_TAG_MAX + 1
 
 
-def pack_filling(tag: int, start: int, progress: int) -> int:
+def pack_filling(tag: int, start: int, progress: int, *, allocated: bool = True) -> int:
+    """`allocated`: the whole block's room is charged, and not only that of the progress."""
     assert 0 < tag <= RUN_TAG_MAX
     assert start % START_STEP_BYTES == 0
     assert 0 <= start < BLOCK_BYTES_MAX
     assert 0 <= progress <= BLOCK_BYTES_MAX
-    return _FILLING << 60 | tag << 32 | (start // START_STEP_BYTES) << 24 | min(progress, _PROGRESS_MAX)
+    word = _FILLING << 60 | tag << 32 | (start // START_STEP_BYTES) << 24 | min(progress, _PROGRESS_MAX)
+    return word | _ALLOCATED if allocated else word
 
 
 def pack_present(tag: int, crc32c: int) -> int:
@@ -135,12 +141,33 @@ def read_state(word: int, tag: int, length: int) -> BlockState:
     """
     if is_present(word):
         return _STATE_VERIFIED if is_verified(word, tag) else _STATE_UNVERIFIED
-    if word >> 32 != _FILLING << 28 | tag:
+    if (word & ~_ALLOCATED) >> 32 != _FILLING << 28 | tag:
         return _STATE_ABSENT
-    start, progress = (word >> 24 & 0xFF) * START_STEP_BYTES, word & _PROGRESS_MAX
+    start, progress = _fill_of(word)
     if start >= length or progress > length:
         return _STATE_ABSENT
     return BlockState(BlockKind.FILLING, start, progress)
+
+
+def is_allocated(word: int) -> bool:
+    """Whether the whole block has its room: all words but those of blocks never begun, and of small reads' fills."""
+    return word != ABSENT_WORD and word >> 60 != _FILLING
+
+
+def charged_bytes(word: int, length: int) -> int:
+    """What the disk's account holds for a block of `length` bytes with that word, of whichever run."""
+    if word == ABSENT_WORD:
+        return 0
+    if is_allocated(word):
+        return on_disk(length)
+    start, progress = _fill_of(word)
+    behind = min(progress, max(0, length - start))
+    return min(on_disk(behind) + on_disk(progress - behind), on_disk(length))
+
+
+def _fill_of(word: int) -> tuple[int, int]:
+    """Start and progress of a word that says filling."""
+    return (word >> 24 & 0xFF) * START_STEP_BYTES, word & _PROGRESS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +225,10 @@ class MapHeader:
     def block_end(self, local_index: int) -> int:
         """Where block `local_index` ends in the data file."""
         return local_index * self.block_bytes + self.block_length(local_index)
+
+    def charged_bytes(self, words: Iterable[int]) -> int:
+        """What the data file is charged with when these are the blocks' words."""
+        return sum(charged_bytes(word, self.block_length(index)) for index, word in enumerate(words) if word)
 
     def holds(self, version: ObjectVersion, segment: int, block_bytes: int, segment_blocks: int) -> bool:
         return (version, segment, block_bytes, segment_blocks) == (

@@ -7,9 +7,10 @@ the disks in that order, as a segment may have been made when the order was anot
 disk in service.
 
 A disk is full for a write when its share would be exceeded, by what a scan has found there or, until the first one has
-ended, by what this run alone has added; and always when its file system would have less than a reserve left: others
-may live there too. A disk that returns an I/O error leaves service, for every process, until the next start: its
-objects are fetched again, onto the others.
+ended, by what the last run left there; and always when its file system would have less than a reserve left, of bytes or
+of inodes: others may live there too. Eviction begins before that (retention.py), so a full disk as a rule has room a
+moment later: `StoreFull` says that waiting makes sense. A disk that returns an I/O error leaves service, for every
+process, until the next start: its objects are fetched again, onto the others.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from proxy.errors import StoreUnavailable
+from proxy.cache.accounts import LEAVING
+from proxy.errors import StoreFull, StoreUnavailable
 from proxy.metrics import DISK_FAILED
 
 MIB = 1 << 20
-PAGE_BYTES = 4096  # what file systems allocate at least
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # eviction helps
+FULL = {*NO_ROOM, errno.EFBIG}
 BROKEN = {
     *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM),
 }
+RESERVE_INODES_MIN = 1024  # what a burst of small objects takes before the evictor comes by
 SLOW_WRITE_S = 0.002  # an event loop can't be away for longer, again and again
 STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before threads make them
 STALL_S = 0.025  # and what they may take at once
@@ -54,18 +57,27 @@ class DiskSettings:
 
 
 class Usage(Protocol):
-    """The run's accounts of its disks, shared by its processes; `used` is None until a scan has ended.
+    """The run's accounts of its disks, shared by its processes: `proxy.cache.usage.UsageTable`."""
 
-    `net` is what the run has allocated there, less what it has freed.
-    """
-
-    def allocated(self, disk_index: int, nbytes: int) -> None: ...
-
-    def freed(self, disk_index: int, nbytes: int) -> None: ...
+    def charge(self, disk_index: int, nbytes: int, folder: int) -> None: ...
 
     def used(self, disk_index: int) -> int | None: ...
 
-    def net(self, disk_index: int) -> int: ...
+    def used_at_most(self, disk_index: int) -> int: ...
+
+    def records(self, disk_index: int) -> int: ...
+
+    def can_evict(self, disk_index: int) -> bool: ...
+
+    def set_evicting(self, disk_index: int, able: bool) -> None: ...
+
+    def report_short(self, disk_index: int) -> None: ...
+
+    def tell_of_retired(self, disk_index: int) -> None: ...
+
+    def retired(self, disk_index: int) -> int: ...
+
+    def take_short(self, disk_index: int) -> bool: ...
 
     def fail_disk(self, disk_index: int) -> None: ...
 
@@ -74,25 +86,28 @@ class Usage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system's bytes: all, and those that we may still use."""
+    """A file system's bytes and inodes: all, and those that we may still use. `inodes` 0: it has no limit of them."""
 
     total_bytes: int
     free_bytes: int
+    inodes: int = 0
+    free_inodes: int = 0
 
     @classmethod
     def of(cls, path: Path) -> Space:
         status = os.statvfs(path)
-        return cls(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+        unit = status.f_frsize
+        return cls(status.f_blocks * unit, status.f_bavail * unit, status.f_files, status.f_favail)
 
     @property
     def reserve_bytes(self) -> int:
         """What the cache leaves free: 1 % within 64 MiB and 1 GiB, but no more than a tenth of a tiny disk."""
         return min(max(self.total_bytes // 100, 64 * MIB), 1024 * MIB, self.total_bytes // 10)
 
-
-def on_disk(nbytes: int) -> int:
-    """What so many bytes of a file take of the disk, as nearly as can be said ahead."""
-    return -(-nbytes // PAGE_BYTES) * PAGE_BYTES
+    @property
+    def reserve_inodes(self) -> int:
+        """The same in inodes: 1 %, at least 1,024, but no more than a tenth where there are few."""
+        return min(max(self.inodes // 100, RESERVE_INODES_MIN), self.inodes // 10)
 
 
 def _waits() -> int:
@@ -157,6 +172,7 @@ class Disk:
         self.size_bytes = settings.size_bytes
         self.disk_id = disk_id
         self.objects = root / "objects"
+        self.leaving = root / "leaving"
         self.writer_threads = writer_threads
         self.pace = WritePace()
         self.space: Callable[[Path], Space] = Space.of
@@ -171,33 +187,72 @@ class Disk:
 
     @property
     def used_bytes(self) -> int | None:
-        """None until a scan has ended."""
+        """Bytes taken, those of retired files that somebody still reads included. None until a scan has ended."""
         return self._usage.used(self.index)
 
-    def allocated(self, nbytes: int) -> None:
-        self._usage.allocated(self.index, nbytes)
+    @property
+    def records_bytes(self) -> int:
+        """Those of key records."""
+        return self._usage.records(self.index)
 
-    def freed(self, nbytes: int) -> None:
-        self._usage.freed(self.index, nbytes)
+    def allocated(self, nbytes: int, folder: int) -> None:
+        """So many more bytes are taken in that folder (accounts.py)."""
+        self._usage.charge(self.index, nbytes, folder)
 
-    def guard(self, nbytes: int) -> None:
-        """Raise StoreUnavailable unless so many more bytes may be written. Inline: one statvfs, some additions."""
+    def freed(self, nbytes: int, folder: int) -> None:
+        self._usage.charge(self.index, -nbytes, folder)
+
+    def retired(self, nbytes: int, folder: int) -> None:
+        """A segment's files have left that folder, and wait until nobody has them open (leaving.py)."""
+        self._usage.charge(self.index, -nbytes, folder)
+        self._usage.charge(self.index, nbytes, LEAVING)
+
+    def guard(self, nbytes: int, files: int = 0) -> None:
+        """Raise StoreUnavailable unless so many more bytes, in so many new files, may be written.
+
+        StoreFull where eviction is expected to make room. Inline: one statvfs, some additions.
+        """
         if self.failed:
             raise StoreUnavailable(f"the disk {self.path} is out of service")
-        used = self.used_bytes
-        if used is None:
-            used = self._usage.net(self.index)  # what this run has added, at least
+        if nbytes == 0:  # it has its room already
+            return
+        used = self._usage.used_at_most(self.index)
         if used + nbytes > self.size_bytes:
-            raise StoreUnavailable(f"the cache on {self.path} is full: {used} of {self.size_bytes} bytes")
+            raise self._full(f"the cache on {self.path} is full: {used} of {self.size_bytes} bytes")
         try:
             space = self.space(self.path)
         except OSError as error:
             raise self.trouble(error) from error
         if space.free_bytes - nbytes < space.reserve_bytes:
-            raise StoreUnavailable(f"the file system of {self.path} has {space.free_bytes} bytes left")
+            raise self._full(f"the file system of {self.path} has {space.free_bytes} bytes left")
+        if files and space.inodes and space.free_inodes - files < space.reserve_inodes:
+            raise self._full(f"the file system of {self.path} has {space.free_inodes} inodes left")
+
+    def _full(self, message: str) -> StoreUnavailable:
+        return StoreFull(message) if self._usage.can_evict(self.index) else StoreUnavailable(message)
+
+    def set_evicting(self, able: bool) -> None:
+        """Tell all processes whether a full disk will have room again in a moment."""
+        self._usage.set_evicting(self.index, able)
+
+    def tell_of_retired(self) -> None:
+        """Have all processes let go of what was evicted."""
+        self._usage.tell_of_retired(self.index)
+
+    @property
+    def retired_count(self) -> int:
+        """Segments evicted in this run. One load."""
+        return self._usage.retired(self.index)
+
+    def take_short(self) -> bool:
+        """Whether the file system refused to allocate since the last call."""
+        return self._usage.take_short(self.index)
 
     def trouble(self, error: OSError) -> StoreUnavailable:
         """Our word for what the disk said; takes it out of service where it is broken."""
+        if error.errno in NO_ROOM:
+            self._usage.report_short(self.index)
+            return self._full(f"the disk {self.path} is full: {error.strerror}")
         if error.errno in FULL:
             return StoreUnavailable(f"the disk {self.path} is full: {error.strerror}")
         if error.errno in BROKEN:

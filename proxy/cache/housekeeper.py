@@ -3,10 +3,12 @@
 How it works. One thread in a process of its own. Each turn does, for each disk in service, a little of what is due,
 then waits for the rest of the turn, or for the stop event:
 
-1. evict, while there is more than the high watermark allows: first of all, as fills wait for it;
+1. evict, while there is more than the high watermark allows: first of all, as fills wait for it. A disk that is nearly
+   full is looked at many times in a turn, so that eviction keeps ahead of what is written;
 2. scan, at start, then every `rescan_s`, and when the evictor asks for it. Such a scan gets most of the time, and so
    does the first, as until it has ended nobody knows how full the disk is; the others get a tenth;
-3. scrub, so many bytes per second.
+3. scrub, so many bytes per second;
+4. measure the folders themselves, and write down for the next start how much the disk holds.
 
 A disk that returns an I/O error leaves service (disks.py); any other trouble ends this pass over it, is logged, and
 the next one begins a minute later.
@@ -20,14 +22,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from proxy.cache.accounts import FOLDERS
 from proxy.cache.disks import Disk
+from proxy.cache.estimate import write_estimate
+from proxy.cache.recordsweep import RecordSweep
 from proxy.cache.retention import HIGH_WATERMARK, LOW_WATERMARK, Evictor
-from proxy.cache.scan import DiskScan
+from proxy.cache.scan import DiskScan, folder_bytes
 from proxy.cache.scrub import Scrubber
 from proxy.cache.shared import SharedTables
-from proxy.metrics import DISK_FAILED, DISK_USED_BYTES
+from proxy.metrics import DISK_FAILED, DISK_LEAVING_BYTES, DISK_USED_BYTES
 
 TURN_S = 0.25
+LOOK_S = 0.025  # between two looks at a disk that is nearly full: 25 MB at 1 GB/s, three statvfs each 0.1 s
+NEARLY_FULL_SHARE = 0.8  # of a disk's size
+FOLDERS_S = 2.0  # between two measurements of the folders: they grow with the names in them, slowly
+ESTIMATE_SHARE = 0.005  # of a disk's size: what the figure for the next start may be off
 EVICT_MOVES = 8  # of a disk's hand in one go: a second, where each removes some gigabytes
 URGENT_SCAN_SHARE, RESCAN_SHARE, SCRUB_SHARE = 0.8, 0.1, 0.3  # of a turn, at most
 RETRY_S = 60.0  # after trouble
@@ -42,6 +51,7 @@ class HouseRules:
 
     high_watermark: float = HIGH_WATERMARK
     low_watermark: float = LOW_WATERMARK
+    headroom_bytes: int = 0
     rescan_s: float = 600.0
     scrub_bytes_per_s: int = 16 << 20
 
@@ -61,17 +71,28 @@ class Housekeeper:
         self._clock = clock
         scrub_bytes_per_s = rules.scrub_bytes_per_s / len(disks)
 
-        def scan(disk: Disk, records_before_s: float) -> DiskScan:
-            return DiskScan(disk, disks, tables, segment_bytes, records_before_s=records_before_s)
-
-        self._keepers = [_DiskKeeper(disk, scan, rules, scrub_bytes_per_s, clock) for disk in disks]
+        sweeps = [RecordSweep(disk, disks, tables, segment_bytes, clock=clock) for disk in disks]
+        self._keepers = [
+            _DiskKeeper(disk, sweep, tables, rules, scrub_bytes_per_s, clock)
+            for disk, sweep in zip(disks, sweeps, strict=True)
+        ]
 
     def run(self, stop: threading.Event) -> None:
         """Keep house until the event is set, which ends it within a second or so."""
         while not stop.is_set():
             began_s = self._clock()
             if not self.turn(stop):
-                stop.wait(max(0.0, TURN_S - (self._clock() - began_s)))
+                self._wait(stop, began_s + TURN_S)
+        for keeper in self._keepers:
+            keeper.close()
+
+    def _wait(self, stop: threading.Event, until_s: float) -> None:
+        """Until the next turn, or until a disk that is nearly full has passed its mark."""
+        nearly_full = [keeper for keeper in self._keepers if keeper.is_nearly_full()]
+        while not stop.is_set() and (left_s := until_s - self._clock()) > 0:
+            stop.wait(min(left_s, LOOK_S) if nearly_full else left_s)
+            if any(keeper.wants_turn() for keeper in nearly_full):
+                return
 
     def turn(self, stop: threading.Event) -> bool:
         """A little of everything that is due. Returns whether more eviction is due at once."""
@@ -88,23 +109,32 @@ class _DiskKeeper:
     def __init__(
         self,
         disk: Disk,
-        new_scan: Callable[[Disk, float], DiskScan],
+        records: RecordSweep,
+        tables: SharedTables,
         rules: HouseRules,
         scrub_bytes_per_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._disk = disk
+        self._records = records
+        self._tables = tables
         self._clock = clock
         self._evictor = Evictor(
-            disk, high_watermark=rules.high_watermark, low_watermark=rules.low_watermark, clock=clock
+            disk,
+            high_watermark=rules.high_watermark,
+            low_watermark=rules.low_watermark,
+            headroom_bytes=rules.headroom_bytes,
+            records=records,
+            clock=clock,
         )
-        self._new_scan = new_scan
         self._rescan_s = rules.rescan_s
         self._scan: DiskScan | None = None
         self._scan_steps: Iterator[None] = iter(())
         self._scan_wanted = False
         self._scan_due_s = self._scan_allowed_s = clock()
-        self._records_before_s = 0.0
+        self._folder_bytes: int | None = None  # as they are charged; None: not measured yet
+        self._folders_due_s = 0.0
+        self._estimate_bytes = -1  # as written down last
         self._scrubber = Scrubber(disk)
         self._scrub_bytes_per_s = scrub_bytes_per_s
         self._scrub_steps: Iterator[int] | None = None
@@ -121,16 +151,48 @@ class _DiskKeeper:
             busy = self._evictor.step(EVICT_MOVES)
             busy |= self._go_on_scanning()
             self._go_on_scrubbing()
+            self._measure()
         except OSError as error:
             self._break_off(error)
             return False
         return busy
+
+    def is_nearly_full(self) -> bool:
+        used_bytes = self._disk.used_bytes
+        return used_bytes is not None and used_bytes > NEARLY_FULL_SHARE * self._disk.size_bytes
+
+    def wants_turn(self) -> bool:
+        """Whether a turn would evict, or unlink what was evicted."""
+        try:
+            return not self._disk.failed and self._evictor.is_due()
+        except OSError:
+            return True  # the turn says what is wrong
+
+    def close(self) -> None:
+        """Write down how much the disk holds."""
+        used_bytes = self._disk.used_bytes
+        if used_bytes is not None and not self._disk.failed:
+            write_estimate(self._disk, used_bytes)
+
+    def _measure(self) -> None:
+        used_bytes = self._disk.used_bytes
+        if used_bytes is None or self._folder_bytes is None or self._scan is not None:
+            return
+        if self._clock() >= self._folders_due_s:
+            self._folders_due_s = self._clock() + FOLDERS_S
+            now_bytes = folder_bytes(self._disk)
+            self._disk.allocated(now_bytes - self._folder_bytes, FOLDERS)
+            self._folder_bytes = now_bytes
+        if abs(used_bytes - self._estimate_bytes) > ESTIMATE_SHARE * self._disk.size_bytes:
+            write_estimate(self._disk, used_bytes)
+            self._estimate_bytes = used_bytes
 
     def _publish(self) -> None:
         name, used_bytes = str(self._disk.path), self._disk.used_bytes
         DISK_FAILED.labels(name).set(self._disk.failed)
         if used_bytes is not None:
             DISK_USED_BYTES.labels(name).set(used_bytes)
+        DISK_LEAVING_BYTES.labels(name).set(self._evictor.leaving.open_bytes)
 
     def _go_on_scanning(self) -> bool:
         """Returns whether a scan has ended that the evictor waits for."""
@@ -139,7 +201,7 @@ class _DiskKeeper:
             if self._clock() < due_s:
                 return False
             self._scan_wanted = self._evictor.wants_scan
-            self._scan = self._new_scan(self._disk, self._records_before_s)
+            self._scan = DiskScan(self._disk, self._records, self._tables)
             self._scan_steps = self._scan.steps()
         urgent = self._disk.used_bytes is None or self._evictor.wants_scan
         share = URGENT_SCAN_SHARE if urgent else RESCAN_SHARE
@@ -147,7 +209,7 @@ class _DiskKeeper:
         while self._clock() <= until_s:
             if next(self._scan_steps, self) is self:
                 self._evictor.renew(self._scan.segments, wanted=self._scan_wanted)
-                self._records_before_s = self._scan.surplus_before_s()
+                self._folder_bytes = self._scan.folder_bytes
                 self._scan = None
                 self._scan_due_s = self._clock() + self._rescan_s
                 return self._scan_wanted

@@ -33,14 +33,17 @@ import errno
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from proxy.cache.accounts import PAGE_BYTES, file_charge, folder_of_key
 from proxy.cache.disks import BROKEN, FULL, Disk, rank
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
 from proxy.cache.runlocks import look_up_place, writer_place
 from proxy.cache.shared import SharedTables
+from proxy.errors import StoreUnavailable
 from proxy.metrics import RECORD_FAILURES
 from proxy.objects import ObjectKey, ObjectRecord
 
@@ -148,7 +151,11 @@ class KeyStore:
         if disk is None or self._tables.tokens.peek(key) != token or self.fenced(key):
             return False
         try:
+            disk.guard(PAGE_BYTES, 1)
             _publish(disk, key, raw)
+        except StoreUnavailable:
+            RECORD_FAILURES.labels("full").inc()
+            return False
         except OSError as error:
             _note(disk, error)
             return False
@@ -248,16 +255,17 @@ def read_key_file(path: Path) -> bytes:
 
 
 def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -> None:
-    """Put the whole file in place at once; raises OSError."""
+    """Put the whole file in place at once, alone with the key, and charge what it takes more; raises OSError."""
     target = _path(disk, key)
     temp = keys_folder(disk) / TEMP_FOLDER / secrets.token_hex(8)
     try:
-        _write_new(temp, raw, durable=durable)
+        charge = _write_new(temp, raw, durable=durable) - _charge(target)
         try:
             os.replace(temp, target)
         except FileNotFoundError:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.replace(temp, target)
+        disk.allocated(charge, folder_of_key(key.digest))
         if durable:
             _sync_folder(target.parent)
     except OSError:
@@ -266,7 +274,17 @@ def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -
         raise
 
 
-def _write_new(path: Path, raw: bytes, *, durable: bool) -> None:
+def _charge(path: Path) -> int:
+    """What the account holds for the file; 0: there is none."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return file_charge(status) if stat.S_ISREG(status.st_mode) else 0
+
+
+def _write_new(path: Path, raw: bytes, *, durable: bool) -> int:
+    """The file's charge."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
@@ -278,6 +296,7 @@ def _write_new(path: Path, raw: bytes, *, durable: bool) -> None:
             raise OSError(errno.ENOSPC, "the disk took a part only", str(path))
         if durable:
             os.fsync(fd)
+        return file_charge(os.fstat(fd))
     finally:
         os.close(fd)
 
@@ -292,8 +311,11 @@ def _sync_folder(folder: Path) -> None:
 
 def _unlink(disk: Disk, key: ObjectKey) -> None:
     """Make sure that no record of the key can be read from the disk: if not by removing it, by using it no more."""
+    path = _path(disk, key)
     try:
-        os.unlink(_path(disk, key))
+        charge = _charge(path)
+        os.unlink(path)
+        disk.freed(charge, folder_of_key(key.digest))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         pass  # no record, nor can there be one
     except OSError as error:

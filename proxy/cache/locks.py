@@ -10,8 +10,7 @@ behind, is held by whoever retires the segment; an evictor takes the whole range
   either. So a lock's descriptor is opened for locking alone, close-on-exec, and never mapped.
 - Plain POSIX locks (`lockf`) won't do: closing any descriptor of the file would drop them all.
 
-Source: fcntl(2), "Open file description locks". A call costs about a microsecond; only `wait_lock`
-waits.
+Source: fcntl(2), "Open file description locks". A call costs about a microsecond; none of them waits.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ def try_lock(fd: int, start: int, length: int = 1) -> bool:
     return True
 
 
-def wait_lock(fd: int, start: int, length: int = 1) -> None:
-    """Take bytes [start, start + length) exclusively as soon as they are free. Blocking: not for an event loop."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
+def share(fd: int) -> None:
+    """Keep others from taking the file for themselves while this description is open. Raises OSError (ENOLCK ...)."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, TO_THE_END, 0))
 
 
 def unlock(fd: int, start: int, length: int = 1) -> None:

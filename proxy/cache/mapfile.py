@@ -6,6 +6,8 @@ How it works. Under `objects/ab/`, where `ab…` is the object version's digest 
     cd….<segment>.<nonce>.data      the blocks, each at its own offset; sparse, grows as blocks arrive
     cd….<segment>.<nonce>.tmp       a map being made
 
+and, of segments that were retired, under `leaving/` (leaving.py).
+
 Making (`create_files`): (1) create the data file, O_EXCL, under a fresh nonce; (2) write the whole map, every byte
 of it allocated, under its temporary name; (3) link() it into place. Of two that race, one finds the name taken and
 removes its own two files. Never does anything create a data file under a map that exists: an old map can't meet a
@@ -14,9 +16,10 @@ new data file, whose holes would be served as zeros.
 Retiring (`retire`): (1) open the map anew, so that the lock has a description of its own; (2) lock: the whole range
 for eviction, which any fill under way refuses; only RETIRE_BYTE for damage, which waits for no fill: its files are
 open, its bytes go where nobody will look; (3) set the retired flag: a filler that locked its block too late sees
-it; (4) unlink the map, if the name still leads to the file that is locked (only the holder of an old map's lock
-unlinks it, and none can be linked before, so it can't become another's in between); (5) unlink the data file. A
-crash between the steps leaves a map with the flag set: whoever opens it next retires it again.
+it; (4) move the map away, if the name still leads to the file that is locked (only the holder of an old map's lock
+moves it, and none can be linked before, so it can't become another's in between); (5) move the data file after it. A
+crash between the steps leaves a map with the flag set: whoever opens it next retires it again. Or it leaves a data file
+that no map names, which is removed after an hour. Both files are unlinked when nobody has the data open any more.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from proxy.cache import locks
+from proxy.cache import leaving, locks
+from proxy.cache.accounts import STAT_BLOCK_BYTES, file_charge
 from proxy.cache.blockmap import (
     HEADER_BYTES_MAX,
     LAST_USE_WORD,
@@ -49,7 +53,6 @@ from proxy.cache.blockmap import (
 )
 from proxy.metrics import EVICTED_BYTES, EVICTED_SEGMENTS
 
-STAT_BLOCK_BYTES = 512  # unit of st_blocks, stat(2)
 _STRAY = re.compile(r"(?P<stem>[0-9a-f]{62}\.\d+)\.(?P<nonce>[0-9a-f]{32})\.(?:data|tmp)", re.ASCII)
 UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO}  # nothing of ours
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -58,7 +61,8 @@ _NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 @dataclass(frozen=True, slots=True)
 class MapFacts:
-    """A map as it was read. `allocated_bytes` counts map and data; `data_bytes` is the data file's length, or None."""
+    """A map as it was read. `charged_bytes` is what map and data are charged with; `surplus_bytes` what the file system
+    has allocated for the data beyond that; `data_bytes` is the data file's length, or None."""
 
     path: Path
     header: MapHeader
@@ -66,7 +70,8 @@ class MapFacts:
     pinned: bool
     visited: bool
     last_use_s: int
-    allocated_bytes: int
+    charged_bytes: int
+    surplus_bytes: int
     data_bytes: int | None
 
     @property
@@ -83,10 +88,11 @@ def data_path(map_path: Path, nonce: bytes) -> Path:
     return map_path.with_name(f"{map_path.stem}.{nonce.hex()}.data")
 
 
-def create_files(objects: Path, header: MapHeader) -> bool:
-    """Make an empty segment's two files; False: another was faster. Nonce and creation time are set here.
+def create_files(objects: Path, header: MapHeader) -> int:
+    """Make an empty segment's two files, and return what they are charged with; 0: another was faster.
 
-    Raises OSError (and ValueError for names too long to keep), and leaves nothing behind then.
+    Nonce and creation time are set here. Raises OSError (and ValueError for names too long to keep), and leaves nothing
+    behind then.
     """
     header = replace(header, nonce=secrets.token_bytes(NONCE_BYTES), created_ns=time.time_ns())
     path = map_path(objects, header.version.digest, header.segment)
@@ -94,16 +100,17 @@ def create_files(objects: Path, header: MapHeader) -> bool:
     image = render_map(header, int(time.time()))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(data, _NEW_FLAGS, 0o600))
-    linked = False
+    charge = 0
     try:
-        linked = _link_map(path, data.with_suffix(".tmp"), image)
+        charge = _link_map(path, data.with_suffix(".tmp"), image)
     finally:
-        if not linked:
+        if not charge:
             data.unlink(missing_ok=True)
-    return linked
+    return charge
 
 
-def _link_map(path: Path, temporary: Path, image: bytes) -> bool:
+def _link_map(path: Path, temporary: Path, image: bytes) -> int:
+    """The map's charge; 0: the name is taken."""
     fd = os.open(temporary, _NEW_FLAGS, 0o600)
     try:
         # In full before anybody can map it: a store into a page that the disk has no room for would be SIGBUS.
@@ -111,13 +118,14 @@ def _link_map(path: Path, temporary: Path, image: bytes) -> bool:
         written = 0
         while written < len(image):
             written += os.pwrite(fd, memoryview(image)[written:], written)
+        charge = file_charge(os.fstat(fd))
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        return 0
     finally:
         os.close(fd)
         temporary.unlink(missing_ok=True)
-    return True
+    return charge
 
 
 def list_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
@@ -185,7 +193,8 @@ def _facts(fd: int, path: Path) -> MapFacts | None:
         data = os.stat(data_path(path, header.nonce))
     except FileNotFoundError:
         data = None
-    blocks = status.st_blocks + (data.st_blocks if data is not None else 0)
+    data_charge = header.charged_bytes(read_words(fd, header))
+    data_bytes = data.st_blocks * STAT_BLOCK_BYTES if data is not None else 0
     return MapFacts(
         path,
         header,
@@ -193,7 +202,8 @@ def _facts(fd: int, path: Path) -> MapFacts | None:
         pinned=words[PINNED_WORD] != 0,
         visited=words[VISITED_WORD] != 0,
         last_use_s=words[LAST_USE_WORD],
-        allocated_bytes=blocks * STAT_BLOCK_BYTES,
+        charged_bytes=file_charge(status) + data_charge,
+        surplus_bytes=max(0, data_bytes - data_charge),
         data_bytes=data.st_size if data is not None else None,
     )
 
@@ -238,11 +248,12 @@ def _store_word(facts: MapFacts, word: int, value: int) -> None:
 
 
 def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False) -> int | None:
-    """Give a segment up: flag, unlink map and data. Blocking: unlinking gigabytes takes a while.
+    """Give a segment up: flag, then move map and data to `leaving/`. Blocking.
 
     `nonce` names the segment meant (another one at that path is left alone); None: whatever is there, sound or not.
-    `force` (damage) does not wait for fills under way; otherwise (eviction) any of them refuses. Returns the bytes
-    its files had allocated, 0 when it was gone already, or None: in use now. Raises OSError (EIO, EROFS ...).
+    `force` (damage) does not wait for fills under way; otherwise (eviction) any of them refuses. Returns the bytes that
+    its files are charged with, which the caller tells the disk (`Disk.retired`), 0 when it was gone already, or None:
+    in use now. Raises OSError (EIO, EROFS ...).
     """
     try:
         fd = locks.open_for_locking(path)
@@ -251,7 +262,7 @@ def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False)
     except OSError as error:
         if error.errno not in UNREADABLE:
             raise
-        return _unlink_unreadable(path, reason)  # no lock can guard it; nobody can have opened it either
+        return _retire_unreadable(path, reason)  # no lock can guard it; nobody can have opened it either
     try:
         header = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0))
         if nonce is not None and header is not None and header.nonce != nonce:
@@ -266,41 +277,48 @@ def retire_open(fd: int, path: Path, nonce: bytes | None, reason: str, *, force:
     span = (locks.RETIRE_BYTE, 1) if force else (0, locks.TO_THE_END)
     if not locks.try_lock(fd, *span):
         return 0 if force else None  # force: another is retiring it this moment
-    if os.fstat(fd).st_size >= (RETIRED_WORD + 1) * WORD_BYTES:
+    status = os.fstat(fd)
+    if status.st_size >= (RETIRED_WORD + 1) * WORD_BYTES:
         os.pwrite(fd, struct.pack("=Q", 1), RETIRED_WORD * WORD_BYTES)
-    freed = 0
-    if _leads_to(path, fd):
-        freed += os.fstat(fd).st_blocks * STAT_BLOCK_BYTES
-        path.unlink(missing_ok=True)
-        EVICTED_SEGMENTS.labels(reason).inc()
-    if nonce is not None:
-        freed += _unlink(data_path(path, nonce))
-    EVICTED_BYTES.labels(reason).inc(freed)
-    return freed
+    if not _leads_to(path, status):
+        return 0
+    data = data_path(path, nonce) if nonce is not None else None
+    charge = file_charge(status) + _data_charge(fd, data)
+    leaving.move_out(path, data, charge)
+    EVICTED_SEGMENTS.labels(reason).inc()
+    EVICTED_BYTES.labels(reason).inc(charge)
+    return charge
 
 
-def _leads_to(path: Path, fd: int) -> bool:
+def _data_charge(fd: int, data: Path | None) -> int:
+    """What the blocks are charged with; of a map that can't be read, what the file system says of the data file."""
+    header = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0))
+    if header is not None:
+        return header.charged_bytes(read_words(fd, header))
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+        return os.stat(data).st_blocks * STAT_BLOCK_BYTES if data is not None else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _leads_to(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), status)
     except FileNotFoundError:
         return False
 
 
-def _unlink(path: Path) -> int:
+def _retire_unreadable(path: Path, reason: str) -> int:
     try:
-        freed = os.stat(path, follow_symlinks=False).st_blocks * STAT_BLOCK_BYTES
-        os.unlink(path)
+        status = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return 0
-    return freed
-
-
-def _unlink_unreadable(path: Path, reason: str) -> int:
-    try:
-        freed = _unlink(path)
-    except IsADirectoryError:  # somebody's folder under a name of ours: what it holds is not ours to remove
+    charge = 0
+    if stat.S_ISDIR(status.st_mode):  # somebody's folder under a name of ours: what it holds is not ours to remove
         os.rename(path, path.with_name(f"{path.name}.{os.urandom(4).hex()}.foreign"))
-        freed = 0
+    else:
+        charge = file_charge(status)
+        leaving.move_out(path, None, charge)
     EVICTED_SEGMENTS.labels(reason).inc()
-    EVICTED_BYTES.labels(reason).inc(freed)
-    return freed
+    EVICTED_BYTES.labels(reason).inc(charge)
+    return charge

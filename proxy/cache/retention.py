@@ -8,18 +8,22 @@ Source: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024. One addition: wher
 hand stays among the new for ever, and what it left behind is never judged again. So the hand begins again, too, when
 it has evicted as many bytes as the disk may hold.
 
-Evicting begins when the bytes allocated pass the high watermark, and ends at the low one. Others live on the same
-file system: when it runs low, so that the store would soon refuse to write (disks.py), it counts as well. There,
-freed space shows up only when the last process has closed the files: what was retired in the last seconds is taken
-as on its way.
+Evicting begins when the bytes allocated pass the high watermark, and ends at the low one (proxy/config/watermarks.py).
+Others live on the same file system: when it runs low, of bytes or of inodes, so that the store would soon refuse to
+write (disks.py), it counts as well. Where it refuses to allocate although its figures say that there is room (a
+quota), some room is made all the same. What was retired in the last seconds is taken as on its way, until it shows that
+somebody is still being sent from it (leaving.py).
+
+Key records are judged apart (recordsweep.py): those of an object go with its only segment, the others when all of them
+take more than their share.
 
 The queue is as old as the last scan; what was made since is younger than all of it. So at the queue's end the hand
 waits for a scan, and goes on with what that has found, before it begins again.
 
 Pinned segments stay, and so do those that a process is filling (the retiring lock is refused). A visited segment is
 spared for one round only: when the hand has come round without a victim, the next round takes visited ones too. When
-that finds none either, all is pinned or in use: the evictor says so once, and tries again every half minute. Reads go
-past the disk meanwhile.
+that finds none either, all is pinned or in use: the evictor says so once, and tries again a second later, or every half
+minute where nothing is being filled. Reads go past the disk meanwhile.
 """
 
 from __future__ import annotations
@@ -27,17 +31,21 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
 from proxy.cache import mapfile
-from proxy.cache.disks import BROKEN, Disk
+from proxy.cache.accounts import folder_of_object
+from proxy.cache.disks import BROKEN, Disk, Space
+from proxy.cache.leaving import Leaving
+from proxy.cache.recordsweep import RecordSweep
 from proxy.cache.scan import entry_path
+from proxy.config.watermarks import watermarks
 
 HIGH_WATERMARK, LOW_WATERMARK = 0.95, 0.90
-CLOSING_S = 5.0  # workers drop handles within a second, slow clients' responses hold theirs for longer
 STUCK_PAUSE_S = 30.0
+BUSY_PAUSE_S = 1.0  # the same where fills are under way, which end soon
+SHORT_SHARE = 0.01  # of a disk's size: what goes when its file system refuses to allocate
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +53,7 @@ log = logging.getLogger(__name__)
 class _Found(Enum):
     GONE = "gone"
     STAYS = "stays"
+    BUSY = "busy"
     EVICTED = "evicted"
 
 
@@ -57,13 +66,19 @@ class Evictor:
         *,
         high_watermark: float = HIGH_WATERMARK,
         low_watermark: float = LOW_WATERMARK,
+        headroom_bytes: int = 0,
+        records: RecordSweep | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`headroom_bytes` of the disk stay free in any case. `records` None: there are none to judge."""
         assert 0 < low_watermark < high_watermark <= 1
         self.wants_scan = False
+        self.leaving = Leaving(disk, clock)
         self._disk = disk
-        self._high_bytes = int(disk.size_bytes * high_watermark)
-        self._low_bytes = int(disk.size_bytes * low_watermark)
+        self._records = records
+        self._marks = watermarks(disk.size_bytes, high_watermark, low_watermark, headroom_bytes)
+        self._headroom_bytes = headroom_bytes
+        self._owed_bytes = 0  # the file system refused to allocate: so many are still to go
         self._clock = clock
         self._queue: list[bytes] = []
         self._hand = 0
@@ -72,8 +87,8 @@ class Evictor:
         self._evicting = False
         self._fresh = False  # at the queue's end, and scanned since
         self._stuck = False  # and said so
+        self._busy = False  # a segment was spared since the last victim because it is being filled
         self._resume_at_s = 0.0
-        self._closing: deque[tuple[float, int]] = deque()  # when, and how many bytes, were retired lately
 
     def renew(self, segments: list[bytes], *, wanted: bool = True) -> None:
         """Take over what a scan has found, sorted; the hand stays where it is.
@@ -84,30 +99,57 @@ class Evictor:
         at = self._queue[-1] + b"." if self._queue and at_end else b"" if at_end else self._queue[self._hand]
         self._queue = segments
         self._hand = bisect_left(segments, at)
+        self._disk.set_evicting(bool(segments))
         self._fresh = wanted and self.wants_scan
         self.wants_scan = self.wants_scan and not wanted
 
     def excess_bytes(self) -> int:
-        """How many bytes must go: 0 until a high mark is passed, then whatever is above the low one."""
-        used_bytes = self._disk.used_bytes or 0
+        """How many bytes must go: 0 until a high mark is passed, then whatever is above the low one.
+
+        Costs one statvfs and some additions. What an inode holds is not known: while they are short, it is 1 at least.
+        """
         space = self._disk.space(self._disk.path)
-        short_bytes = 2 * space.reserve_bytes - space.free_bytes - self._closing_bytes()
-        if used_bytes > self._high_bytes or short_bytes > space.reserve_bytes // 2:
+        closing_bytes = self.leaving.closing_bytes()
+        used_bytes = (self._disk.used_bytes or 0) - closing_bytes
+        free_bytes = space.free_bytes + closing_bytes
+        first_bytes = space.reserve_bytes + max(space.reserve_bytes // 2, self._headroom_bytes)
+        last_bytes = space.reserve_bytes + max(space.reserve_bytes, 2 * self._headroom_bytes)
+        if self._disk.take_short():
+            self._owed_bytes = max(self._headroom_bytes, int(self._disk.size_bytes * SHORT_SHARE))
+        begins = used_bytes > self._marks.high_bytes or free_bytes < first_bytes or self._owed_bytes > 0
+        if begins or _lacks_inodes(space, 2):
             self._evicting = True
-        excess_bytes = max(used_bytes - self._low_bytes, short_bytes)
+        excess_bytes = max(
+            used_bytes - self._marks.low_bytes, last_bytes - free_bytes, self._owed_bytes, int(_lacks_inodes(space, 3))
+        )
         if excess_bytes <= 0:
             self._evicting = self._stuck = False
             self._fruitless = 0
         return excess_bytes if self._evicting else 0
 
+    def is_due(self) -> bool:
+        """Whether `step` has something to do now. Costs what `excess_bytes` does. Raises OSError."""
+        if self.leaving.closing_bytes() > 0:
+            return True
+        return self._clock() >= self._resume_at_s and not self.wants_scan and self.excess_bytes() > 0
+
     def step(self, moves: int = 64) -> bool:
         """Move the hand so often, at most; whether there is more to do now. Blocking. Raises OSError (EIO ...)."""
+        self.leaving.clear()
         if self._clock() < self._resume_at_s:
             return False
-        for _ in range(moves):
-            if self.wants_scan or self.excess_bytes() <= 0 or not self._aim():
-                return False
-            self._move()
+        try:
+            for _ in range(moves):
+                if self.wants_scan or self.excess_bytes() <= 0:
+                    return False
+                if self._records is not None and self._records.is_due():
+                    self._records.step()
+                elif self._aim():
+                    self._move()
+                else:
+                    return False
+        finally:
+            self.leaving.clear()
         return True
 
     def _aim(self) -> bool:
@@ -130,14 +172,17 @@ class Evictor:
     def _move(self) -> None:
         self._fresh = False
         match self._judge(self._queue[self._hand], spare_visited=self._fruitless < len(self._queue)):
-            case _Found.STAYS:
+            case _Found.STAYS | _Found.BUSY as found:
                 self._hand += 1
                 self._fruitless += 1
+                self._busy |= found is _Found.BUSY
             case _Found.GONE:
                 del self._queue[self._hand]
             case _Found.EVICTED:
                 del self._queue[self._hand]
                 self._fruitless = 0
+                self._busy = False
+                self._disk.set_evicting(True)
 
     def _judge(self, entry: bytes, *, spare_visited: bool) -> _Found:
         try:
@@ -157,27 +202,35 @@ class Evictor:
             mapfile.clear_visited(facts)
         if facts.pinned or (facts.visited and spare_visited):
             return _Found.STAYS
-        freed_bytes = mapfile.retire(facts.path, facts.header.nonce, "space")
-        if freed_bytes is None:  # being filled
-            return _Found.STAYS
-        self._disk.freed(freed_bytes)
-        self._closing.append((self._clock(), freed_bytes))
-        self._round_bytes += freed_bytes
+        version = facts.header.version
+        charge = mapfile.retire(facts.path, facts.header.nonce, "space")
+        if charge is None:  # being filled
+            return _Found.BUSY
+        self._disk.retired(charge, folder_of_object(version.digest))
+        self._disk.tell_of_retired()
+        self.leaving.expect(charge)
+        self._round_bytes += charge
+        self._owed_bytes = max(0, self._owed_bytes - charge)
+        if self._records is not None and facts.header.data_bytes == version.size_bytes:
+            self._records.remove_of(version)
         return _Found.EVICTED
 
-    def _closing_bytes(self) -> int:
-        while self._closing and self._closing[0][0] < self._clock() - CLOSING_S:
-            self._closing.popleft()
-        return sum(freed_bytes for _, freed_bytes in self._closing)
-
     def _give_up(self) -> None:
-        self._fruitless = 0
-        self._resume_at_s = self._clock() + STUCK_PAUSE_S
+        self._fruitless = self._owed_bytes = 0
+        self._resume_at_s = self._clock() + (BUSY_PAUSE_S if self._busy else STUCK_PAUSE_S)
+        self._busy = False
+        self._disk.set_evicting(False)
         if not self._stuck:
             self._stuck = True
             log.error(
                 "the cache on %s is full and none of its %d segments can be evicted: they are pinned or being filled;"
-                " objects that it does not hold are read past it",
+                " %d bytes of others are still being sent; objects that it does not hold are read past it",
                 self._disk.path,
                 len(self._queue),
+                self.leaving.open_bytes,
             )
+
+
+def _lacks_inodes(space: Space, reserves: int) -> bool:
+    """Whether fewer are free than so many times the reserve, below which the store makes no file."""
+    return space.inodes > 0 and space.free_inodes < reserves * space.reserve_inodes

@@ -18,9 +18,11 @@ Locks of one description don't exclude each other: threads of this process are t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +35,8 @@ SLOTS = 4 << 56
 LOOK_UPS = 5 << 56
 WRITERS = 1 << 62
 STRIPE_COUNT = 256
+STRIPE_WAIT_S = 5.0  # a record is written in a millisecond; a tombstone that is synced to a busy disk takes seconds
+_PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.0005, 0.02
 LEDGER_TRIES = 100  # of a lock that is held for microseconds: then its holder has been stopped
 
 
@@ -54,6 +58,7 @@ class RunLocks:
         self._guard = threading.Lock()
         self._own: set[int] = set()
         self._threads = tuple(threading.Lock() for _ in range(STRIPE_COUNT))
+        self.stripe_wait_s = STRIPE_WAIT_S
 
     def try_hold(self, place: int) -> bool:
         """Take the lock until `release` or death; False where anyone, this process included, holds it."""
@@ -75,14 +80,31 @@ class RunLocks:
 
     @contextmanager
     def stripe(self, digest: bytes) -> Iterator[None]:
-        """Alone, over all threads and processes, with the keys of a digest's stripe. Blocks: not for an event loop."""
+        """Alone, over all threads and processes, with the keys of a digest's stripe. Blocks: not for an event loop.
+
+        Raises OSError (ETIMEDOUT) after `stripe_wait_s`: a process that was stopped while it holds the lock must not
+        keep the threads of the others, one after another.
+        """
         number = digest[2]  # other bytes than those that name the token slot and the folder
-        with self._threads[number]:
-            locks.wait_lock(self._fd, STRIPES + number)
+        until_s = time.monotonic() + self.stripe_wait_s
+        if not self._threads[number].acquire(timeout=self.stripe_wait_s):
+            raise _stripe_held()
+        try:
+            self._wait_for(STRIPES + number, until_s)
             try:
                 yield
             finally:
                 locks.unlock(self._fd, STRIPES + number)
+        finally:
+            self._threads[number].release()
+
+    def _wait_for(self, place: int, until_s: float) -> None:
+        pause_s = _PAUSE_FIRST_S
+        while not locks.try_lock(self._fd, place):
+            if time.monotonic() >= until_s:
+                raise _stripe_held()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
 
     def take_slot(self, count: int) -> int:
         """The first slot of the ledgers that no living process has; it is this one's until it ends."""
@@ -117,3 +139,7 @@ class RunLocks:
                 os.close(self._fd)
                 self._fd = -1
                 self._own.clear()
+
+
+def _stripe_held() -> OSError:
+    return OSError(errno.ETIMEDOUT, "another process holds the lock of these keys; it was stopped, or its disk hangs")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from proxy.blocks import update_sum
 from proxy.cache import mapfile
+from proxy.cache.accounts import folder_of_object
 from proxy.cache.blockmap import is_present, word_crc32c
 from proxy.cache.disks import Disk
 from proxy.cache.scan import FOLDERS
@@ -100,4 +101,5 @@ class Scrubber:
         now = words[local_index]
         if is_present(now) and word_crc32c(now) == word_crc32c(word):
             CHECKSUM_FAILURES.labels("scrub").inc()
-            self._disk.freed(mapfile.retire(facts.path, facts.header.nonce, "scrub", force=True) or 0)
+            charge = mapfile.retire(facts.path, facts.header.nonce, "scrub", force=True)
+            self._disk.retired(charge or 0, folder_of_object(facts.header.version.digest))

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from proxy.blocks import DataFile, Piece
 from proxy.cache import locks, mapfile
+from proxy.cache.accounts import folder_of_object
 from proxy.cache.blockmap import (
     HEADER_BYTES_MAX,
     LAST_USE_WORD,
@@ -68,6 +69,7 @@ class Segment:
         self.header = header
         self.tag = tag
         self.data = data
+        self.folder = folder_of_object(header.version.digest)
         self.writes = WriteQueue()
         self.closed = False
         self.touched = False  # looked at since the store last asked; see `Store._keep`
@@ -289,8 +291,8 @@ class Segment:
         try:
             # The name may lead to a successor by now, which is not ours to touch.
             if os.path.samestat(os.fstat(fd), self._status):
-                freed = mapfile.retire_open(fd, self.path, self.header.nonce, reason, force=True)
-                self.disk.freed(freed or 0)
+                charge = mapfile.retire_open(fd, self.path, self.header.nonce, reason, force=True)
+                self.disk.retired(charge or 0, self.folder)
         finally:
             os.close(fd)
 
@@ -313,7 +315,7 @@ def open_segment(
     except OSError as error:
         if error.errno not in mapfile.UNREADABLE:
             raise
-        disk.freed(mapfile.retire(path, None, "damage", force=True) or 0)
+        disk.retired(mapfile.retire(path, None, "damage", force=True) or 0, folder_of_object(version.digest))
         return None
     try:
         header = parse_header(os.pread(lock_fd, HEADER_BYTES_MAX, 0))
@@ -322,7 +324,8 @@ def open_segment(
             if opened is not None:
                 return opened
         nonce = header.nonce if header is not None else None
-        disk.freed(mapfile.retire_open(lock_fd, path, nonce, "damage", force=True) or 0)
+        charge = mapfile.retire_open(lock_fd, path, nonce, "damage", force=True)
+        disk.retired(charge or 0, folder_of_object(version.digest))
         return None
     finally:
         os.close(lock_fd)
@@ -349,6 +352,7 @@ def _map(disk: Disk, path: Path, header: MapHeader, tag: int, fd: int) -> Segmen
 
 
 def _open_data(path: Path) -> DataFile | None:
+    """The shared lock keeps the file's room in the account for as long as it is open: see leaving.py."""
     try:
         data = DataFile(os.open(path, _DATA_FLAGS))
     except FileNotFoundError:
@@ -357,7 +361,13 @@ def _open_data(path: Path) -> DataFile | None:
         if error.errno in mapfile.UNREADABLE:
             return None
         raise
-    return data if stat.S_ISREG(os.fstat(data.fd).st_mode) else None
+    if not stat.S_ISREG(os.fstat(data.fd).st_mode):
+        return None
+    try:
+        locks.share(data.fd)
+    except (BlockingIOError, PermissionError):  # being unlinked this moment
+        return None
+    return data if os.fstat(data.fd).st_nlink else None
 
 
 def _present_end(fd: int, header: MapHeader) -> int:

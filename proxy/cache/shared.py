@@ -26,7 +26,7 @@ from proxy.cache.usage import DISK_COUNT_MAX, PROCESS_COUNT_MAX, USAGE_WORDS, Us
 from proxy.errors import ConfigInvalid
 
 _MAGIC = 0x7761726D73746172  # "warmstar"
-_LAYOUT_VERSION = 4
+_LAYOUT_VERSION = 5
 _HEADER_WORDS = 512  # a page of its own
 _TOKENS_END = _HEADER_WORDS + TOKEN_COUNT
 _USAGE_END = _TOKENS_END + USAGE_WORDS

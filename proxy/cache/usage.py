@@ -1,13 +1,20 @@
 """How many bytes each disk's cache has allocated, counted by every process and lost by none.
 
 How it works. Each counting process holds one slot: a lock that dies with it (runlocks.py). A slot has counters that
-only grow, and only its holder writes them, so nobody's addition is lost; whoever takes the slot over after a death
-goes on from where the counters stand. The bytes used are a base, plus all that was allocated, minus all that was
-freed, over all slots. The housekeeper sets the base from a scan of the disk, in one store; until its first scan of
-this run nobody knows what the disk holds, and `used` says None.
+only its holder writes, so nobody's addition is lost; whoever takes the slot over after a death goes on from where the
+counters stand. They are sums modulo 2^64, so that one may be negative. The bytes used are a base plus the charges of
+all slots. The housekeeper sets the base from a scan of the disk, in one store.
 
-    per disk    failed | base (0: not scanned) | then per counter one word for each process:
-                allocated bytes | freed bytes | blind fences opened | closed
+A scan reads folder after folder (accounts.py), and says how far it has come. Who charges a file in a folder that has
+been read counts it a second time, as late: what the scan found plus what came late is what there is at its end. Only
+the folder that is being read just then is uncertain, and only by what changes in it meanwhile.
+
+Until the first scan of this run has ended, `used` says None. `used_at_most` then takes what the run before wrote down
+(estimate.py).
+
+    per disk    failed | base | estimate | folders read | records' base | evicting | short | retired
+                (a base of 0: not known), then per counter one word for each process:
+                charged bytes | of those, records' | of those, late | blind fences opened | closed
 
 A blind fence is a write to the origin whose tombstone could not be written to this disk (keys.py).
 """
@@ -16,18 +23,20 @@ from __future__ import annotations
 
 import threading
 
+from proxy.cache.accounts import holds_records
 from proxy.cache.runlocks import PROCESSES, RunLocks
 
 DISK_COUNT_MAX = 64
 PROCESS_COUNT_MAX = 256  # of one run at one time: workers, supervisor and housekeeper
 
-_FAILED, _BASE = 0, 1
-_ALLOCATED, _FREED, _FENCES_OPENED, _FENCES_CLOSED = range(4)
+_FAILED, _BASE, _ESTIMATE, _FOLDERS_READ, _RECORDS_BASE, _EVICTING, _SHORT, _RETIRED = range(8)
+_CHARGED, _RECORDS, _LATE, _FENCES_OPENED, _FENCES_CLOSED = range(5)
 _HEAD_WORDS = 8
-_DISK_WORDS = _HEAD_WORDS + 4 * PROCESS_COUNT_MAX
+_DISK_WORDS = _HEAD_WORDS + 5 * PROCESS_COUNT_MAX
 USAGE_WORDS = DISK_COUNT_MAX * _DISK_WORDS
 
 _BASE_BIAS = 1 << 62  # a base may be negative, and a stored 0 means "none"
+_WORD = 1 << 64
 
 
 class UsageTable:
@@ -41,25 +50,84 @@ class UsageTable:
         self._guard = threading.Lock()  # a slot is one process's, but many threads'
         self._slot: int | None = None
 
-    def allocated(self, disk_index: int, nbytes: int) -> None:
-        """This process has allocated so many bytes of the disk. Cheap enough for an event loop: no I/O."""
-        self._add(disk_index, _ALLOCATED, nbytes)
-
-    def freed(self, disk_index: int, nbytes: int) -> None:
-        self._add(disk_index, _FREED, nbytes)
+    def charge(self, disk_index: int, nbytes: int, folder: int) -> None:
+        """So many more bytes, or fewer, are allocated in that folder of the disk. No I/O: a few loads and stores."""
+        self._add(disk_index, _CHARGED, nbytes)
+        if holds_records(folder):
+            self._add(disk_index, _RECORDS, nbytes)
+        if folder < self._words[_place(disk_index) + _FOLDERS_READ]:
+            self._add(disk_index, _LATE, nbytes)
 
     def used(self, disk_index: int) -> int | None:
-        """Bytes allocated under the disk's cache, as well as known; None until this run's first scan has ended."""
-        base = self._words[_place(disk_index) + _BASE]
-        return None if base == 0 else max(0, base - _BASE_BIAS + self.net(disk_index))
+        """Bytes allocated under the disk's cache; None until this run's first scan has ended."""
+        return self._based(disk_index, _BASE)
+
+    def used_at_most(self, disk_index: int) -> int:
+        """The same, and before the first scan has ended what the disk is believed to hold."""
+        used = self.used(disk_index)
+        if used is None:
+            used = self._based(disk_index, _ESTIMATE)
+        return used if used is not None else self.net(disk_index)
+
+    def records(self, disk_index: int) -> int:
+        """Bytes of key records; what this run has added, at least."""
+        base = self._words[_place(disk_index) + _RECORDS_BASE]
+        return (base - _BASE_BIAS if base else 0) + self._total(disk_index, _RECORDS)
 
     def net(self, disk_index: int) -> int:
-        """Bytes allocated less bytes freed by all processes of this run; may be negative."""
-        return sum(self._counters(disk_index, _ALLOCATED)) - sum(self._counters(disk_index, _FREED))
+        """What all processes of this run have charged, less what they have taken off; may be negative."""
+        return self._total(disk_index, _CHARGED)
 
-    def publish_scan(self, disk_index: int, allocated_bytes: int) -> None:
-        """The disk holds so many bytes now: the housekeeper's word, which later counts add to."""
-        self._words[_place(disk_index) + _BASE] = allocated_bytes - self.net(disk_index) + _BASE_BIAS
+    def begin_scan(self, disk_index: int) -> int:
+        """Returns the late charges so far, for `publish_scan`."""
+        self.scan_reached(disk_index, 0)
+        return self._total(disk_index, _LATE)
+
+    def scan_reached(self, disk_index: int, folders_read: int) -> None:
+        """The folders below that number have been read; 0: no scan is under way."""
+        self._words[_place(disk_index) + _FOLDERS_READ] = folders_read
+
+    def publish_scan(self, disk_index: int, found_bytes: int, records_bytes: int = 0, late_before: int = 0) -> None:
+        """The disk held so many bytes where the scan came by: the base that later charges add to.
+
+        `late_before` is what `begin_scan` returned. `records_bytes` are the records' part, as nearly as is known.
+        """
+        found_bytes += self._total(disk_index, _LATE) - late_before
+        place = _place(disk_index)
+        self._words[place + _BASE] = max(0, found_bytes) - self.net(disk_index) + _BASE_BIAS
+        self._words[place + _RECORDS_BASE] = records_bytes - self._total(disk_index, _RECORDS) + _BASE_BIAS
+        self.scan_reached(disk_index, 0)
+
+    def publish_estimate(self, disk_index: int, used_bytes: int) -> None:
+        """What the disk is believed to hold as the run begins."""
+        self._words[_place(disk_index) + _ESTIMATE] = used_bytes - self.net(disk_index) + _BASE_BIAS
+
+    def set_evicting(self, disk_index: int, able: bool) -> None:
+        """Whether waiting for room makes sense: there is something to evict. The housekeeper's word."""
+        self._words[_place(disk_index) + _EVICTING] = int(able)
+
+    def can_evict(self, disk_index: int) -> bool:
+        return bool(self._words[_place(disk_index) + _EVICTING])
+
+    def report_short(self, disk_index: int) -> None:
+        """The file system refused to allocate (ENOSPC), whatever its figures say: something must go."""
+        self._words[_place(disk_index) + _SHORT] = 1
+
+    def take_short(self, disk_index: int) -> bool:
+        """Whether that was reported since the last call. The housekeeper's."""
+        place = _place(disk_index) + _SHORT
+        short = bool(self._words[place])
+        if short:
+            self._words[place] = 0
+        return short
+
+    def tell_of_retired(self, disk_index: int) -> None:
+        """One more segment was evicted: who has it open shall let it go. The housekeeper's."""
+        self._words[_place(disk_index) + _RETIRED] += 1
+
+    def retired(self, disk_index: int) -> int:
+        """How many were evicted in this run. One load."""
+        return int(self._words[_place(disk_index) + _RETIRED])
 
     def fail_disk(self, disk_index: int) -> None:
         """Take a disk that returned an I/O error out of service, for every process, until the next start."""
@@ -85,11 +153,11 @@ class UsageTable:
         return any(begun != ended and self._locks.is_held(PROCESSES + slot) for slot, (begun, ended) in pairs)
 
     def _add(self, disk_index: int, counter: int, amount: int) -> None:
-        assert amount >= 0
         with self._guard:
             if self._slot is None:
                 self._slot = self._claim_slot()
-            self._words[_column(disk_index, counter) + self._slot] += amount
+            place = _column(disk_index, counter) + self._slot
+            self._words[place] = (self._words[place] + amount) % _WORD
 
     def _claim_slot(self) -> int:
         for slot in range(PROCESS_COUNT_MAX):
@@ -102,6 +170,15 @@ class UsageTable:
         for disk_index in range(DISK_COUNT_MAX):
             opened = self._words[_column(disk_index, _FENCES_OPENED) + slot]
             self._words[_column(disk_index, _FENCES_CLOSED) + slot] = opened
+
+    def _based(self, disk_index: int, word: int) -> int | None:
+        base = self._words[_place(disk_index) + word]
+        return None if base == 0 else max(0, base - _BASE_BIAS + self.net(disk_index))
+
+    def _total(self, disk_index: int, counter: int) -> int:
+        """Over all processes; may be negative."""
+        total = sum(self._counters(disk_index, counter)) % _WORD
+        return total - _WORD if total >= _WORD // 2 else total
 
     def _counters(self, disk_index: int, counter: int) -> list[int]:
         """A counter's words of all processes."""

@@ -12,8 +12,9 @@ for the thread even when it is cancelled: the caller's memory, and the lock, are
 
 Two hints are given by the writer threads (`advice`): as a fill begins, the disk allocates its block; when the block is
 committed, write-back starts, so that dirty pages don't pile up until the kernel makes some writer wait for all of
-them. What was allocated for a fill that is given up stays allocated without being accounted for until the next scan:
-as a rule the next reader's fill takes it up at once, and accounts for it.
+them. A fill that may stop after the first bytes of a small read allocates only those, and the rest when it goes on. The
+block's word says which: a fill that stops keeps the whole block charged once that was allocated, and otherwise what it
+has written.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from contextlib import suppress
 from functools import partial
 
 from proxy.blocks import combine_sums
+from proxy.cache.accounts import on_disk
 from proxy.cache.advice import allocate, start_write_back
-from proxy.cache.blockmap import ABSENT_WORD, pack_filling, pack_present
-from proxy.cache.disks import on_disk
+from proxy.cache.blockmap import ABSENT_ALLOCATED_WORD, ABSENT_WORD, charged_bytes, pack_filling, pack_present
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
@@ -40,7 +41,17 @@ ALLOCATE_BYTES_MIN = 2 << 20  # a thread's round trip costs as much as is saved 
 class SegmentWriter:
     """The right to fill one block. One caller at a time; made by `Block.reserve`."""
 
-    def __init__(self, segment: Segment, local_index: int, start: int, progress: int) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        local_index: int,
+        start: int,
+        progress: int,
+        *,
+        allocated: bool = False,
+        first_bytes: int | None = None,
+    ) -> None:
+        """`allocated`: the whole block has its room already. `first_bytes`: as for `Block.reserve`."""
         self.start = start
         self.progress = progress
         self.length = segment.header.block_length(local_index)
@@ -53,8 +64,10 @@ class SegmentWriter:
         self._under_way: Future[None] | None = None
         self._open = True
         self.needs_read_back = progress > 0
-        if progress == 0 and self.length >= ALLOCATE_BYTES_MIN:
-            self._allocate()
+        self._allocated = allocated
+        self._allocated_to = self.length  # progress at which the rest of the block gets its room
+        if not allocated:
+            self._allocate(first_bytes)
 
     def __repr__(self) -> str:
         return f"<SegmentWriter {self._local} of {self._segment!r}: {self.progress} of {self.length} from {self.start}>"
@@ -90,6 +103,8 @@ class SegmentWriter:
         assert self._under_way is None or self._under_way.done()
         if len(data) > self.length - self.progress:
             raise ValueError(f"{len(data)} bytes do not fit behind {self.progress} of {self.length}")
+        if self.progress >= self._allocated_to:
+            self._allocate(None)
         disk = self._segment.disk
         if disk.writer_threads is not None and not disk.pace.inline():
             with suppress(RuntimeError):  # the threads have ended: the process is closing
@@ -124,11 +139,20 @@ class SegmentWriter:
         segment.release(self._local)
         self._start_write_back()
 
-    def _allocate(self) -> None:
+    def _allocate(self, first_bytes: int | None) -> None:
+        """Have the disk allocate the first bytes of the fill, or the whole block."""
+        offset, length = self._base, self.length
+        self._allocated_to = self.length
         threads = self._segment.disk.writer_threads
-        if threads is not None:
-            with suppress(RuntimeError):  # they have ended: the process is closing
-                self._segment.writes.submit(threads, partial(allocate, self._segment.data, self._base, self.length))
+        if threads is None or self.length < ALLOCATE_BYTES_MIN:
+            return
+        if first_bytes is not None and self.start + first_bytes < self.length:
+            offset, length = self._base + self.start, first_bytes
+            self._allocated_to = first_bytes
+        else:
+            self._allocated = True
+        with suppress(RuntimeError):  # they have ended: the process is closing
+            self._segment.writes.submit(threads, partial(allocate, self._segment.data, offset, length))
 
     def _start_write_back(self) -> None:
         threads = self._segment.disk.writer_threads
@@ -158,10 +182,16 @@ class SegmentWriter:
             self._give_up(keep)
 
     def _give_up(self, keep: bool) -> None:
-        if not keep:
-            self._segment.store_word(self._local, ABSENT_WORD)
-        self._segment.disk.freed(on_disk(self.length) - on_disk(self.progress))  # what was written stays allocated
-        self._segment.release(self._local)
+        segment = self._segment
+        if not segment.retired:  # else its files are charged with what the word said then
+            word = ABSENT_ALLOCATED_WORD if self._allocated else ABSENT_WORD
+            if keep:
+                word = pack_filling(segment.tag, self.start, self.progress, allocated=self._allocated)
+            elif self.progress:
+                word = ABSENT_ALLOCATED_WORD  # what was written stays; nobody notes how much it was
+            segment.store_word(self._local, word)
+            segment.disk.freed(on_disk(self.length) - charged_bytes(word, self.length), segment.folder)
+        segment.release(self._local)
 
     def _append(self, data: memoryview) -> None:
         """Write, sum and publish, up to the wrap and behind it."""

@@ -34,7 +34,7 @@ class Claim:
         return self.writer is not None
 
     def take(self) -> BlockWriter | None:
-        return self.writer or self.arrival.block.reserve(self.start)
+        return self.writer or self.arrival.block.reserve(self.start, self.first_bytes)
 
     async def prepare(self, writer: BlockWriter) -> None:
         await self._supply.read_back(writer)

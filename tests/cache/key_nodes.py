@@ -46,6 +46,8 @@ class KeyNode:
         self.roots = roots
         self.run_id = run_id
         self.tables = SharedTables.create()
+        for root in roots:
+            root.parent.mkdir(exist_ok=True)
         self._writers = 0
 
     def store(self) -> KeyStore:

@@ -6,12 +6,16 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import Executor
 from pathlib import Path
 
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.disks import DiskSettings, Space
+from proxy.cache.leaving import Leaving
+from proxy.cache.recordsweep import RecordSweep
+from proxy.cache.scan import DiskScan
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.objects import ObjectVersion
@@ -156,6 +160,25 @@ def read_block(store: Store, block: Block) -> bytes:
 def kind(block: Block | None) -> BlockKind:
     assert block is not None
     return block.state().kind
+
+
+def scan_disk(store: Store, tables: SharedTables, *, index: int = 0, later_s: float = 0.0) -> DiskScan:
+    """A whole scan of one disk, as of so many seconds from now."""
+    sweep = RecordSweep(store.disks[index], store.disks, tables, store.segment_bytes)
+    made = DiskScan(store.disks[index], sweep, tables, clock=lambda: time.time() + later_s)
+    for _ in made.steps():
+        pass
+    return made
+
+
+def clear_leaving(store: Store, index: int = 0) -> None:
+    """As the housekeeper does: unlink what was retired and is open nowhere."""
+    Leaving(store.disks[index], time.monotonic).clear()
+
+
+def allocated_on(path: Path) -> int:
+    """What `du` says of a folder."""
+    return sum(found.lstat().st_blocks * 512 for found in (path, *path.rglob("*")))
 
 
 def files(node: Node, suffix: str) -> list[Path]:

@@ -14,7 +14,7 @@ from proxy.cache.scrub import COST_BYTES_MIN, Scrubber
 from proxy.cache.store import Store
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
-from tests.cache.nodes import BLOCK_BYTES, Node, files, fill, fill_all, make_version, read_block
+from tests.cache.nodes import BLOCK_BYTES, Node, clear_leaving, files, fill, fill_all, make_version, read_block
 
 
 def scrub(store: Store) -> int:
@@ -60,6 +60,8 @@ def test_a_flipped_bit_retires_its_segment_alone(node: Node, offset: int) -> Non
     assert failures() == before + 1
     assert [path.name.split(".")[1] for path in files(node, ".map")].count("1") == 0
     assert len(files(node, ".map")) == len(files(node, ".data")) == 2
+    store.tick()
+    clear_leaving(store)
     assert node.tables.usage.net(0) < used
     first = 4 * BLOCK_BYTES
     assert store.peek(version, ByteRange(first, first + 1)) is None, "nor is it served from an open handle"

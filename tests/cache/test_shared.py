@@ -38,9 +38,8 @@ def in_child(tables: SharedTables, code: str) -> str:
 def test_a_child_sees_tokens_and_usage_and_the_parent_sees_the_childs(tables: SharedTables) -> None:
     token = tables.tokens.renew(KEY)
     tables.usage.publish_scan(3, 1000)
-    code = (
-        "print(tables.tokens.peek(key), tables.usage.used(3)); tables.usage.allocated(3, 5); tables.usage.fail_disk(4)"
-    )
+    code = "print(tables.tokens.peek(key), tables.usage.used(3));"
+    code += "tables.usage.charge(3, 5, 514); tables.usage.fail_disk(4)"
     assert in_child(tables, code).split() == [str(token), "1000"]
     assert tables.usage.used(3) == 1005
     assert tables.usage.disk_failed(4)
