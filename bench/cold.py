@@ -30,7 +30,7 @@ from bench.processes import back_memory, cpu_seconds, program
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.sides import read_digest
 from tests.fakes.certificates import make_certificates
-from tests.gateways import GatewayProcess, clean_environment, start_gateway
+from tests.gateways import GatewayProcess, clean_environment, start_gateway, whole_disk
 
 QUESTION = "How fast are cold reads, next to nginx's slice cache and to reading from the origin directly?"
 
@@ -135,7 +135,7 @@ def start_cold_gateway(
     if ca_file is not None:
         upstream["ca_file"] = str(ca_file)
     config = {"log": {"level": "warning"}}
-    return start_gateway(folder, origin=upstream, workers=workers, config=config, cache_size="40GiB")
+    return start_gateway(folder, origin=upstream, workers=workers, config=config, cache_size=whole_disk(folder))
 
 
 def _both(

@@ -32,7 +32,7 @@ from bench.processes import cpu_seconds, program
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.sides import BUCKET, make_object, read_digest
 from proxy.lanes.residency import cached_pages
-from tests.gateways import start_gateway
+from tests.gateways import start_gateway, whole_disk
 
 QUESTION = "How fast are reads from the disk, next to fio on the same file, and does anybody else wait for them?"
 
@@ -116,7 +116,9 @@ def _opened(folder: Path, size_bytes: int) -> Iterator[Site]:
         "buckets": {"*": {"consistency": "immutable"}},
         "cache": {"segment_size": "8GiB"},
     }
-    with start_gateway(folder, origin=f"file://{root}", workers=1, config=config, cache_size="60GiB") as gateway:
+    with start_gateway(
+        folder, origin=f"file://{root}", workers=1, config=config, cache_size=whole_disk(folder)
+    ) as gateway:
         for key, wanted in (("object", digest), ("object", digest), ("small", None)):
             found = read_digest(f"{gateway.url}/{BUCKET}/{key}")
             if wanted not in (None, found):

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from bench.nginx import start_nginx
 from bench.processes import SERVER_CORES, free_port, pin, program, running, wait_for_port
-from tests.gateways import start_gateway
+from tests.gateways import start_gateway, whole_disk
 from tests.servers import start_rclone
 
 BUCKET = "bench"
@@ -47,7 +47,9 @@ def warmstart_side(folder: Path, root: Path, *, certificate: tuple[Path, Path] |
     config: dict[str, Any] = {"log": {"level": "warning"}, "buckets": {"*": {"consistency": "immutable"}}}
     if certificate is not None:
         config["tls"] = {"certificate": str(certificate[0]), "key": str(certificate[1])}
-    with start_gateway(folder, origin=f"file://{root}", workers=1, config=config, cache_size="30GiB") as gateway:
+    with start_gateway(
+        folder, origin=f"file://{root}", workers=1, config=config, cache_size=whole_disk(folder)
+    ) as gateway:
         pids = tuple(gateway.worker_pids())
         pin((*pids, *gateway.children(), gateway.pid), SERVER_CORES)
         yield Side("warmstart", gateway.url, pids)

@@ -3,6 +3,9 @@
 How it works. The lock (flock) belongs to the open file, which the supervisor's children inherit: it is free when the
 last of them is gone, so no two runs ever touch one disk. Who holds it is written inside, for the message. When the
 supervisor was killed, its children follow at once; a restart in that moment waits for them instead of giving up.
+
+What is made here is for its owner alone, at every level. A `v1` that another user owns, or may write to, is refused:
+its files are served as they are, and whoever can write there can put others in their place.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import time
 from pathlib import Path
 
+from proxy.cache.layout import make_private
 from proxy.errors import ConfigInvalid
 
 _DEAD_HOLDER_S = 10.0  # how long the children of a killed supervisor may take to die
@@ -26,7 +31,8 @@ class DiskLock:
         """`key` is the setting that names the disk, for messages."""
         self.path = disk / "v1" / "lock"
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
+            _check_private(key, self.path.parent)
             self.fd = self._take(key, disk)
         except OSError as error:
             raise ConfigInvalid(f"{key}: {str(disk)!r} can't be written ({error.strerror}); {_fix(disk)}") from None
@@ -58,9 +64,23 @@ class DiskLock:
         try:
             mine, there = os.fstat(fd), self.path.stat()
         except FileNotFoundError:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             return False
         return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _check_private(key: str, folder: Path) -> None:
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise ConfigInvalid(
+            f"{key}: {str(folder)!r} belongs to user {status.st_uid}, and this gateway is user {os.geteuid()};"
+            f" give it to this user (chown -R {os.geteuid()} {folder}), or choose another directory"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigInvalid(
+            f"{key}: others may write to {str(folder)!r} (mode {stat.S_IMODE(status.st_mode):04o});"
+            f" look at what is in it, then run: chmod -R go-w {folder}"
+        )
 
 
 def _is_dead(holder: list[str]) -> bool:

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from proxy.cache.layout import make_private
+
 PREFIX = "warmstart-run-"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LOCK = "lock"
@@ -65,7 +67,7 @@ def _make_folder(run_id: str, places: Sequence[Path]) -> Path:
     for place in places:
         try:
             if place == places[-1]:  # the cache's own, which a first start has not made yet
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(place)
             return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-", dir=place))
         except OSError as error:
             complaints.append(f"{place} ({error.strerror})")

@@ -117,7 +117,7 @@ def build_parts(
         fleet = build_fleet(settings, tables, board, row, store.node_id, origins)
         above = room_above(limits.fills, limits.fill_bytes)
         window_blocks = max(window_blocks, FLEET_WINDOW_BLOCKS)
-    flights = Flights(FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills), policy, above)
+    flights = _build_flights(limits, policy, above)
     followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
     supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
@@ -154,6 +154,12 @@ def build_parts(
         flights=flights,
         fleet=fleet,
     )
+
+
+def _build_flights(limits: LimitSettings, policy: RetryPolicy, above: Mapping[int, FillLimiter]) -> Flights:
+    """`above` has the room of fills that wait for other nodes."""
+    limiter = FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills)
+    return Flights(limiter, policy, above, limits.room_wait)
 
 
 def build_checks(store: Store, fleet: FleetParts | None) -> dict[str, Callable[[], bool]]:

@@ -21,6 +21,7 @@ def build_store(
 ) -> Store:
     """Raises ConfigInvalid."""
     cache = settings.cache
+    tables.locks.stripe_wait_s = settings.limits.record_wait
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_segments = int(descriptors * cache.open_files_share) // DESCRIPTORS_PER_SEGMENT
     return Store(

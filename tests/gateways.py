@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,11 @@ def start_gateway(
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(overlay(settings, config or {})), "utf-8")
     return _start(tmp_path, path, arguments, environment or {}, wait, prefix, stdin)
+
+
+def whole_disk(folder: Path) -> str:
+    """The size of a cache that may take all that the folder's file system has."""
+    return f"{shutil.disk_usage(folder).total}B"
 
 
 def origin_settings(origin: S3Server | str | Mapping[str, Any]) -> dict[str, Any]:

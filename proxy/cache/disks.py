@@ -19,7 +19,6 @@ import errno
 import hashlib
 import logging
 import math
-import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -29,17 +28,16 @@ from pathlib import Path
 from typing import Protocol
 
 from proxy.cache.accounts import LEAVING
+from proxy.cache.space import Space
 from proxy.errors import StoreFull, StoreUnavailable
 from proxy.metrics import DISK_FAILED
 
-MIB = 1 << 20
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # eviction helps
 FULL = {*NO_ROOM, errno.EFBIG}
 BROKEN = {
     *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM),
 }
-RESERVE_INODES_MIN = 1024  # what a burst of small objects takes before the evictor comes by
 SLOW_WRITE_S = 0.002  # an event loop can't be away for longer, again and again
 STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before threads make them
 STALL_S = 0.025  # and what they may take at once
@@ -82,32 +80,6 @@ class Usage(Protocol):
     def fail_disk(self, disk_index: int) -> None: ...
 
     def disk_failed(self, disk_index: int) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """A file system's bytes and inodes: all, and those that we may still use. `inodes` 0: it has no limit of them."""
-
-    total_bytes: int
-    free_bytes: int
-    inodes: int = 0
-    free_inodes: int = 0
-
-    @classmethod
-    def of(cls, path: Path) -> Space:
-        status = os.statvfs(path)
-        unit = status.f_frsize
-        return cls(status.f_blocks * unit, status.f_bavail * unit, status.f_files, status.f_favail)
-
-    @property
-    def reserve_bytes(self) -> int:
-        """What the cache leaves free: 1 % within 64 MiB and 1 GiB, but no more than a tenth of a tiny disk."""
-        return min(max(self.total_bytes // 100, 64 * MIB), 1024 * MIB, self.total_bytes // 10)
-
-    @property
-    def reserve_inodes(self) -> int:
-        """The same in inodes: 1 %, at least 1,024, but no more than a tenth where there are few."""
-        return min(max(self.inodes // 100, RESERVE_INODES_MIN), self.inodes // 10)
 
 
 def _waits() -> int:

@@ -12,8 +12,10 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from proxy.cache.disks import Disk
+if TYPE_CHECKING:
+    from proxy.cache.disks import Disk
 
 _NAME = "used"
 

@@ -40,6 +40,7 @@ from pathlib import Path
 
 from proxy.cache.accounts import PAGE_BYTES, file_charge, folder_of_key
 from proxy.cache.disks import BROKEN, FULL, Disk, rank
+from proxy.cache.layout import make_private
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
 from proxy.cache.runlocks import look_up_place, writer_place
 from proxy.cache.shared import SharedTables
@@ -263,7 +264,7 @@ def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -
         try:
             os.replace(temp, target)
         except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(target.parent)
             os.replace(temp, target)
         disk.allocated(charge, folder_of_key(key.digest))
         if durable:
@@ -289,7 +290,7 @@ def _write_new(path: Path, raw: bytes, *, durable: bool) -> int:
     try:
         fd = os.open(path, flags, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         fd = os.open(path, flags, 0o600)
     try:
         if os.write(fd, raw) != len(raw):

@@ -74,6 +74,14 @@ def open_layouts(
     return tuple(layouts)
 
 
+def make_private(folder: Path) -> None:
+    """Make the folder, and those above it that are missing, for this user alone. Raises OSError."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        with suppress(FileExistsError):  # another process was faster
+            place.mkdir(mode=0o700)
+
+
 def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> None:
     for what, has, wanted in (
         ("block", layout.block_bytes, block_bytes),
@@ -131,7 +139,7 @@ def _create(path: Path, layout: Layout) -> Layout:
     folder = path / FOLDER
     temporary = folder / f"layout.{secrets.token_hex(8)}.tmp"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         _write_durably(temporary, json.dumps(asdict(layout)) + "\n")
         os.link(temporary, folder / "layout")
     except FileExistsError:

@@ -51,6 +51,7 @@ from proxy.cache.blockmap import (
     parse_header,
     render_map,
 )
+from proxy.cache.layout import make_private
 from proxy.metrics import EVICTED_BYTES, EVICTED_SEGMENTS
 
 _STRAY = re.compile(r"(?P<stem>[0-9a-f]{62}\.\d+)\.(?P<nonce>[0-9a-f]{32})\.(?:data|tmp)", re.ASCII)
@@ -98,7 +99,7 @@ def create_files(objects: Path, header: MapHeader) -> int:
     path = map_path(objects, header.version.digest, header.segment)
     data = data_path(path, header.nonce)
     image = render_map(header, int(time.time()))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     os.close(os.open(data, _NEW_FLAGS, 0o600))
     charge = 0
     try:

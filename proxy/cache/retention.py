@@ -36,10 +36,11 @@ from enum import Enum
 
 from proxy.cache import mapfile
 from proxy.cache.accounts import folder_of_object
-from proxy.cache.disks import BROKEN, Disk, Space
+from proxy.cache.disks import BROKEN, Disk
 from proxy.cache.leaving import Leaving
 from proxy.cache.recordsweep import RecordSweep
 from proxy.cache.scan import entry_path
+from proxy.cache.space import Space
 from proxy.config.watermarks import watermarks
 
 HIGH_WATERMARK, LOW_WATERMARK = 0.95, 0.90

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from proxy.cache.capacity import Claim, check_capacity
 from proxy.config.quantities import render_size
 from proxy.config.schema import render_schema
 from proxy.config.sources import load_configuration
@@ -36,7 +37,15 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.environment is not None:
         os.environ.update(read_environment_file(arguments.environment))
     settings = load_configuration(arguments.file).settings
-    disks = ", ".join(f"{disk.path.absolute()} ({render_size(disk.size)})" for disk in settings.cache.disks)
+    cache = settings.cache
+    claims = [
+        Claim(f"cache.disks[{index}]", disk.path, disk.size)
+        for index, disk in enumerate(cache.disks)
+        if disk.path.exists()  # else it may be meant for another machine
+    ]
+    for warning in check_capacity(claims, cache.block_size):
+        print(f"warning: {warning}")
+    disks = ", ".join(f"{disk.path.absolute()} ({render_size(disk.size)})" for disk in cache.disks)
     listeners = ", ".join(map(str, settings.listen))
     print(f"{arguments.file}: fine. Listens at {listeners}; caches in {disks}; origins: {', '.join(settings.origins)}.")
     return 0

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.config.quantities import GIB, KIB, MIB, LocalPath, Share, Size, render_size
 from proxy.config.section import KeyProblem, Section
+from proxy.config.watermarks import smallest_size
 
 DISK_BYTES_DEFAULT = 20 * GIB
 DISK_BYTES_MIN = 64 * MIB
@@ -42,7 +43,7 @@ class DiskSettings(Section):
     path: LocalPath = Field(default_factory=default_cache_path)
     """The directory; made when it is missing. Relative paths start at the working directory."""
     size: Annotated[Size, Field(ge=DISK_BYTES_MIN)] = DISK_BYTES_DEFAULT
-    """How many bytes the cache may take there."""
+    """How many bytes the cache may take there, at most what its file system has."""
 
 
 def one_or_more(value: Any) -> Any:
@@ -62,7 +63,7 @@ class CacheSettings(Section):
     segment_size: Annotated[Size | None, AfterValidator(_segment_bytes)] = None
     """The unit of eviction; without it 1/64 of the smallest disk, from 64MiB to 8GiB, fixed at first use."""
     high_watermark: Share = 0.95
-    """Share of a disk's size at which eviction begins."""
+    """Share of a disk's size at which eviction begins; with two blocks left at the latest."""
     low_watermark: Share = 0.90
     """Share of a disk's size at which eviction ends."""
     scrub_rate: Size = 16 * MIB
@@ -79,6 +80,16 @@ class CacheSettings(Section):
         if self.segment_size is not None and self.segment_size < self.block_size:
             fix = f"is smaller than block_size ({render_size(self.block_size)}); leave it out"
             raise KeyProblem("segment_size", render_size(self.segment_size), fix)
+        smallest = smallest_size(self.block_size, self.high_watermark, self.low_watermark)
+        for index, disk in enumerate(self.disks):
+            if disk.size < smallest:
+                raise KeyProblem(
+                    f"disks[{index}].size",
+                    render_size(disk.size),
+                    f"is too small for blocks of {render_size(self.block_size)} and a low_watermark of"
+                    f" {self.low_watermark:.0%}: eviction keeps two blocks free and leaves fewer than two;"
+                    f" write at least {render_size(smallest)}, or a smaller block_size",
+                )
         paths = [disk.path.absolute() for disk in self.disks]
         for index, path in enumerate(paths):
             if path in paths[:index]:

@@ -15,6 +15,8 @@ class LimitSettings(Section):
 
     fill_bytes: Annotated[Size, Field(ge=MIB)] = 256 * MIB
     """Bytes of blocks being brought in at once; it bounds memory and what a crash throws away."""
+    room_wait: Annotated[Duration, Field(ge=0, le=10)] = 0.5
+    """How long a fill waits for eviction on a full disk before its read passes by the cache; it takes about 0.1 s."""
     fills: Annotated[int, Field(ge=1, le=1024)] = 64
     """Blocks being brought in at once; each is a connection to an origin."""
     origin_requests: Annotated[int, Field(ge=4, le=4096)] = 128
@@ -56,5 +58,7 @@ class LimitSettings(Section):
     """Threads that write to a disk that is slow at the moment."""
     disk_read_ahead: Annotated[Size, Field(le=GIB)] = 8 * MIB
     """Bytes asked of a disk ahead of a sequential reader, fewer if many read; far or striped ones want more; 0: no."""
+    record_wait: Annotated[Duration, Field(gt=0, le=60)] = 5.0
+    """How long a thread waits for a key's record that another process changes; that takes a disk's sync at most."""
     disk_threads: Annotated[int, Field(ge=1, le=256)] = 16
     """Threads that wait for disks otherwise: opening, checking, reading what is not in memory."""

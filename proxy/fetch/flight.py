@@ -23,6 +23,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Protocol
 
 from proxy.blocks import BlockWriter, Origin
@@ -33,6 +34,7 @@ from proxy.fetch.fill import Brings, WriterSink, fill_block
 from proxy.fetch.gate import Gate
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.opening import OpenedFirst
+from proxy.fetch.room import with_room
 from proxy.metrics import FILLS
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
@@ -73,12 +75,17 @@ class Flights:
     """All arrivals of this process. `settled(version)` is called when no flight of a version is left.
 
     `above` has the room of flights by their level, for those that wait for other nodes: each level its own, so that the
-    fills of two nodes never wait for each other's room.
+    fills of two nodes never wait for each other's room. `room_wait_s`: how long a fill waits for room on a full disk.
     """
 
     def __init__(
-        self, limiter: FillLimiter, policy: RetryPolicy, above: Mapping[int, FillLimiter] | None = None
+        self,
+        limiter: FillLimiter,
+        policy: RetryPolicy,
+        above: Mapping[int, FillLimiter] | None = None,
+        room_wait_s: float = 0.0,
     ) -> None:
+        self.room_wait_s = room_wait_s
         self._limiter = limiter
         self._above = dict(above or {})
         self._policy = policy
@@ -168,7 +175,7 @@ class Flights:
             async with AsyncExitStack() as room:
                 urgent = claim.first_bytes is not None
                 await self._enter(limiter, room, key, arrival, droppable=writer is None, urgent=urgent)
-                writer = writer or claim.take()
+                writer = writer or await with_room(partial(_take, claim), self.room_wait_s)
                 if writer is None:
                     self._leave(key)
                     claim.pass_on()
@@ -272,6 +279,10 @@ class Flights:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _take(claim: Claim) -> BlockWriter | None:
+    return claim.take()
 
 
 class _Fill:

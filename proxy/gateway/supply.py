@@ -34,6 +34,7 @@ from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.fetch.pooled import Pooled
 from proxy.fetch.relay import Relays
+from proxy.fetch.room import with_room
 from proxy.fleet.fills import ORIGIN, ZONE, is_guarded, level_of
 from proxy.fleet.owners import block_place
 from proxy.gateway.claim import Claim
@@ -123,7 +124,8 @@ class Supply:
         for _ in range(TRIES):
             block = self._store.peek_block(version, index)
             if block is None:
-                block = await self._threads.run(self._open, version, index, second_sums(record))
+                opening = partial(self._threads.run, self._open, version, index, second_sums(record))
+                block = await with_room(opening, self._flights.room_wait_s)
             arrival = self._flights.find(version, index)
             if arrival is None:
                 state = block.state()

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
-from proxy.cache.disks import DiskSettings, Space
+from proxy.cache.disks import DiskSettings
 from proxy.cache.leaving import Leaving
 from proxy.cache.recordsweep import RecordSweep
 from proxy.cache.scan import DiskScan
 from proxy.cache.shared import SharedTables
+from proxy.cache.space import Space
 from proxy.cache.store import Store
 from proxy.objects import ObjectVersion
 
@@ -178,7 +180,11 @@ def clear_leaving(store: Store, index: int = 0) -> None:
 
 def allocated_on(path: Path) -> int:
     """What `du` says of a folder."""
-    return sum(found.lstat().st_blocks * 512 for found in (path, *path.rglob("*")))
+    total = 0
+    for found in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):  # it has just been evicted
+            total += found.lstat().st_blocks * 512
+    return total
 
 
 def files(node: Node, suffix: str) -> list[Path]:

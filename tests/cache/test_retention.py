@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from proxy.cache import mapfile
-from proxy.cache.disks import MIB, Space
 from proxy.cache.leaving import CLOSING_S
 from proxy.cache.retention import STUCK_PAUSE_S, Evictor
+from proxy.cache.space import MIB, Space
 from proxy.cache.store import Store
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange

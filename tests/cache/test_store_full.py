@@ -13,8 +13,9 @@ import pytest
 
 from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind, MapHeader
-from proxy.cache.disks import MIB, Disk, DiskSettings, Space, rank
+from proxy.cache.disks import Disk, DiskSettings, rank
 from proxy.cache.shared import SharedTables
+from proxy.cache.space import MIB, Space
 from proxy.cache.store import Store
 from proxy.errors import StoreUnavailable
 from tests.cache.nodes import (

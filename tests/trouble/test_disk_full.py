@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateways import start_gateway
+from tests.gateways import start_gateway, wait_until
 from tests.trouble.cloud import CONFIG, make_objects, read_whole
 
 DISK_BYTES = 80 << 20
@@ -27,13 +28,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def fill_up(path: Path) -> None:
+    """Take all the room that the file system has left."""
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while file.write(bytes(1 << 20)):
+            pass
+
+
 def test_a_full_disk_in_mid_read_costs_the_client_nothing(tmp_path: Path, small_disk: Path) -> None:
     objects = make_objects(tmp_path / "root", 6, 24 << 20)
     origin = f"file://{tmp_path / 'root'}"
-    with start_gateway(tmp_path, origin=origin, workers=2, config=CONFIG, cache_size="10GiB") as gateway:
-        for _ in range(2):
-            for key, content in objects.items():
-                assert read_whole(gateway, key).content == content, key
+    with start_gateway(tmp_path, origin=origin, workers=2, config=CONFIG, cache_size="80MiB") as gateway:
+        for key, content in objects.items():
+            assert read_whole(gateway, key).content == content, key
+        assert gateway.metric("warmstart_evicted_segments_total", reason="space") > 0
+
+        def all_taken() -> bool:
+            fill_up(small_disk / "of somebody else")
+            return not list(small_disk.glob("v1/objects/*/*.data"))
+
+        wait_until(all_taken, "the cache does not give way")
+        for key, content in objects.items():
+            assert read_whole(gateway, key).content == content, key
         assert gateway.metric("warmstart_uncached_reads_total") > 0
         assert gateway.metric("warmstart_worker_restarts_total") == 0
         assert "reading past the cache" in gateway.logs()
