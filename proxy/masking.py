@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 MASK = "…"
 _HOST = r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}")
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 _NAMED = re.compile(r"/[\w.-]*(?:/\d+)?")
 _NUMBERED = re.compile(r"/\d*")
@@ -17,6 +18,11 @@ _SIGNED = re.compile(  # what requests are signed with, as servers quote them ba
 )
 
 
+def is_sendable(word: str) -> bool:
+    """Whether a header can carry it as one word: printable ASCII without spaces."""
+    return all("!" <= character <= "~" for character in word)
+
+
 def mask_url(url: str) -> str:
     """Scheme, hosts and database of a URL: no user, no password, no query, whatever its author got wrong.
 
@@ -25,14 +31,14 @@ def mask_url(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return MASK
+        return url if _HOST_AND_PORT.fullmatch(url) else MASK
     place, _, query = rest.partition("?")
     if scheme == "unix" and "@" not in rest:
         return f"unix://{place}"
     if "@" in query:
         return f"{scheme}://{MASK}"  # where the password ends can't be told
     hosts, slash, path = place.rpartition("@")[2].partition("/")
-    if _HOSTS.fullmatch(hosts) is None:
+    if rest and _HOSTS.fullmatch(hosts) is None:
         return f"{scheme}://{MASK}"
     shown = _NAMED if scheme.endswith("sentinel") else _NUMBERED
     return f"{scheme}://{hosts}{slash + path if shown.fullmatch(slash + path) else ''}"

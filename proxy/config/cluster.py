@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from proxy.config.cache import one_or_more
-from proxy.config.origins import Endpoint, Secret, Text
+from proxy.config.origins import Endpoint, Passphrase, Text
 from proxy.config.quantities import Address, LocalPath, parse_address
 from proxy.config.section import KeyProblem, Section
 
@@ -31,6 +31,13 @@ def parse_redis_url(value: object) -> object:
         return text
     if parts.scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel") or not parts.netloc:
         raise ValueError(fix)
+    try:
+        places = [urlsplit(f"//{place}") for place in parts.netloc.rpartition("@")[2].split(",")]
+        named = all(place.hostname and place.port != 0 for place in places)
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("names no host; percent-encode what is neither letter nor digit in the password")
     if parts.scheme.endswith("sentinel") and not re.fullmatch(r"/[^/]+(/\d+)?", parts.path):
         raise ValueError("names no master; write redis+sentinel://host:26379,host:26379/mymaster/0")
     return text
@@ -76,7 +83,7 @@ class ClusterSettings(Section):
     Redis or to the other members, with the first listener's port."""
     control: Annotated[Address, BeforeValidator(parse_address)] | None = None
     """Where asks of other nodes are answered; without it the first listener's host, and its port + 1."""
-    secret: Annotated[tuple[Secret, ...], BeforeValidator(_secrets)] = ()
+    secret: Annotated[tuple[Passphrase, ...], BeforeValidator(_secrets)] = ()
     """What requests between nodes are signed with, 16 characters at least; of a list the first signs, all are taken."""
     secret_file: LocalPath | None = None
     """A file with the secret, or one a line."""
@@ -103,7 +110,7 @@ class ClusterSettings(Section):
         if bool(self.secret) == (self.secret_file is not None):
             raise KeyProblem("secret", None, "must be given, or else secret_file: what nodes trust each other by")
         if self.secret_file is not None and not self.secret_file.is_file():
-            raise KeyProblem("secret_file", str(self.secret_file), "is not a file; give the path of one")
+            raise KeyProblem("secret_file", None, "is not a file; give the path of one")
         for secret in self.secrets():
             if len(secret) < SECRET_BYTES_MIN:
                 key = "secret" if self.secret else "secret_file"

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_va
 
 from proxy.config.quantities import KIB, LocalPath, Share, Size
 from proxy.config.section import KeyProblem, Section
+from proxy.masking import is_sendable
 
 
 def parse_endpoint(value: object) -> str:
@@ -41,11 +42,34 @@ def _quoted(value: object) -> object:
     return value
 
 
+def _one_line(value: object) -> object:
+    """Without the line break that a file's content ends with; raises ValueError for one elsewhere."""
+    value = _quoted(value)
+    if isinstance(value, str):
+        value = value.strip()
+        if not value.isprintable():
+            raise ValueError("has a line break or another control character; write it in one line")
+    return value
+
+
+def _one_word(value: object) -> object:
+    """Without the line break that a file's content ends with; raises ValueError for what no header can carry."""
+    value = _quoted(value)
+    if not isinstance(value, str):
+        return value
+    word = value.strip()
+    if not is_sendable(word):
+        raise ValueError("has a space, a line break or another character that can't be sent; write it in one line")
+    return word
+
+
 Endpoint = Annotated[
     str, BeforeValidator(parse_endpoint), WithJsonSchema({"type": "string", "pattern": r"^https?://[^/@\s]+/?$"})
 ]
 Text = Annotated[str, BeforeValidator(_quoted), Field(min_length=1)]
-Secret = Annotated[SecretStr, BeforeValidator(_quoted), Field(min_length=1)]
+Passphrase = Annotated[SecretStr, BeforeValidator(_one_line), Field(min_length=1)]
+Word = Annotated[str, BeforeValidator(_one_word), Field(min_length=1)]
+Token = Annotated[SecretStr, BeforeValidator(_one_word), Field(min_length=1)]
 
 
 def parse_project(value: object) -> object:
@@ -89,13 +113,13 @@ class S3OriginSettings(RemoteOriginSettings):
     type: Literal["s3"]
     endpoint: Endpoint | None = None
     """URL of the store; without it AWS S3 in `region`."""
-    region: Text | None = None
+    region: Word | None = None
     """Region to sign for; without it the credential chain's, else us-east-1."""
-    access_key_id: Text | None = None
+    access_key_id: Word | None = None
     """Key to sign with; without keys, a profile or `anonymous` the usual chain: environment, files, instance role."""
-    secret_access_key: Secret | None = None
+    secret_access_key: Passphrase | None = None
     """The secret of `access_key_id`."""
-    session_token: Secret | None = None
+    session_token: Token | None = None
     """The token of temporary credentials."""
     profile: Text | None = None
     """A profile of ~/.aws/config and ~/.aws/credentials."""

@@ -27,6 +27,7 @@ from proxy.config.quantities import (
 )
 from proxy.config.section import KeyProblem
 from proxy.config.settings import Settings
+from proxy.masking import mask_url
 
 Path = tuple[str | int, ...]
 
@@ -36,7 +37,7 @@ _RENDERERS: dict[Any, Callable[[Any], str]] = {
     parse_duration: render_duration,
     parse_share: render_share,
 }
-_SECRET_WORDS = ("secret", "token", "password", "key_id", "credentials")
+_SECRET_WORDS = ("secret", "token", "password", "key_id", "credentials", "redis")
 _SHOWN_CHARACTERS = 80
 
 
@@ -63,8 +64,8 @@ def find_problem(error: ValidationError) -> Problem:
     path = _without_tags(details["loc"])
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, KeyProblem):
-        value = None if cause.value is None else str(cause.value)
-        return Problem((*path, *cause.key.split(".")), value, str(cause))
+        whole = (*path, *cause.key.split("."))
+        return Problem(whole, None if cause.value is None else _showable(whole, str(cause.value)), str(cause))
     text = _explain(details, path, _kind(details["loc"]))
     return Problem(path, _shown(path, details), text)
 
@@ -89,13 +90,22 @@ def _shown(path: Path, details: ErrorDetails) -> str | None:
     value = details["input"]
     if details["type"] in ("missing", "union_tag_not_found") or isinstance(value, Mapping | list | tuple | SecretStr):
         return None
-    secret = any(word in str(path[-1]).lower() for word in _SECRET_WORDS) if path else False
-    carries_credentials = isinstance(value, str) and "@" in value
-    if secret or carries_credentials or details["type"] == "extra_forbidden":
+    if details["type"] == "extra_forbidden" or (path[:1] == ("origins",) and len(path) < 3):
         return None  # of an unknown key nobody can tell what it holds
-    if path[:1] == ("origins",) and len(path) < 3:
+    return _showable(path, str(value))
+
+
+def _showable(path: Path, value: str) -> str | None:
+    """The value as it may be shown: nothing where a secret is expected, or may have been written by mistake."""
+    names = [step for step in path if isinstance(step, str)]
+    key = names[-1].lower() if names else ""
+    if "://" in value and "@" not in value:
+        return mask_url(value)
+    if "@" in value or not value.isprintable() or len(value) > _SHOWN_CHARACTERS:
         return None
-    return str(value)[:_SHOWN_CHARACTERS]
+    if key.endswith("_file") and key != "secret_file":
+        return value if value.startswith(("/", "./", "../", "~")) else None
+    return None if any(word in key for word in _SECRET_WORDS) else value
 
 
 def _explain(details: ErrorDetails, path: Path, kind: str | None) -> str:

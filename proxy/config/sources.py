@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from proxy.config.problems import Problem, find_problem
 from proxy.config.settings import Settings
 from proxy.errors import ConfigInvalid
+from proxy.masking import mask_url
 
 PREFIX = "WARMSTART_"
 CONFIG_VARIABLE = "WARMSTART_CONFIG"
@@ -106,7 +107,7 @@ class Shorthands:
 
     def _origin(self, url: str) -> Values:
         fix = "write s3:// (AWS), gs:// (Google), http://host:port, https://host or file:///directory"
-        shown = re.sub(r"//[^/]*@", "//", url)
+        shown = mask_url(url)
         match urlsplit(url).scheme:
             case "file" if self.region is not None or self.anonymous is not None:
                 raise ConfigInvalid("--origin: a directory has no region and no credentials; remove those flags")
@@ -259,6 +260,8 @@ def _explain_yaml(error: yaml.YAMLError) -> str:
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     context = str(getattr(error, "context", "") or "")
     problem = str(getattr(error, "problem", "") or error).splitlines()[0]
+    if "alias" in problem or "tag" in problem:  # *word or !word: the word may be a secret
+        problem = re.sub(r"'.*'", "'…'", problem)
     if "alias" in context:
         return f'{place}* is written without quotes; write "*"'
     if isinstance(error, _TwiceError):

@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from proxy.errors import ConfigInvalid
+from proxy.masking import mask_url
 
 CONNECT_TIMEOUT_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
@@ -52,14 +53,9 @@ def open_configured(url: str) -> Redis:
     """The client of `cluster.redis`. Raises ConfigInvalid."""
     try:
         return open_redis(url)
-    except (ValueError, TypeError) as error:
-        raise ConfigInvalid(f"cluster.redis: {describe_redis(url)!r} can't be used: {error}") from None
-
-
-def describe_redis(url: str) -> str:
-    """For messages: without user, password and options."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    except (ValueError, TypeError):  # whose words quote parts of the URL, maybe of the password
+        fix = "check host, port and options, and percent-encode what is neither letter nor digit in the password"
+        raise ConfigInvalid(f"cluster.redis: {mask_url(url)!r} can't be used; {fix}") from None
 
 
 def first_place(url: str) -> tuple[str, int] | None:
@@ -88,7 +84,7 @@ def parse_sentinel_url(url: str) -> SentinelPlace:
     credentials, _, places = parts.netloc.rpartition("@")
     found = re.fullmatch(r"/([^/]+)(?:/(\d+))?", parts.path)
     if found is None:
-        raise ValueError(f"{describe_redis(url)} names no master")
+        raise ValueError(f"{mask_url(url)} names no master")
     pairs = parse_qsl(parts.query)
     own = {name.removeprefix("sentinel_"): value for name, value in pairs if name.startswith("sentinel_")}
     rest = [(name, value) for name, value in pairs if not name.startswith("sentinel_")]

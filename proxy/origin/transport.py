@@ -7,6 +7,7 @@ whose kept connection turns out to have been closed by the peer is sent once mor
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import httpx
 
 from proxy.errors import ConfigInvalid, InvalidRequest, Overloaded
 from proxy.hops import Headers
+from proxy.masking import mask_url
 from proxy.origin.exchange import Use
 from proxy.origin.headers import read_length
 from proxy.origin.network import Network
@@ -49,8 +51,11 @@ class Transport:
                     keepalive_expiry=limits.idle_timeout_s,
                 ),
             )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            raise ConfigInvalid(f"the proxy {proxy!r} in the environment can't be used: {error}") from None
+        except (ValueError, ImportError, httpx.InvalidURL):  # whose words quote the URL, and so its password
+            shown = mask_url(proxy or "")
+            raise ConfigInvalid(
+                f"the proxy {shown!r} in the environment can't be used; write http://host:port"
+            ) from None
         # httpx has no parameter for what its pool takes by this name.
         self._transport._pool._network_backend = Network()
 
@@ -66,7 +71,8 @@ class Transport:
                     raise
                 return await self._transport.handle_async_request(self._request(method, target, headers, None))
         except httpx.LocalProtocolError as error:
-            raise InvalidRequest("InvalidArgument", f"the request can't be sent: {error}") from None
+            fault = re.split(r"\W+b['\"]", str(error), maxsplit=1)[0]  # without the value, which may be a secret
+            raise InvalidRequest("InvalidArgument", f"the request can't be sent: {fault}") from None
         except httpx.PoolTimeout as error:
             if self._use is Use.PASSING:
                 raise Overloaded("every connection to the origin for requests passed through is taken") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from proxy.fleet.redis import REDIS_ERRORS, describe_redis, first_place, open_redis, parse_sentinel_url
+from proxy.fleet.redis import REDIS_ERRORS, first_place, open_redis, parse_sentinel_url
 from tests.fakes.certificates import make_certificates
 from tests.fleet.servers import start_redis, start_sentinels, tls_door
 from tests.servers import free_port
@@ -121,10 +121,6 @@ def test_a_url_of_sentinels_says_places_master_and_both_kinds_of_credentials() -
     assert (place.master, place.tls) == ("my/master", True)
     assert place.options == {"username": "me", "password": "p@ss", "db": 2, "ssl_ca_certs": "/ca.pem"}
     assert place.sentinel_options == {"password": "other", "ssl_ca_certs": "/ca.pem"}
-
-
-def test_a_description_of_redis_has_no_secrets() -> None:
-    assert describe_redis("rediss://me:secret@host:1/0?password=hush") == "rediss://host:1/0"
 
 
 def test_the_way_to_redis_leads_over_its_first_place() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import AccessDenied, OriginTrouble, OriginUnavailable, VersionChanged
+from proxy.errors import AccessDenied, InvalidRequest, OriginTrouble, OriginUnavailable, VersionChanged
 from proxy.origin import ForwardRequest
 from proxy.origin.s3 import Credentials
 from proxy.ranges import ByteRange
@@ -154,3 +154,11 @@ async def test_many_ranges_at_once_share_connections_and_never_mix() -> None:
             await asyncio.gather(*map(origin.read_range, [version] * len(spans), spans, sinks))
             assert b"".join(bytes(sink.data) for sink in sinks) == DATA
     assert server.accepted <= len(spans)
+
+
+async def test_a_header_that_can_t_be_sent_is_refused_without_showing_it() -> None:
+    broken = Credentials("AKIDEXAMPLE", "very-secret", "canary\ntoken")
+    async with ScriptedServer(object_of(DATA)) as server, s3_origin(server.url, credentials=broken) as origin:
+        with pytest.raises(InvalidRequest, match=r"the request can't be sent: Illegal header value$"):
+            await origin.head("models", "weights")
+    assert not server.requests

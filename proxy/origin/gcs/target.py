@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from proxy.errors import ConfigInvalid, InvalidRequest
+from proxy.masking import mask_url
 from proxy.wire.endpoint import Endpoint
 
 DEFAULT_ENDPOINT = "https://storage.googleapis.com"
@@ -75,8 +76,9 @@ def parse_site(url: str | None) -> Site:
     """The service behind an endpoint URL; None for Google's own. Raises ConfigInvalid."""
     try:
         return Site(Endpoint.parse(url or DEFAULT_ENDPOINT))
-    except ValueError as error:
-        raise ConfigInvalid(f"endpoint {url!r}: {error}; write it as http://host:port or https://host") from None
+    except ValueError:  # its words may quote a password
+        fix = "is not an endpoint; write http://host:port or https://host"
+        raise ConfigInvalid(f"endpoint {mask_url(url or '')!r} {fix}") from None
 
 
 def encode(name: str) -> str:

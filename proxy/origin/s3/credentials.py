@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from proxy.errors import AccessDenied, blame
+from proxy.masking import is_sendable
 from proxy.origin.s3.signing import Credentials
 
 RETRY_PAUSE_S = 5.0
@@ -33,6 +34,16 @@ class FixedCredentials:
 
     async def get(self) -> Credentials | None:
         return self._credentials
+
+
+def _checked(found: Credentials) -> Credentials:
+    """Without the line breaks that files and variables end with. Raises AccessDenied for what no header can carry."""
+    token = found.session_token.strip() if found.session_token is not None else None
+    keys = Credentials(found.access_key_id.strip(), found.secret_access_key.strip(), token)
+    if not is_sendable(keys.access_key_id) or not is_sendable(token or ""):
+        said = "the AWS credentials have a space or another character in the key id or the token that can't be sent"
+        raise blame(AccessDenied(said), "credentials")
+    return keys
 
 
 class ChainCredentials:
@@ -104,7 +115,7 @@ class ChainCredentials:
             keys = self._provider.get_frozen_credentials()
         except BotoCoreError as error:
             raise blame(AccessDenied(f"the AWS credentials can't be used: {error}"), "credentials") from None
-        return Credentials(keys.access_key, keys.secret_key, keys.token)
+        return _checked(Credentials(keys.access_key, keys.secret_key, keys.token))
 
     def _refresh_due(self) -> bool:
         """Whether botocore wants new keys; for keys that never expire, and for plain ones, never."""

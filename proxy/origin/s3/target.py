@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote_to_bytes, urlsplit
 
 from proxy.errors import ConfigInvalid, InvalidRequest
+from proxy.masking import mask_url
 from proxy.wire.endpoint import Endpoint
 
 Addressing = Literal["path", "virtual", "auto"]
@@ -78,10 +79,11 @@ def parse_site(url: str | None, addressing: Addressing) -> Site:
     try:
         parts = urlsplit(url)
         endpoint = _endpoint(parts)
-    except ValueError as error:
-        raise ConfigInvalid(f"endpoint {url!r}: {error}; write it as http://host:port or https://host") from None
+    except ValueError:  # its words may quote a password
+        fix = "is not an endpoint; write http://host:port or https://host"
+        raise ConfigInvalid(f"endpoint {mask_url(url)!r} {fix}") from None
     if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ConfigInvalid(f"endpoint {url!r}: only scheme, host, port and a path belong there")
+        raise ConfigInvalid(f"endpoint {mask_url(url)!r}: only scheme, host, port and a path belong there")
     return Site(endpoint, quote(unquote_to_bytes(parts.path.rstrip("/")), safe="/~"), addressing)
 
 
