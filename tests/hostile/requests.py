@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from itertools import repeat
 
 LONG = 60_000  # fits into a head
-ENDLESS = 16 << 20  # beyond any limit of what may come before it is refused
+ENDLESS = 48 << 20  # beyond any limit of what may come before it is refused
 PIECE = 64 << 10
 TIMEOUT_S = 30.0
+UNREAD_BYTES = 4096  # of answers that a client holds which reads none
 STOPPED_S = 0.5  # a server that takes nothing for so long has stopped reading
 
 
@@ -103,7 +104,9 @@ HOSTILE = [
     HostileRequest("endless trailer", endless(CHUNKED + b"0\r\nX: ", b"y"), NO_WRITE),
     HostileRequest("endless trailers", endless(CHUNKED + b"0\r\n", b"x: y\r\n"), NO_WRITE),
     HostileRequest("endless line of a chunk", endless(CHUNKED + b"3;", b"y"), NO_WRITE),
+    HostileRequest("endless trailer of who reads no answer", endless(CHUNKED + b"0\r\nX: ", b"y"), unread=True),
     HostileRequest("pipelined reads", endless(b"", head()), unread=True),
+    HostileRequest("pipelined missing keys", endless(b"", head(target=b"/b/none")), unread=True),
     HostileRequest("pipelined requests to upgrade", endless(b"", UPGRADE), unread=True),
     HostileRequest("control: endless head line", endless(b"GET / HTTP/1.1\r\nX: ", b"y"), TOO_LARGE, port="control"),
     HostileRequest(
@@ -121,7 +124,11 @@ HOSTILE = [
 
 def send(address: tuple[str, int], request: HostileRequest) -> list[int]:
     """Sends it and goes away; the statuses of the answers that were read."""
-    with socket.create_connection(address, TIMEOUT_S) as sock:
+    with socket.socket() as sock:
+        sock.settimeout(TIMEOUT_S)
+        if request.unread:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+        sock.connect(address)
         if request.each:
             return [_send_one(sock, piece) for piece in request.pieces()]
         for piece in request.pieces():

@@ -1,0 +1,28 @@
+"""A gateway says which request held its event loop, and never a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from tests.gateways import log_lines, start_gateway, wait_until
+
+
+def test_slow_work_is_logged_and_counted_without_any_query(tmp_path: Path) -> None:
+    bucket = tmp_path / "shelf" / "b"
+    bucket.mkdir(parents=True)
+    (bucket / "k").write_bytes(bytes(1000))
+    config = {"limits": {"slow_callback": "2ms"}}  # a first request of each kind takes longer
+
+    with start_gateway(tmp_path, origin=f"file://{bucket.parent}", config=config) as gateway:
+
+        def is_counted() -> bool:
+            httpx.get(f"{gateway.url}/b?list-type=2&X-Amz-Signature=private", trust_env=False).raise_for_status()
+            return gateway.metric("warmstart_slow_callbacks_total") > 0
+
+        wait_until(is_counted, "nothing was slow")
+        logs = gateway.logs()
+    [line, *_] = [line for line in log_lines(logs) if line["logger"] == "warmstart.watchdog"]
+    assert line["message"].startswith("the event loop was held for ")
+    assert "private" not in logs
