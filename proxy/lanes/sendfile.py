@@ -64,6 +64,7 @@ class PieceSender(ABC):
         self._begun_at = 0
         self._offset = 0
         self._left = 0
+        self._at_one_go = 0  # bytes of whole pieces that have left since the loop had its turn
         self._later: list[Piece] = []  # in reverse order
         self._probed_end = 0  # pages before it are in memory, or were read as well as we could
         self._reading: asyncio.Future[None] | None = None
@@ -78,7 +79,13 @@ class PieceSender(ABC):
         waiter: asyncio.Future[None] = self._loop.create_future()
         try:
             if not self.start(file, offset, count, partial(_settle, waiter)):
+                self._at_one_go = 0
                 await waiter
+            elif self._at_one_go + count < BURST_BYTES:
+                self._at_one_go += count
+            else:  # many small pieces are one large one to the others
+                self._at_one_go = 0
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
             self._stop()
             raise

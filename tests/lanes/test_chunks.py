@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -34,13 +35,22 @@ def test_bodies_go_through_the_transport_under_tls(data: Path, loop: str, certif
 
 
 def test_tls_client_that_goes_in_mid_body_ends_the_read(data: Path, loop: str, certificates: Certificates) -> None:
-    app = Bodies(lambda scope: (pieces(*[Piece(open_file(data), 0, SIZE)] * 1000), SIZE * 1000))
+    taken = 0
+
+    async def many(piece: Piece) -> AsyncIterator[Piece]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield piece
+
+    app = Bodies(lambda scope: (many(Piece(open_file(data), 0, SIZE)), SIZE * 1000))
     tls = (certificates.server_file, certificates.key_file)
     with Serving(app, loop, tls=tls) as serving, serving.connect(tls=True) as client:
         client.get()
         client.read_head()
         client.reset()
         wait_until(lambda: app.closed == 1)
+    assert taken < 100  # the loop had its turns meanwhile, and saw the reset
 
 
 def test_tls_body_that_fails_is_cut_short(data: Path, loop: str, certificates: Certificates) -> None:
