@@ -10,6 +10,8 @@ Source: Cloud Storage documentation, "Signatures", "HTTP headers for XML API", "
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from proxy.targets import Query
 
 SIGNATURE_HEADERS = frozenset(
@@ -30,6 +32,18 @@ _V4_PARAMETERS = frozenset(f"x-{vendor}-{name}" for vendor in ("goog", "amz") fo
 _V2_PARAMETERS = frozenset({"GoogleAccessId", "AWSAccessKeyId", "Expires", "Signature"})
 _TOKEN_PARAMETERS = frozenset({"access_token", "key", "oauth_token"})
 _NONE: frozenset[str] = frozenset()
+
+
+def is_signed(query: Query, fields: Mapping[str, str]) -> bool:
+    """Whether a request claims to be somebody's: it carries a token or signature, whether or not that is looked at."""
+    if fields.get("authorization"):
+        return True
+    names = {name for name, _ in query}
+    return (
+        "access_token" in names
+        or ("Signature" in names and bool(names & {"GoogleAccessId", "AWSAccessKeyId"}))
+        or any(name.lower() in ("x-goog-signature", "x-amz-signature") for name in names)
+    )
 
 
 def without_signature(query: Query, *, json: bool) -> Query:

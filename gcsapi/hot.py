@@ -45,7 +45,8 @@ def hot_reads(
 
     def parse(method: str, target: bytes, headers: RawHeaders) -> tuple[Read, ReadObject] | None:
         read = parse_request(method, target, headers, suffixes)
-        return (read, placed(read)) if isinstance(read, Read) and read.media else None
+        # Whether a request that asks for headers of its own is signed is no part of what is kept.
+        return (read, placed(read)) if isinstance(read, Read) and read.media and not read.overrides else None
 
     wording = Wording(
         _CONDITIONS,

@@ -39,7 +39,9 @@ from proxy.lanes.asgi import PiecesResponse
 from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import chain, read_whole
 from proxy.surface.heads import Headers, Reply, render_passed
+from proxy.targets import parse_copy_source
 
+_COPY_SOURCES = ("x-goog-copy-source", "x-amz-copy-source")  # GCS takes S3's words, too
 _INSERT = "storage.objects.insert"
 
 
@@ -84,9 +86,9 @@ class Passing:
         """The buckets that the request names, and their real names. Raises NotSupported, NotFound."""
         named = {route.name: route.real_bucket}
         source = operation.target.bucket
-        copied = operation.header("x-goog-copy-source")
-        if copied is not None and operation.api is Api.XML:
-            source = copied.removeprefix("/").partition("/")[0]
+        copied = _copy_source(operation)
+        if copied is not None:
+            source = parse_copy_source(copied)[0]
         if source and source not in named:
             other = self._routes.route(source)
             if other.origin.id != route.origin.id:
@@ -251,10 +253,20 @@ def _with_real_source(headers: Headers, names: Mapping[str, str]) -> Headers:
     """The headers with a copy's source as the origin names it."""
 
     def rename(source: str) -> str:
-        bucket, slash, rest = source.removeprefix("/").partition("/")
-        return f"{names.get(bucket, bucket)}{slash}{rest}"
+        bucket, rest = parse_copy_source(source)
+        return f"{names.get(bucket, bucket)}/{rest}"
 
-    return tuple((name, rename(value) if name == "x-goog-copy-source" else value) for name, value in headers)
+    return tuple((name, rename(value) if name in _COPY_SOURCES else value) for name, value in headers)
+
+
+def _copy_source(operation: Pass) -> str | None:
+    """The value of the one header that names a copy's source. Raises InvalidRequest where another vendor's does."""
+    sources = [(name, value) for name, value in operation.headers if name.endswith("-copy-source")]
+    if not sources:
+        return None
+    if len(sources) > 1 or sources[0][0] not in _COPY_SOURCES or operation.api is not Api.XML:
+        raise InvalidRequest("InvalidArgument", "One header of the XML API names a copy's source: x-goog-copy-source.")
+    return sources[0][1]
 
 
 def _sent(content: bytes) -> tuple[AsyncIterator[bytes] | None, int]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from gcsapi.auth import SIGNATURE_HEADERS, without_signature
+from gcsapi.auth import SIGNATURE_HEADERS, is_signed, without_signature
 from gcsapi.operations import (
     METHODS,
     XML_PARTS,
@@ -41,6 +41,7 @@ OVERRIDES = {  # of the XML API
     "response-content-disposition": "content-disposition",
     "response-content-type": "content-type",
 }
+ANONYMOUS_OVERRIDE = "Request specific response headers cannot be used for anonymous GET requests."
 _GENERATION = re.compile(r"[0-9]{1,19}")
 _INT64_MAX = (1 << 63) - 1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -136,11 +137,14 @@ def parse_request(
     if method not in METHODS:
         raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
     json = isinstance(place, JsonTarget)
+    signed = is_signed(place.query, fields)
     place = replace(place, query=without_signature(place.query, json=json))
     parameters = parameters_of(place.query)
     if isinstance(place, JsonTarget):
         return _parse_json(method, place, parameters, headers, fields)
     bare = sniff(dict(raw), target.partition(b"?")[2]) is None
+    if place.name is not None and not signed and any(name.lower() in OVERRIDES for name in parameters):
+        raise InvalidRequest("InvalidArgument", ANONYMOUS_OVERRIDE)
     return _parse_xml(method, place, parameters, headers, fields, bare=bare)
 
 
@@ -248,7 +252,10 @@ def _pass(
 ) -> Pass:
     dropped = connection_headers(headers) | FRAMING | SIGNATURE_HEADERS | {"x-http-method-override"}
     kept = tuple(pair for pair in headers if pair[0] not in dropped)
-    return Pass(operation, api, method, target, parameters, kept, _parse_body_form(fields), written)
+    body = _parse_body_form(fields)
+    if method == "HEAD" and body.present:
+        raise InvalidRequest("invalid", "A HEAD has no body.")
+    return Pass(operation, api, method, target, parameters, kept, body, written)
 
 
 def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:

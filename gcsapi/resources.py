@@ -32,7 +32,8 @@ Resource = dict[str, Any]
 
 def object_resource(name: ObjectName, record: ObjectRecord, host: str) -> Resource:
     """`host` is scheme and authority that the client used; `name` the object as the client names it."""
-    kept = next((value for header, value in record.headers if header == RESOURCE), None)
+    own = record.headers if record.generation is not None else ()  # other origins tell no resources
+    kept = next((value for header, value in own if header == RESOURCE), None)
     resource = json.loads(kept) if kept is not None else _made_resource(record)
     resource |= {"kind": "storage#object", "name": name.key}
     resource["etag"] = render_etag(generation_of(record), metageneration_of(record))  # emulators have their own

@@ -9,15 +9,13 @@ Source: Cloud Storage documentation, "Request endpoints", "Encoding URI path par
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest
-from proxy.targets import Query, bucket_of_host, decode_name, parse_query, split_target
+from proxy.targets import BUCKET, Query, bucket_of_host, decode_name, parse_query, split_target
 
 NAME_BYTES_MAX = 1024  # Cloud Storage documentation, "Object names"
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 _DOORS = (  # the longest first; the name says what stands behind it
     (b"/resumable/upload/storage/v1/", "upload"),
     (b"/download/storage/v1/", "download"),
@@ -138,7 +136,7 @@ def _parse_json(path: bytes, door: str, query: Query) -> JsonTarget:
 
 
 def _check_bucket(bucket: str) -> None:
-    if _BUCKET.fullmatch(bucket) is None:
+    if BUCKET.fullmatch(bucket) is None:
         raise InvalidRequest("InvalidBucketName", f"Invalid bucket name: '{bucket}'")
 
 

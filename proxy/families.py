@@ -17,6 +17,9 @@ Headers = tuple[tuple[str, str], ...]
 
 AMZ_METADATA = "x-amz-meta-"
 GOOG_METADATA = "x-goog-meta-"
+OWN_HEADERS = (
+    "x-warmstart-"  # what nodes say to each other, and records keep: no origin says it, and no client hears it
+)
 RESOURCE = "x-warmstart-resource"  # where a record's headers keep its JSON resource, as ASCII: never sent
 SHARED = frozenset(  # called the same by both
     {

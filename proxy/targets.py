@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from proxy.errors import InvalidRequest
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Query = tuple[tuple[str, str], ...]
@@ -79,6 +80,26 @@ def decode_name(raw: bytes) -> str:
     except UnicodeDecodeError:
         pass
     raise _unreadable()
+
+
+def parse_copy_source(value: str) -> tuple[str, str]:
+    """Bucket, and the rest from the key on as it was sent (with its `?versionId=`), of a copy's source.
+
+    The header is percent-encoded, and stores decode it before they cut it: so `b%2Fk` names the same object as `b/k`,
+    and is judged as that. Raises InvalidRequest("InvalidArgument") for what names no bucket and key: what can't be read
+    here can't be judged, and the store might read something in it.
+    Source: S3 API reference, CopyObject, `x-amz-copy-source`; Cloud Storage documentation, `x-goog-copy-source`.
+    """
+    path, mark, version = value.partition("?")
+    decoded = unquote_to_bytes(path.encode("latin-1", "replace")).removeprefix(b"/")
+    raw_bucket, _, key = decoded.partition(b"/")
+    if raw_bucket.startswith(b"arn:"):
+        raise InvalidRequest("InvalidArgument", "A copy source is named by bucket and key here: ARNs are not possible.")
+    bucket = raw_bucket.decode("latin-1")
+    if BUCKET.fullmatch(bucket) is None or not key:
+        raise InvalidRequest("InvalidArgument", "A copy source is a bucket and a key with a slash between them.")
+    first, _, rest = path.removeprefix("/").partition("/")
+    return bucket, (rest if first == bucket else quote(key, safe="/~")) + mark + version
 
 
 def _split_absolute(target: bytes) -> tuple[bytes, str]:

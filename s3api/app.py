@@ -31,6 +31,7 @@ from proxy.metrics import REQUESTS
 from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName
 from proxy.surface.heads import Headers, Reply, new_request_id, render_passed
+from proxy.targets import parse_copy_source
 from s3api.bodies import (
     DELETE_BYTES_MAX,
     PARTS_BYTES_MAX,
@@ -44,10 +45,22 @@ from s3api.errors import Asked, render_error
 from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
 from s3api.hot import hot_reads
 from s3api.removal import delete_each, read_deletion
-from s3api.requests import Pass, Read, parse_copy_source, parse_request, written_names
+from s3api.requests import (
+    COPY_SOURCE,
+    RDMA_DECLINED,
+    RDMA_PREFIX,
+    RDMA_TOKEN,
+    Pass,
+    Read,
+    copy_source,
+    parse_request,
+    written_names,
+)
 from s3api.responses import complete, render_read
 from s3api.sums import verified
 from s3api.targets import render_path
+
+_RDMA_TOKEN = RDMA_TOKEN.encode()
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +99,8 @@ class Exchange:
 def finish(exchange: Exchange, status: int, headers: Headers, cache: CacheStatus) -> Headers:
     """The one way out: the final headers, and the count. Call it once for each answer."""
     REQUESTS.labels(exchange.operation, str(status), "asgi", cache.value).inc()
+    if any(name == _RDMA_TOKEN for name, _ in exchange.raw_headers):
+        headers = (*(pair for pair in headers if not pair[0].startswith(RDMA_PREFIX)), RDMA_DECLINED)
     # Whether an expected body comes after all, nobody can know: end the connection.
     return complete(headers, cache, exchange.request_id, closes=exchange.expects_continue)
 
@@ -251,18 +266,18 @@ class S3App:
             yield data
 
     def _with_real_source(self, route: BucketRoute, headers: Headers) -> Headers:
-        """The headers with a copy's source as the origin names it."""
-        found = next((value for name, value in headers if name == "x-amz-copy-source"), None)
-        source = parse_copy_source(found) if found is not None else None
-        if source is None:
+        """The headers with a copy's source as the origin names it. Raises NotFound, NotSupported, InvalidRequest."""
+        found = copy_source(headers)
+        if found is None:
             return headers
+        source = parse_copy_source(found)
         from_route = self._gateway.route(source[0])
         if from_route.origin.id != route.origin.id:
             raise NotSupported(
                 f"The buckets {source[0]!r} and {route.name!r} are at two origins: no copy between them."
             )
         renamed = f"/{quote(from_route.real_bucket)}/{source[1]}"
-        return tuple((name, renamed if name == "x-amz-copy-source" else value) for name, value in headers)
+        return tuple((name, renamed if name == COPY_SOURCE else value) for name, value in headers)
 
     def _refuse(self, exchange: Exchange, error: Exception) -> PiecesResponse:
         if not isinstance(error, WarmstartError):

@@ -9,6 +9,8 @@ Source: Amazon S3 API Reference, "Authenticating Requests"; "Signing and Authent
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from s3api.targets import Query
 
 SIGNATURE_HEADERS = frozenset(
@@ -38,6 +40,14 @@ _V4_PARAMETERS = frozenset(
 )
 _V2_PARAMETERS = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
 _NONE: frozenset[str] = frozenset()
+
+
+def is_signed(query: Query, fields: Mapping[str, str]) -> bool:
+    """Whether a request claims to be somebody's: it carries a signature, whether or not that is looked at."""
+    if fields.get("authorization"):
+        return True
+    names = {name for name, _ in query}
+    return {"AWSAccessKeyId", "Signature"} <= names or any(name.lower() == "x-amz-signature" for name in names)
 
 
 def without_signature(query: Query) -> Query:

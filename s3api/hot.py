@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from proxy.gateway.answers import ReadObject
 from proxy.gateway.hot import HotRead
 from proxy.surface.hot import CONDITIONS, HotReads, RawHeaders, Wording
-from s3api.requests import PASS_HEADERS, Read, parse_request
+from s3api.requests import PASS_HEADERS, RDMA_TOKEN, Read, parse_request
 from s3api.responses import complete, describe
 
 
@@ -17,7 +17,9 @@ def hot_reads(prepare: Callable[[ReadObject], HotRead | None], host_suffixes: Se
 
     def parse(method: str, target: bytes, headers: RawHeaders) -> tuple[Read, ReadObject] | None:
         read = parse_request(method, target, headers, suffixes)
-        return (read, read.request) if isinstance(read, Read) else None
+        # Whether a request that asks for headers of its own is signed is no part of what is kept.
+        return (read, read.request) if isinstance(read, Read) and not read.overrides else None
 
-    wording = Wording(CONDITIONS, PASS_HEADERS, b"x-amz-checksum-mode", parse, describe, complete)
+    refused = PASS_HEADERS | {RDMA_TOKEN.encode()}  # its answer says that there is none
+    wording = Wording(CONDITIONS, refused, b"x-amz-checksum-mode", parse, describe, complete)
     return HotReads(wording, prepare, by_host=bool(suffixes))

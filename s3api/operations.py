@@ -68,14 +68,16 @@ def name_bucket_operation(method: str, parameters: Set[str]) -> str:
     return _BUCKET_OPERATIONS.get(method, "Other")
 
 
-def name_object_operation(method: str, parameters: Set[str], *, copies: bool) -> str:
-    """`copies`: the request names a copy source."""
+def name_object_operation(method: str, parameters: Set[str], *, copies: bool = False, selects: bool = False) -> str:
+    """`copies`: the request names a copy source. `selects`: its query is that of SelectObjectContent, and no more."""
     if "uploadId" in parameters:
         part = "UploadPartCopy" if copies else "UploadPart"
         named = {"GET": "ListParts", "PUT": part, "DELETE": "AbortMultipartUpload", "POST": "CompleteMultipartUpload"}
         return named.get(method, "Other")
     if method == "POST":
-        named = {"uploads": "CreateMultipartUpload", "select": "SelectObjectContent", "restore": "RestoreObject"}
+        if selects:
+            return "SelectObjectContent"
+        named = {"uploads": "CreateMultipartUpload", "restore": "RestoreObject"}
         return next((name for parameter, name in named.items() if parameter in parameters), "Other")
     for noun in _OBJECT_NOUNS:
         if noun in parameters and method in _VERBS:

@@ -13,16 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote
 
 from proxy.conditions import Conditions
 from proxy.dialects import sniff
-from proxy.errors import InvalidRequest
+from proxy.errors import InvalidRequest, NotSupported
 from proxy.gateway.answers import ReadObject
 from proxy.hops import FRAMING, connection_headers, join_fields
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
-from s3api.auth import SIGNATURE_HEADERS, without_signature
+from s3api.auth import SIGNATURE_HEADERS, is_signed, without_signature
 from s3api.chunked import ChunkedForm, parse_chunked_form, without_framing
 from s3api.operations import (
     METHODS,
@@ -42,7 +41,14 @@ OVERRIDES = {  # S3 API reference, GetObject, "Overriding response header values
     "response-content-type": "content-type",
     "response-expires": "expires",
 }
+ANONYMOUS_OVERRIDE = "Request specific response headers cannot be used for anonymous GET requests."
+COPY_SOURCE = "x-amz-copy-source"
 PART_NUMBER_MAX = 10_000
+# A client offers to move the data by RDMA (NVIDIA cuObject, NIXL, aws-c-s3's RDMA protocol specification). A server
+# without it says so in each answer, serves reads by HTTP, and refuses uploads: they come without their data.
+RDMA_PREFIX = "x-amz-rdma-"
+RDMA_TOKEN = "x-amz-rdma-token"
+RDMA_DECLINED = ("x-amz-rdma-reply", "501")
 _READ_PARAMETERS = frozenset({"versionId", "partNumber", "x-id", *OVERRIDES})
 _PASS_HEADERS = frozenset(
     {
@@ -54,6 +60,7 @@ _PASS_HEADERS = frozenset(
         "x-amz-server-side-encryption-customer-key-md5",
     }
 )
+_METHOD_HEADERS = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})  # by which others judge
 PASS_HEADERS = frozenset(name.encode() for name in _PASS_HEADERS)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -149,6 +156,8 @@ def _parse_object_read(
     method: str, place: Target, query: Query, headers: Headers, fields: Mapping[str, str]
 ) -> Operation:
     parameters = dict(reversed(query))  # the first of equal names counts
+    if any(name.lower() in OVERRIDES for name in parameters) and not is_signed(place.query, fields):
+        raise InvalidRequest("InvalidRequest", ANONYMOUS_OVERRIDE)
     checksum_mode = fields.get("x-amz-checksum-mode")
     strange = [name for name in parameters if name not in _READ_PARAMETERS]
     if strange and "x-amz-checksum-mode" in (name.lower() for name in strange):  # presigners hoist it into the query
@@ -157,7 +166,7 @@ def _parse_object_read(
     if not strange and _PASS_HEADERS.isdisjoint(fields):
         return _parse_read(method, place, parameters, fields, checksum_mode)
     passed = _parse_pass(method, place, query, headers, fields)
-    known = name_object_operation("GET", parameters.keys(), copies=False) != "GetObject"
+    known = name_object_operation("GET", parameters.keys()) != "GetObject"
     encrypted = any(name.startswith("x-amz-server-side-encryption") for name in (*fields, *map(str.lower, strange)))
     if known or encrypted:
         return passed
@@ -241,6 +250,16 @@ def _parse_pass(method: str, place: Target, query: Query, headers: Headers, fiel
     if place.key is not None and writes_key(method, operation):
         written = written_names(place.bucket, place.key, parameters.get("versionId"))
     body = _parse_body_form(fields)
+    if method == "HEAD" and body.present:
+        raise InvalidRequest("InvalidRequest", "A HEAD has no body.")
+    if (
+        RDMA_TOKEN in fields
+        and operation in ("PutObject", "UploadPart")
+        and (not body.present or body.length_bytes == 0)
+    ):
+        raise NotSupported("RDMA is not possible here: send the data in the request's body.")
+    if "x-amz-rename-source" in fields:
+        raise NotSupported("RenameObject is not possible through this gateway: copy the object, then delete it.")
     return Pass(
         operation=operation,
         method=method,
@@ -260,7 +279,13 @@ def _name_operation(method: str, place: Target, parameters: Mapping[str, str], f
         return name_service_operation(method)
     if place.key is None:
         return name_bucket_operation(method, parameters.keys())
-    return name_object_operation(method, parameters.keys(), copies="x-amz-copy-source" in fields)
+    return name_object_operation(method, parameters.keys(), copies=COPY_SOURCE in fields, selects=_selects(place.query))
+
+
+def _selects(query: Query) -> bool:
+    """Whether a POST is a SelectObjectContent, exactly as S3 has it: with more to it, it might be a write."""
+    asked = [pair for pair in without_signature(query) if pair[0] != "x-id"]
+    return sorted(asked) == [("select", ""), ("select-type", "2")]
 
 
 def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:
@@ -281,18 +306,15 @@ def _parse_body_form(fields: Mapping[str, str]) -> BodyForm:
 
 
 def _passed_headers(headers: Headers, fields: Mapping[str, str], chunked: ChunkedForm | None) -> Headers:
-    dropped = connection_headers(headers) | FRAMING | SIGNATURE_HEADERS
-    kept = tuple(pair for pair in headers if pair[0] not in dropped)
+    dropped = connection_headers(headers) | FRAMING | SIGNATURE_HEADERS | _METHOD_HEADERS
+    kept = tuple(pair for pair in headers if pair[0] not in dropped and not pair[0].startswith(RDMA_PREFIX))
     return kept if chunked is None else without_framing(kept, chunked)
 
 
-def parse_copy_source(value: str) -> tuple[str, str] | None:
-    """Bucket, and the rest from the key on as it was sent (with its `?versionId=`); None for an ARN or nonsense.
-
-    Source: S3 API reference, CopyObject, `x-amz-copy-source`. Some clients encode the slashes too.
-    """
-    text = value if "/" in value else unquote(value)
-    bucket, slash, rest = text.removeprefix("/").partition("/")
-    if not slash or not rest or bucket.startswith("arn:"):
-        return None
-    return unquote(bucket), rest
+def copy_source(headers: Headers) -> str | None:
+    """The value of the one header that names a copy's source. Raises InvalidRequest where another vendor's does."""
+    sources = [value for name, value in headers if name.endswith("-copy-source")]
+    named = [value for name, value in headers if name == COPY_SOURCE]
+    if len(sources) > 1 or sources != named:
+        raise InvalidRequest("InvalidArgument", f"One header names a copy's source: {COPY_SOURCE}.")
+    return named[0] if named else None

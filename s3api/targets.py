@@ -6,18 +6,16 @@ the host's first part; then the whole path is the key. `proxy.targets` cuts and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest
+from proxy.targets import BUCKET, decode_name, parse_query, split_target
 from proxy.targets import Query as Query
 from proxy.targets import bucket_of_host as bucket_of_host
-from proxy.targets import decode_name, parse_query, split_target
 from proxy.targets import render_path as render_path
 
 KEY_BYTES_MAX = 1024  # S3 API reference, "Creating object key names"
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def parse_target(target: bytes, host: str | None, host_suffixes: Sequence[str] =
         bucket = decode_name(raw_bucket)
     else:
         raw_key = path[1:]
-    if _BUCKET.fullmatch(bucket) is None:
+    if BUCKET.fullmatch(bucket) is None:
         raise InvalidRequest("InvalidBucketName", f"The specified bucket is not valid: {bucket!r}.")
     return Target(bucket, _parse_key(raw_key), parse_query(query))
 

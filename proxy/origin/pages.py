@@ -3,7 +3,7 @@
 How it works. A page begins behind a name (`after`), never at a store's own token: the place where a page ended says
 all, and means the same on every node. A store may show what lies before that place once more, which is dropped, and
 give fewer names than it was asked for, even none, with a token for the next ones; such pages are added until ours
-is full.
+is full, or PAGES_MAX have been read: then it is short, and goes on where it ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.errors import OriginUnavailable
 from proxy.origin import ListedObject, ListPage
+
+PAGES_MAX = 100  # of a store's, for one of ours; one without an end would keep its reader for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,15 @@ async def gather_page(
 
     listed: dict[str, ListedObject | None] = {}
     token: str | None = None
-    while True:
+    for _ in range(PAGES_MAX):
         found = await ask(token)
         listed |= {name: item for name, item in found.listed.items() if is_beyond(name, item is None)}
         token = found.token
         if token is None or len(listed) >= limit:
-            return _cut(listed, sorted(listed, key=order), limit, more=token is not None)
+            break
+    if token is not None and not listed:
+        raise OriginUnavailable(f"the origin sent {PAGES_MAX} pages of a listing with nothing in them")
+    return _cut(listed, sorted(listed, key=order), limit, more=token is not None)
 
 
 def _cut(listed: Mapping[str, ListedObject | None], names: list[str], limit: int, *, more: bool) -> ListPage:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from random import getrandbits
 
+from proxy.families import OWN_HEADERS
 from proxy.gateway.answers import ReadAnswer
 from proxy.ranges import render_content_range
 
 Headers = tuple[tuple[str, str], ...]
+
+_SCRIPTABLE = re.compile(r"html|xml|svg", re.IGNORECASE)  # types whose documents run scripts
 
 OF_ONE_CONNECTION = frozenset(  # what an origin's answer says of itself and its way, not of what was asked for
     {
@@ -71,20 +75,28 @@ def measure_lines(status: int, start: int, end: int, size_bytes: int) -> bytes:
 
 
 def overridden(headers: Headers, overrides: Headers) -> Headers:
-    """The headers with those in place of theirs that the request gave itself."""
+    """The headers with those in place of theirs that the request gave itself.
+
+    A link says these, and nobody verifies whose: it must not make a page with scripts of this host's out of anything.
+    """
     if not overrides:
         return headers
     names = {name for name, _ in overrides}
-    return (*(pair for pair in headers if pair[0] not in names), *overrides)
+    guards: Headers = (("x-content-type-options", "nosniff"),)
+    if any(name == "content-type" and _SCRIPTABLE.search(value) is not None for name, value in overrides):
+        guards += (("content-security-policy", "sandbox"),)
+    return (*(pair for pair in headers if pair[0] not in names), *overrides, *guards)
 
 
 def render_passed(status: int, headers: Headers) -> Headers:
-    """The headers of an origin's answer as they pass through: all but those of its connection."""
+    """The headers of an origin's answer as they pass through: all but those of its connection, and our own words."""
     bodiless = status in (204, 304)
     return tuple(
         (name, value)
         for name, value in headers
-        if name not in OF_ONE_CONNECTION and not (bodiless and name == "content-length")
+        if name not in OF_ONE_CONNECTION
+        and not name.startswith(OWN_HEADERS)
+        and not (bodiless and name == "content-length")
     )
 
 

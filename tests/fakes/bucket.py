@@ -18,13 +18,14 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from proxy.blocks import update_sum
 from proxy.objects import SumKind
-from tests.fakes.scripted import Exchange, Request, ScriptedServer
+from tests.fakes.scripted import Exchange, Handler, Request, ScriptedServer
 
 TOKEN = "token-1"
 
@@ -168,15 +169,20 @@ async def refuse(exchange: Exchange, status: int, code: str) -> None:
     await exchange.respond(status, body, [("content-type", "application/xml; charset=UTF-8")])
 
 
-@contextlib.contextmanager
-def serve_buckets(buckets: Buckets) -> Iterator[str]:
+def serve_buckets(buckets: Buckets) -> AbstractContextManager[str]:
     """The URL of a server of these buckets."""
+    return serve(buckets.handle)
+
+
+@contextlib.contextmanager
+def serve(handler: Handler) -> Iterator[str]:
+    """The URL of a scripted server in a thread of its own."""
     ready: threading.Event = threading.Event()
     place: dict[str, Any] = {}
 
     async def run() -> None:
         place["loop"], place["end"] = asyncio.get_running_loop(), asyncio.Event()
-        async with ScriptedServer(buckets.handle) as server:
+        async with ScriptedServer(handler) as server:
             place["url"] = server.url
             ready.set()
             await place["end"].wait()

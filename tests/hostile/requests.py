@@ -61,7 +61,17 @@ def numbered(count: int, render: Callable[[bytes], bytes]) -> Callable[[], Itera
 
 
 def _question(number: bytes) -> bytes:
-    return head(target=b"/b/hit?response-content-type=" + number + b"a" * LONG)
+    return head(target=b"/b/hit?x-id=" + number + b"a" * LONG)
+
+
+def body(target: bytes, content: bytes, kind: bytes = b"multipart/mixed; boundary=b") -> Callable[[], Iterable[bytes]]:
+    """A POST of the GCS dialect."""
+
+    def pieces() -> Iterator[bytes]:
+        yield head(b"Content-Type: " + kind, b"Content-Length: %d" % len(content), method=b"POST", target=target)
+        yield from (content[at : at + PIECE] for at in range(0, len(content), PIECE))
+
+    return pieces
 
 
 def _condition(number: bytes) -> bytes:
@@ -69,6 +79,8 @@ def _condition(number: bytes) -> bytes:
 
 
 GCS = b"/storage/v1/b/b/o/hit?alt=media"
+LIST = b"/storage/v1/b/b/o?"
+SECTION = b"--b\r\n\r\nGET /storage/v1/b/b HTTP/1.1\r\n\r\n\r\n"
 CHUNKED = head(b"Transfer-Encoding: chunked", method=b"PUT", target=b"/b/new")
 UPGRADE = head(b"Connection: upgrade", b"Upgrade: h2c")
 BLANKS = b" " * LONG
@@ -93,6 +105,15 @@ HOSTILE = [
     HostileRequest("long bucket", one(target=b"/" + b"b" * LONG), REFUSED),
     HostileRequest("long absolute target", one(target=b"http://" + b"h." * (LONG // 2) + b"/b/hit")),
     HostileRequest("long host", lambda: [b"GET /b/hit HTTP/1.1\r\nHost: " + b"h." * (LONG // 2) + b"\r\n\r\n"]),
+    HostileRequest("glob of alternatives", one(target=LIST + b"matchGlob={" + b"**a**b**c,**d" * 60 + b"}")),
+    HostileRequest("glob of folders", one(target=LIST + b"matchGlob=" + b"**/" * 340)),
+    HostileRequest("glob of braces", one(target=LIST + b"matchGlob=" + b"{a,b}" * (LONG // 5)), REFUSED),
+    HostileRequest("selection of fields", one(target=LIST + b"fields=" + b"a," * (LONG // 2)), REFUSED),
+    HostileRequest("selection of nests", one(target=LIST + b"fields=" + b"items(" * (LONG // 6)), REFUSED),
+    HostileRequest("batch of header lines", body(b"/batch", b"--b\r\n" + b"a:\n" * (3 << 20)), REFUSED),
+    HostileRequest("batch of parts", body(b"/batch", SECTION * 100_000), REFUSED),
+    HostileRequest("batch of boundaries", body(b"/batch", b"--b\r\n" * (1 << 20)), REFUSED),
+    HostileRequest("batch of types", body(b"/batch", b"", b"multipart/x;" * (LONG // 12)), REFUSED),
     HostileRequest("many header lines", one(*[b"a:"] * (LONG // 4))),
     HostileRequest("connection header", one(b"Connection: " + b"a," * (LONG // 2))),
     HostileRequest("questions that nobody asks twice", numbered(600, _question), each=True),

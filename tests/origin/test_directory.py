@@ -142,12 +142,18 @@ async def test_the_bucket_dot_is_the_root_itself(origin: DirectoryOrigin) -> Non
     assert await read(origin, "models/config.json", ".") == b"{}"
 
 
-async def test_links_inside_the_root_work_and_links_out_of_it_do_not_exist(origin: DirectoryOrigin, root: Path) -> None:
+async def test_links_inside_a_bucket_work_and_links_out_of_it_do_not_exist(origin: DirectoryOrigin, root: Path) -> None:
     models = root / "models"
     (models / "near").symlink_to("deep/er/ü b+%.bin")
     (models / "absolute").symlink_to(models / "config.json")
     (models / "folder").symlink_to(models / "deep")
+    (root / "private/deep").mkdir(parents=True)
+    (root / "private/deep/key").write_bytes(b"another bucket's")
     (models / "other").symlink_to(root / "secret")
+    (models / "theirs").symlink_to("../private/deep/key")
+    (models / "theirfolder").symlink_to(root / "private")
+    (root / "alias").symlink_to("private")
+    (models / "hidden").symlink_to(root / "alias/deep")
     (models / "out").symlink_to(root.parent / "outside")
     (models / "outfolder").symlink_to(root.parent)
     (models / "dangling").symlink_to("nowhere")
@@ -156,8 +162,9 @@ async def test_links_inside_the_root_work_and_links_out_of_it_do_not_exist(origi
     assert await read(origin, "near") == b"0123456789"
     assert await read(origin, "absolute") == b"{}"
     assert await read(origin, "folder/er/ü b+%.bin") == b"0123456789"
-    assert await read(origin, "other") == b"not in a bucket"
-    for key in ("out", "outfolder/outside", "dangling", "self"):
+    assert await read(origin, "deep/key", "alias") == b"another bucket's"  # a bucket that is a link itself
+    others = ("other", "theirs", "theirfolder/deep/key", "hidden/key")
+    for key in ("out", "outfolder/outside", "dangling", "self", *others):
         with pytest.raises(NotFound):
             await origin.head("models", key)
     with pytest.raises(NotFound):
@@ -165,11 +172,12 @@ async def test_links_inside_the_root_work_and_links_out_of_it_do_not_exist(origi
     page = await origin.list_objects("models", prefix="", delimiter="", after="", limit=100)
     keys = [listed.key for listed in page.objects]
     assert keys == sorted(
-        ["absolute", "config.json", "deep/er/ü b+%.bin", "folder/er/ü b+%.bin", "near", "other"], key=str.encode
+        ["absolute", "config.json", "deep/er/ü b+%.bin", "folder/er/ü b+%.bin", "near"], key=str.encode
     )
-    for prefix in ("outfolder/", "outfolder/o"):
+    for prefix in ("outfolder/", "outfolder/o", "theirfolder/", "theirfolder/deep/k", "hidden/"):
         assert (await origin.list_objects("models", prefix=prefix, delimiter="", after="", limit=9)).objects == ()
-    assert [name for name, _ in await origin.list_buckets()] == ["models"]
+    assert await read(origin, "models/other", ".") == b"not in a bucket"  # there the root is the bucket
+    assert [name for name, _ in await origin.list_buckets()] == ["alias", "models", "private"]
 
 
 async def test_the_root_may_be_a_link_itself(root: Path) -> None:

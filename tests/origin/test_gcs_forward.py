@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import OriginUnavailable
+from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.origin import ForwardRequest
 from tests.fakes.scripted import Handler, Request, ScriptedServer, answer, in_turn
 from tests.origin.asking import Tokens, counted, gcs_origin, read_all
@@ -100,6 +100,11 @@ async def test_a_refused_token_is_renewed_where_the_request_can_be_sent_again() 
     assert (sent.get("authorization"), status) == ("Bearer t2", 200)
     with pytest.raises(OriginUnavailable, match="try again"):
         await pass_on(insert(body=chunks(b"a"), body_bytes=1), said(401, "authError"))
+
+
+async def test_a_refusal_of_our_own_token_is_told_in_our_words() -> None:
+    with pytest.raises(AccessDenied, match="this gateway's credentials"):
+        await pass_on(insert(), in_turn(said(401, "authError"), said(401, "authError")))
 
 
 async def test_refusals_pass_and_trouble_is_counted() -> None:

@@ -165,8 +165,9 @@ async def test_final_answers_keep_their_meaning(status: int, error: type[Excepti
         (404, "NoSuchKey", NotFound, {"what": "key"}),
         (404, "NoSuchVersion", NotFound, {"what": "version"}),
         (404, "NoSuchBucket", NotFound, {"what": "bucket"}),
-        (403, "InvalidAccessKeyId", OriginRefused, {"status": 403}),
-        (400, "ExpiredToken", OriginRefused, {"status": 400}),
+        (403, "InvalidObjectState", OriginRefused, {"status": 403}),
+        (403, "InvalidAccessKeyId", AccessDenied, {}),
+        (400, "ExpiredToken", AccessDenied, {}),
     ],
 )
 async def test_a_refusal_is_asked_for_its_code(

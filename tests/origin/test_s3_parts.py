@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from proxy.errors import InvalidRequest, OriginUnavailable, VersionChanged
+from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable, VersionChanged
 from proxy.objects import ObjectRecord
+from proxy.origin.s3.parts import WALK_MAX
 from proxy.origin.watched import WatchedOpener
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer
@@ -139,3 +140,33 @@ async def test_part_lengths_that_exceed_the_object_are_refused() -> None:
         server.handler = handler
         with pytest.raises((InvalidRequest, OriginUnavailable)):
             await origin.head_part(record, 2)
+
+
+async def test_a_part_behind_many_unknown_ones_is_not_looked_for() -> None:
+    async def handler(exchange: Exchange) -> None:
+        number = re.search(rb"partNumber=(\d+)", exchange.request.target)
+        length = 1 if number is not None else 10_000
+        await exchange.send_head(206 if number else 200, [("etag", '"whole-10000"')], content_length=length)
+
+    async with ScriptedServer(handler) as server, s3_origin(server.url) as origin:
+        record = await origin.head("models", "k")
+        with pytest.raises(NotSupported, match="read a range instead"):
+            await origin.head_part(record, 10_000)
+        assert len(server.requests) == 2
+        for number in (WALK_MAX, WALK_MAX + 1, 2 * WALK_MAX):  # what is known already costs nothing
+            part = await origin.head_part(record, number)
+            assert part.span == ByteRange(number - 1, number)
+        assert len(server.requests) == 2 + 2 * WALK_MAX
+
+
+async def test_parts_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.origin.s3.parts.PARTS_MAX", 5)
+    async with ScriptedServer(parts(ranged=True)) as server, s3_origin(server.url) as origin:
+        records = [await origin.head("models", key) for key in ("a", "b")]
+        for record in records:
+            assert await spans(origin, record) == EXPECTED
+        asked = len(server.requests)
+        assert await spans(origin, records[1]) == EXPECTED
+        assert len(server.requests) == asked
+        assert await spans(origin, records[0]) == EXPECTED
+        assert len(server.requests) == asked + 3

@@ -169,7 +169,8 @@ async def test_a_weak_etag_counts_together_with_the_date() -> None:
     [
         (error(403, "AccessDenied"), AccessDenied, "Said <so>"),
         (error(403, "InvalidObjectState"), OriginRefused, "403"),
-        (error(403, "SignatureDoesNotMatch"), OriginRefused, "403"),
+        (error(403, "SignatureDoesNotMatch"), AccessDenied, "this gateway's credentials"),
+        (error(401, "Odd"), AccessDenied, "this gateway's credentials"),
         (error(400, "InvalidRequest"), OriginRefused, "400"),
         (error(404, "NoSuchBucket"), NotFound, "bucket"),
         (error(404, "NoSuchVersion"), NotFound, "version"),

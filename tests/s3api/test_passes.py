@@ -6,8 +6,9 @@ import pytest
 
 from proxy.errors import InvalidRequest, NotSupported
 from proxy.objects import ObjectName
+from proxy.targets import parse_copy_source
 from s3api.chunked import ChunkedForm
-from s3api.requests import parse_copy_source
+from s3api.requests import copy_source
 from tests.s3api.heads import parse, passed, read
 
 SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -288,11 +289,96 @@ def test_framing_that_cannot_be_checked_is_refused_before_the_body(
         ("/src/a/b%20c", ("src", "a/b%20c")),
         ("src/a?versionId=v", ("src", "a?versionId=v")),
         ("src%2Fa%2Fb", ("src", "a/b")),
+        ("%2Fsrc%2Fa%20b?versionId=v", ("src", "a%20b?versionId=v")),
+        ("secret%2Fdir%2F/", ("secret", "dir//")),
+        ("secret%2Fdir/x", ("secret", "dir/x")),
+        ("s%72c/a%2Fb", ("src", "a/b")),
         ("/src//a", ("src", "/a")),
-        ("arn:aws:s3:eu:1:accesspoint/x/object/k", None),
-        ("src", None),
-        ("src/", None),
+        ("src/a%252Fb", ("src", "a%252Fb")),
     ],
 )
-def test_copy_source_names_its_bucket(value: str, expected: tuple[str, str] | None) -> None:
+def test_copy_source_names_its_bucket(value: str, expected: tuple[str, str]) -> None:
     assert parse_copy_source(value) == expected
+
+
+SOURCES = [
+    "arn:aws:s3:eu-central-1:1:accesspoint/secret-ap/object/k",
+    "arn%3Aaws:s3:eu-central-1:1:accesspoint/secret-ap/object/k",
+    "/arn:aws:s3-outposts:eu:1:outpost/o/object/k",
+    "",
+    "/",
+    "src",
+    "src/",
+    "src%2F",
+    "//src/k",
+    "/%2Fsrc/k",
+    "%00/k",
+    "sr%c3%bc/k",
+    "src?versionId=v/k",
+    "http://host/src/k",
+]
+
+
+@pytest.mark.parametrize("value", SOURCES)
+def test_a_copy_source_that_names_no_bucket_and_key_is_refused_with_a_sentence(value: str) -> None:
+    with pytest.raises(InvalidRequest, match="copy source is") as caught:
+        parse_copy_source(value)
+    assert caught.value.code == "InvalidArgument"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("x-amz-copy-source", "a/k"), ("x-amz-copy-source", "b/k")],
+        [("x-goog-copy-source", "b/k")],
+        [("x-amz-copy-source", "a/k"), ("x-oss-copy-source", "b/k")],
+        [("x-ms-copy-source", "http://b/k")],
+    ],
+)
+def test_one_header_alone_names_a_copys_source(headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(InvalidRequest, match="One header"):
+        copy_source(tuple(headers))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select",
+        "select-type=2",
+        "select&select-type=1",
+        "select=x&select-type=2",
+        "select&select-type=2&restore",
+        "select&tagging",
+        "select&restore",
+        "select&select-type=2&select-type=3",
+        "select&select-type=2&acl",
+        "select&select-type=2&uploadId=u",
+        "select&select-type=2&versionId=v",
+        "Select&select-type=2",
+    ],
+)
+def test_a_select_with_more_or_less_to_it_may_be_a_write(query: str) -> None:
+    assert passed("POST", f"/models/a?{query}").mutates
+
+
+@pytest.mark.parametrize("query", ["select&select-type=2", "select-type=2&select=&x-id=SelectObjectContent"])
+def test_a_select_is_a_read(query: str) -> None:
+    operation = passed("POST", f"/models/a?{query}")
+    assert (operation.operation, operation.mutates) == ("SelectObjectContent", False)
+
+
+def test_what_would_make_another_method_of_a_request_stays_here() -> None:
+    for name in ("x_http_method_override", "x_http_method", "x_method_override"):
+        assert dict(passed("GET", "/models?acl", **{name: "DELETE"}).headers) == {}
+
+
+def test_a_head_with_a_body_a_rename_and_an_upload_by_rdma_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no body"):
+        parse("HEAD", "/models", content_length="5")
+    with pytest.raises(NotSupported, match="copy the object"):
+        parse("PUT", "/models/a?renameObject", x_amz_rename_source="b")
+    for target in ("/models/a", "/models/a?uploadId=u&partNumber=1"):
+        with pytest.raises(NotSupported, match="RDMA"):
+            parse("PUT", target, content_length="0", x_amz_rdma_token="t")
+    kept = passed("PUT", "/models/a", content_length="5", x_amz_rdma_token="t", x_amz_rdma_protocol="p")
+    assert dict(kept.headers) == {}

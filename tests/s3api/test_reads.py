@@ -186,10 +186,19 @@ def test_checksum_comes_with_the_whole_object_to_who_asks(site: Site) -> None:
 
 
 def test_response_overrides(site: Site) -> None:
-    answer = site.ask("GET", "/models/big.bin?response-content-type=text%2Fplain&response-content-disposition=inline")
-    assert answer.headers["content-type"] == "text/plain"
-    assert answer.headers["content-disposition"] == "inline"
-    assert answer.body == BIG
+    target = "/models/big.bin?response-content-type=text%2Fplain&response-content-disposition=inline"
+    for headers, signature in (({"Authorization": "AWS4-HMAC-SHA256 x"}, ""), ({}, "&X-Amz-Signature=x")):
+        for _ in range(3):  # whatever lane answers
+            answer = site.ask("GET", target + signature, headers)
+            assert answer.headers["content-type"] == "text/plain"
+            assert answer.headers["content-disposition"] == "inline"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "content-security-policy" not in answer.headers
+            assert answer.body == BIG
+            refused = site.ask("GET", target, {"x-amz-date": "x"})
+            assert (refused.status, refused.error()["Code"]) == (400, "InvalidRequest")
+    page = site.ask("GET", "/models/big.bin?response-content-type=Text%2FHtml&X-Amz-Signature=x")
+    assert (page.headers["content-type"], page.headers["content-security-policy"]) == ("Text/Html", "sandbox")
 
 
 @pytest.mark.parametrize("key", [key for key in SEEDS if key not in ("big.bin", "empty")])

@@ -114,7 +114,11 @@ def test_part_number_is_read() -> None:
         ("/models/a?partNumber=%D9%A1", {}, "InvalidArgument"),  # an Arabic digit
         ("/models/a?partNumber=1", {"range": "bytes=0-1"}, "InvalidRequest"),
         ("/models/a?versionId=", {}, "InvalidArgument"),
-        ("/models/a?response-content-type=a%0D%0Ab", {}, "InvalidArgument"),
+        ("/models/a?response-content-type=a%0D%0Ab", {"authorization": "AWS4-HMAC-SHA256 x"}, "InvalidArgument"),
+        ("/models/a?response-content-type=text%2Fhtml", {}, "InvalidRequest"),
+        ("/models/a?Response-Content-Type=text%2Fhtml", {}, "InvalidRequest"),
+        ("/models/a?response-expires=x&X-Amz-Date=y&x-amz-signed=z", {"x_amz_date": "y"}, "InvalidRequest"),
+        ("/models/a?response-expires=x&Signature=y", {"origin": "http://page"}, "InvalidRequest"),
     ],
 )
 def test_bad_parameters_are_refused(target: str, headers: dict[str, str], code: str) -> None:
@@ -128,7 +132,7 @@ def test_overrides_name_the_headers_they_replace() -> None:
         "GET",
         "/models/a?response-content-type=text%2Fplain&response-cache-control=no-store&response-expires=never"
         "&response-content-language=de&response-content-encoding=gzip"
-        "&response-content-disposition=attachment%3B%20filename%3D%C3%A9",
+        "&response-content-disposition=attachment%3B%20filename%3D%C3%A9&X-Amz-Signature=0",
     )
     assert dict(operation.overrides) == {
         "content-type": "text/plain",

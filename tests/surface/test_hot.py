@@ -71,7 +71,7 @@ def test_a_question_that_is_not_answered_is_not_kept(questions: Questions) -> No
 def test_a_long_question_is_answered_and_not_kept(questions: Questions, part: str) -> None:
     for _ in range(3):
         if part == "target":
-            assert questions.ask(b"/b/k?response-content-type=" + b"a" * 2100)
+            assert questions.ask(b"/b/k?x-id=" + b"a" * 2100)
         else:
             assert questions.ask(b"/b/k", if_none_match=b'"' + b"a" * 2100 + b'"')
     assert len(questions.parsed) == 3

@@ -48,7 +48,7 @@ class DirectoryOrigin:
         self.id = f"file://{os.path.abspath(root)}"
         self.name = name or self.id
         self._tree = Tree(root)
-        self._folders = FolderCache(self._tree, clock)
+        self._folders = FolderCache(clock)
         self._clock = clock
         self._types = mimetypes.MimeTypes()  # Python's own list: the same on every machine
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="directory-origin")

@@ -3,8 +3,9 @@
 How it works. A key is a path of plain segments; one that a tree can't express (`..`, `.`, `//`, a leading or trailing
 `/`, NUL, no UTF-8) names nothing. A file is first opened as a mere handle (O_PATH, which neither blocks on a FIFO
 nor touches a device), then the kernel is asked where that handle really is: only a regular file whose real path lies
-below the root's real path is opened for reading, through the handle. So a symbolic link inside the root works, one
-that leads out of it does not exist, and swapping links in between changes nothing.
+below the bucket's real path is opened for reading, through the handle. So a symbolic link inside a bucket works, one
+that leads out of it (to another bucket, for which other rules may count) does not exist, and swapping links in between
+changes nothing. A bucket itself may be a link to another directory in the root.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Tree:
         try:
             handle = DataFile(os.open(os.path.join(folder, *segments), os.O_PATH | os.O_CLOEXEC))
             info = os.fstat(handle.fd)
-            if not stat.S_ISREG(info.st_mode) or not self._is_inside(handle):
+            if not stat.S_ISREG(info.st_mode) or not is_below(os.readlink(_own_path(handle)), folder):
                 raise NotFound("key", key)
             file = DataFile(os.open(_own_path(handle), os.O_RDONLY | os.O_CLOEXEC))
             return file, File.of(os.fstat(file.fd))
@@ -99,15 +100,8 @@ class Tree:
             raise translate(error, "bucket", os.fsdecode(root)) from error
         return tuple(sorted(found, key=lambda item: item[0].encode()))
 
-    def inside(self, path: bytes) -> bool:
-        """Whether a path, its links followed, lies in the root."""
-        return is_below(os.path.realpath(path), os.path.realpath(self._root))
-
     def _is_folder(self, entry: os.DirEntry[bytes], root: bytes) -> bool:
         return entry.is_dir() and (not entry.is_symlink() or is_below(os.path.realpath(entry.path), root))
-
-    def _is_inside(self, handle: DataFile) -> bool:
-        return is_below(os.readlink(_own_path(handle)), self._real_root())
 
     def _real_root(self) -> bytes:
         root = os.path.realpath(self._root)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from proxy.origin import ListedObject, ListPage
-from proxy.origin.directory.tree import File, Tree, decode_name, split_key
+from proxy.origin.directory.tree import File, Tree, decode_name, is_below, split_key
 
 ENTRIES_KEPT_MAX = 200_000  # names of some 100 bytes each
 SETTLED_AFTER_S = 2.0  # the coarsest time stamps of file systems in use
@@ -40,49 +40,29 @@ class _Folder:
 class FolderCache:
     """Sorted entries of directories, shared by the pages of listings; safe to use from several threads."""
 
-    def __init__(self, tree: Tree, clock: Callable[[], float] = time.time) -> None:
-        self._tree = tree
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._folders: OrderedDict[bytes, _Folder] = OrderedDict()
         self._entry_count = 0
         self._lock = Lock()
 
-    def segments(self, path: bytes) -> tuple[tuple[int, int], list[bytes]]:
-        """The directory's identity (device, inode) and its sorted entries; none where it can't be read."""
+    def segments(self, path: bytes, bucket_path: bytes) -> tuple[tuple[int, int], list[bytes]]:
+        """The directory's identity (device, inode) and its sorted entries; none where it can't be read.
+
+        Links are entries where they lead to something in the bucket; a directory that has some is not kept.
+        """
         try:
             info = os.stat(path)
             stamp = (info.st_dev, info.st_ino, info.st_mtime_ns)
             kept = self._folders.get(path)
             if kept is not None and kept.stamp == stamp:
                 return stamp[:2], kept.segments
-            segments, has_links = self._scan(path)
+            segments, has_links = _scan(path, bucket_path)
         except OSError:  # vanished, or not ours to read: no key of it can be read either
             return (0, 0), []
         if not has_links and self._clock() - info.st_mtime > SETTLED_AFTER_S:
             self._keep(path, _Folder(stamp, segments))
         return stamp[:2], segments
-
-    def _scan(self, path: bytes) -> tuple[list[bytes], bool]:
-        segments, has_links = [], False
-        with os.scandir(path) as entries:
-            for entry in entries:
-                has_links = has_links or entry.is_symlink()
-                segment = self._segment(entry)
-                if segment is not None:
-                    segments.append(segment)
-        segments.sort()
-        return segments, has_links
-
-    def _segment(self, entry: os.DirEntry[bytes]) -> bytes | None:
-        """An entry as a part of keys; None where it is neither file nor directory, or leads out of the root."""
-        try:
-            if decode_name(entry.name) is None or (entry.is_symlink() and not self._tree.inside(entry.path)):
-                return None
-            if entry.is_dir():
-                return entry.name + b"/"
-            return entry.name if entry.is_file() else None
-        except OSError:  # a link that leads to itself
-            return None
 
     def _keep(self, path: bytes, folder: _Folder) -> None:
         with self._lock:
@@ -94,11 +74,36 @@ class FolderCache:
                 self._entry_count -= len(dropped.segments)
 
 
+def _scan(path: bytes, bucket_path: bytes) -> tuple[list[bytes], bool]:
+    segments, has_links = [], False
+    with os.scandir(path) as entries:
+        for entry in entries:
+            has_links = has_links or entry.is_symlink()
+            segment = _segment(entry, bucket_path)
+            if segment is not None:
+                segments.append(segment)
+    segments.sort()
+    return segments, has_links
+
+
+def _segment(entry: os.DirEntry[bytes], bucket_path: bytes) -> bytes | None:
+    """An entry as a part of keys; None where it is neither file nor directory, or leads out of the bucket."""
+    try:
+        if decode_name(entry.name) is None or (
+            entry.is_symlink() and not is_below(os.path.realpath(entry.path), bucket_path)
+        ):
+            return None
+        if entry.is_dir():
+            return entry.name + b"/"
+        return entry.name if entry.is_file() else None
+    except OSError:  # a link that leads to itself
+        return None
+
+
 class Walk:
     """The keys below one bucket's directory that begin with `prefix`, in order."""
 
-    def __init__(self, tree: Tree, folders: FolderCache, bucket_path: bytes, prefix: bytes) -> None:
-        self._tree = tree
+    def __init__(self, folders: FolderCache, bucket_path: bytes, prefix: bytes) -> None:
         self._folders = folders
         self._bucket_path = bucket_path
         self._prefix = prefix
@@ -108,13 +113,13 @@ class Walk:
         start, slash, _ = self._prefix.rpartition(b"/")
         if slash and split_key(start.decode("utf-8")) is None:
             return iter(())  # no file can have such a key
-        if slash and not self._tree.inside(os.path.join(self._bucket_path, start)):
-            return iter(())  # a link that leads out of the root
+        if slash and not is_below(os.path.realpath(os.path.join(self._bucket_path, start)), self._bucket_path):
+            return iter(())  # a link that leads out of the bucket
         return self._below(start + slash, max(lower, self._prefix), ())
 
     def _below(self, folder_key: bytes, lower: bytes, ancestors: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
         """Keys under a directory, whose own key ends with `/` or is empty. A loop of links is not entered twice."""
-        identity, segments = self._folders.segments(os.path.join(self._bucket_path, folder_key))
+        identity, segments = self._folders.segments(os.path.join(self._bucket_path, folder_key), self._bucket_path)
         if identity in ancestors or len(ancestors) > DEPTH_MAX:
             return
         for index in range(self._seek(folder_key, segments, lower), len(segments)):
@@ -148,7 +153,7 @@ def list_page(
         raw_prefix, raw_delimiter, raw_after = (text.encode("utf-8") for text in (prefix, delimiter, after))
     except UnicodeEncodeError:
         return ListPage((), (), None)
-    walk = Walk(tree, folders, bucket_path, raw_prefix)
+    walk = Walk(folders, bucket_path, raw_prefix)
     objects: list[ListedObject] = []
     prefixes: list[str] = []
     last: bytes = b""

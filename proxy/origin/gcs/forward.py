@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from proxy.errors import OriginUnavailable
+from proxy.errors import AccessDenied, OriginUnavailable, blame
 from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
@@ -18,6 +18,7 @@ from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
 from proxy.origin.passing import nothing, replay, sent_headers
+from proxy.origin.trouble import request_id_of
 
 USER_PROJECT = "x-goog-user-project"
 
@@ -40,15 +41,19 @@ class Forwarding:
         headers = self._headers(request, body is not None)
         token = await self._tokens.get()
         answer = await self._send_once(request.method, target, authorized(headers, token), body)
-        if answer.status != 401 or token is None:
-            return answer
-        renewed = await self._tokens.renew(token)
-        if renewed == token:
+        if answer.status != 401:
             return answer
         await answer.close()
+        renewed = await self._tokens.renew(token) if token is not None else None
+        if renewed == token:
+            raise _refused(answer)
         if body is not None:
             raise OriginUnavailable("the origin wanted a new token for this upload; try again", retry_after_s=1.0)
-        return await self._send_once(request.method, target, authorized(headers, renewed), None)
+        answer = await self._send_once(request.method, target, authorized(headers, renewed), None)
+        if answer.status != 401:
+            return answer
+        await answer.close()
+        raise _refused(answer)
 
     def _locate(self, request: ForwardRequest) -> Target:
         if request.path is not None:
@@ -74,6 +79,12 @@ class Forwarding:
         response = await self._exchange.send(method, target, sent, body, use=Use.PASSING)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
+
+
+def _refused(answer: ForwardResponse) -> AccessDenied:
+    """What clients are told, who would take a 401 for a refusal of their own token."""
+    error = AccessDenied("the origin refuses this gateway's credentials (401); its operator must mend that")
+    return blame(error, "refused", "401", request_id_of(answer.headers))
 
 
 def authorized(headers: Headers, token: str | None) -> Headers:

@@ -32,7 +32,7 @@ from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
 from proxy.origin.gcs.listing import list_page, read_page
 from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.origin.gcs.target import Query, Target, parse_site
-from proxy.origin.pages import Found
+from proxy.origin.pages import PAGES_MAX, Found
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
@@ -218,13 +218,14 @@ class GcsOrigin:
         query += (("fields", "items(name,timeCreated),nextPageToken"),)
         buckets: list[tuple[str, float]] = []
         token = ""
-        while True:
+        for _ in range(PAGES_MAX):
             paged = (*query, ("pageToken", token)) if token else query
             document = await self._list(self._site.buckets(paged), "")
             buckets += self._read(_read_buckets, document)
             token = str(document.get("nextPageToken") or "")
             if not token:
                 return tuple(buckets)
+        raise mismatch(f"more than {PAGES_MAX} pages of buckets")
 
     async def aclose(self) -> None:
         await self._wire.aclose()

@@ -12,8 +12,27 @@ from proxy.origin.trouble import REDIRECTS, mismatch, redirect_refused, request_
 
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,64})\s*</Region>")
 _THROTTLES = frozenset(("SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests"))
-# Refusals of the gateway's own signature that are no 401 or 403.
-_OF_CREDENTIALS = frozenset(("AuthorizationHeaderMalformed", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"))
+_OF_CREDENTIALS = frozenset(
+    {
+        "AuthenticationRequired",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "InvalidTokenId",
+        "MissingAuthenticationToken",
+        "MissingSecurityHeader",
+        "NotSignedUp",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
 _MISSING = {"NoSuchBucket": "bucket", "NoSuchVersion": "version", "NoSuchKey": "key"}
 
 
@@ -31,6 +50,8 @@ def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *
         return NotFound(what, bucket if what == "bucket" else key)
     said, request_id = parse_refusal(body).said(status), request_id_of(headers)
     wait_s = parse_retry_after(first_value(headers, "retry-after"), now_s)
+    if refuses_credentials(status, code):
+        return credentials_refused(status, headers, body)
     if status == 429 or status == 503 or code in _THROTTLES:
         throttles = OriginUnavailable(f"the origin throttles ({status})", retry_after_s=wait_s, throttled=True)
         return blame(throttles, "throttled", said, request_id)
@@ -44,9 +65,21 @@ def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *
     if status < 400:
         return mismatch(f"an answer with status {status}", headers)
     refused = OriginRefused(status, end_to_end(headers), body)
-    if status in (401, 403) or code in _OF_CREDENTIALS:
+    if status == 403:
         return blame(refused, "refused", said, request_id)
     return refused
+
+
+def refuses_credentials(status: int, code: str | None) -> bool:
+    """Whether an answer refuses this gateway's own signature or credentials, and not what was asked."""
+    return status == 401 or code in _OF_CREDENTIALS
+
+
+def credentials_refused(status: int, headers: Headers, body: bytes) -> AccessDenied:
+    """What clients are told instead of the origin's document, which shows key id, token and what was signed."""
+    code = parse_code(body) or status
+    error = AccessDenied(f"the origin refuses this gateway's credentials ({code}); its operator must mend that")
+    return blame(error, "refused", parse_refusal(body).said(status), request_id_of(headers))
 
 
 def _denial(body: bytes) -> str:

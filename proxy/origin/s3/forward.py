@@ -19,13 +19,16 @@ from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.headers import first_value
 from proxy.origin.passing import nothing, peek, replay, sent_headers
+from proxy.origin.refusals import parse_code
 from proxy.origin.s3.credentials import CredentialSource
+from proxy.origin.s3.errors import credentials_refused, refuses_credentials
 from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, UNSIGNED_PAYLOAD, Signer
 from proxy.origin.s3.target import Site, is_region
 from proxy.origin.trouble import redirect_refused
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_REFUSING = frozenset({400, 401, 403})
 _OWN_HEADERS = frozenset(["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"])
 
 
@@ -57,18 +60,25 @@ class Forwarding:
         course = Course(self._site, self._regions, request.bucket, request.key, request.query, writes=writes)
         while True:
             answer = await self._send_once(request, course, body, use)
-            if answer.status not in TURNING_STATUSES:
+            if answer.status not in TURNING_STATUSES | _REFUSING:
                 return answer
             seen = await peek(answer.body)
             turned = course.turn(answer.status, answer.headers, seen)
-            if not turned and answer.status == 400:
-                answer.body = replay(seen, answer.body)
-                return answer
+            if not turned and answer.status in _REFUSING:
+                return await self._judged(answer, seen)
             await answer.close()
             if not turned:
                 raise redirect_refused(answer.status, answer.headers)
             if body is not None:
                 raise OriginUnavailable("the origin sends this upload elsewhere; try again", retry_after_s=1.0)
+
+    async def _judged(self, answer: ForwardResponse, seen: bytes) -> ForwardResponse:
+        """The answer as it goes to the client. Raises AccessDenied where it refuses what is ours, not the client's."""
+        if refuses_credentials(answer.status, parse_code(seen)):
+            await answer.close()
+            raise credentials_refused(answer.status, answer.headers, seen)
+        answer.body = replay(seen, answer.body)
+        return answer
 
     async def _send_once(
         self, request: ForwardRequest, course: Course, body: AsyncIterator[bytes] | None, use: Use

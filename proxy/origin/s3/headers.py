@@ -10,6 +10,7 @@ import binascii
 import re
 
 from proxy.conditions import parse_http_date
+from proxy.families import OWN_HEADERS
 from proxy.hops import Headers, connection_headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin.headers import first_value
@@ -105,7 +106,7 @@ def object_headers(headers: Headers) -> Headers:
     return tuple(
         (name, value)
         for name, value in headers
-        if name not in _PER_ANSWER and name not in named and not name.startswith("access-control-")
+        if name not in _PER_ANSWER and name not in named and not name.startswith(("access-control-", OWN_HEADERS))
     )
 
 

@@ -134,7 +134,7 @@ class S3Origin:
         return PartAnswer(
             length,
             named.span if named is not None else None,
-            int(count) if count.isascii() and count.isdigit() else None,
+            int(count) if count.isascii() and count.isdigit() and len(count) <= 9 else None,
         )
 
     async def _head(self, bucket: str, key: str, query: Query, headers: Headers) -> tuple[int, Headers]:

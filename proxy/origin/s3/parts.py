@@ -1,8 +1,9 @@
 """Where the parts of a multipart object lie, asked by `HEAD ?partNumber=N`.
 
 How it works. AWS answers such a HEAD with the part's Content-Range and the number of parts. An origin that tells
-only the part's length is asked for the earlier parts' lengths too; these never change for an object version and are
-remembered. An origin that knows no parts answers with the whole object: that is one part.
+only the part's length is asked for the earlier parts' lengths too, up to WALK_MAX of them for one request; these never
+change for an object version and are remembered. An origin that knows no parts answers with the whole object: that is
+one part.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from proxy.errors import InvalidRequest
+from proxy.errors import InvalidRequest, NotSupported
 from proxy.hops import Headers
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
@@ -21,6 +22,8 @@ from proxy.origin.headers import first_value
 from proxy.ranges import ByteRange
 
 VERSIONS_MAX = 256
+PARTS_MAX = 16_384  # remembered, of all versions together; some 200 bytes each
+WALK_MAX = 200  # requests to the origin for one of a client's
 CONCURRENCY_MAX = 16
 
 _PART_COUNT_ETAG = re.compile(r'"[^"]*-(\d{1,5})"')
@@ -44,6 +47,7 @@ class PartSpans:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._known: OrderedDict[bytes, dict[int, PartAnswer]] = OrderedDict()
+        self._count = 0  # of parts in it
 
     async def find(self, record: ObjectRecord, number: int) -> PartSpan:
         if record.md5 is not None or record.size_bytes == 0:  # an ETag that is an MD5 is never a multipart object's
@@ -63,7 +67,14 @@ class PartSpans:
         return PartSpan(number, count, ByteRange(start, start + answer.length))
 
     async def _start(self, version: ObjectVersion, number: int) -> int:
-        """Where the part begins: after all earlier ones."""
+        """Where the part begins: after all earlier ones. Raises NotSupported where too many of them are unknown."""
+        known = self._known.get(version.digest, {})
+        unknown = number - 1 - sum(earlier < number for earlier in known)
+        if unknown > WALK_MAX:
+            raise NotSupported(
+                f"the origin tells only how long parts are: to find part {number}, {unknown} others would have to be"
+                " asked for; read a range instead"
+            )
         permits = asyncio.Semaphore(CONCURRENCY_MAX)
 
         async def length_of(earlier: int) -> int:
@@ -73,13 +84,15 @@ class PartSpans:
         return sum(await asyncio.gather(*(length_of(earlier) for earlier in range(1, number))))
 
     async def _part(self, version: ObjectVersion, number: int) -> PartAnswer:
-        known = self._known.setdefault(version.digest, {})
+        kept = self._known.get(version.digest, {})
+        found = kept.get(number) or await self._ask(version, number)
+        known = self._known.setdefault(version.digest, kept)
         self._known.move_to_end(version.digest)
-        if len(self._known) > VERSIONS_MAX:
-            self._known.popitem(last=False)
-        if number not in known:
-            known[number] = await self._ask(version, number)
-        return known[number]
+        self._count += number not in known
+        known[number] = found
+        while len(self._known) > 1 and (self._count > PARTS_MAX or len(self._known) > VERSIONS_MAX):
+            self._count -= len(self._known.popitem(last=False)[1])
+        return found
 
 
 def is_part_etag(version: ObjectVersion, headers: Headers) -> bool:
