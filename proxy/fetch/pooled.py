@@ -2,13 +2,15 @@
 
 How it works. The zone's owner of the block keeps it, and brings it if it must. A reader here asks for a megabyte at a
 time, a few of them side by side, each with a checksum of its own, and gives on only what has been compared. It takes no
-part in relays: nobody ever reads from it. Where no owner can help, the origin is asked, for just these bytes.
+part in relays: nobody ever reads from it. An owner that is there but slow to answer is asked again; where none can
+help, the origin is asked, for just these bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -28,6 +30,9 @@ from proxy.ranges import ByteRange
 
 STEP_BYTES = 1 << 20
 STEPS_AHEAD = 4
+PASSING = frozenset({"busy", "silent"})  # failures of a node that is there all the same
+PATIENCE_S = 10.0  # with such a node: each read past it is an extra copy from the origin
+PAUSE_S = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -82,26 +87,32 @@ class Pooled:
         return None
 
     async def _read_within(self, owner: Member, step: ByteRange) -> bytes | None:
+        """From whom this owner names. One that is busy, or silent for a moment, is asked again for PATIENCE_S."""
         view, tried = self.relays.view, list[str]()
-        for _ in range(SOURCES_MAX):
+        give_up_at_s = time.monotonic() + PATIENCE_S
+        while len(tried) < SOURCES_MAX:
             ask = Ask(self.record.version.digest, self.index, ZONE, slow=True, tried=tuple(tried))
+            source_id: str | None = None
             try:
                 named = await self.relays.peers.ask(owner, ask)
-                source = view.roster.by_id.get(named.source or "")
-                if named.source is None:
+                source_id = named.source
+                if source_id is None:
                     return None
-                tried.append(named.source)
-                if source is None or source.node_id == view.node_id:
-                    continue
-                data = await self._read_from(source, named.fill_id, step)
+                source = view.roster.by_id.get(source_id)
+                if source is not None and source_id != view.node_id:
+                    data = await self._read_from(source, named.fill_id, step)
+                    if data is not None:
+                        return data
             except (PeerFailed, TimeoutError) as error:
-                if isinstance(error, PeerFailed) and error.faulty:
-                    view.avoid(error.node_id)
-                if isinstance(error, PeerFailed) and error.node_id == owner.node_id and owner.node_id not in tried:
-                    return None
-                continue
-            if data is not None:
-                return data
+                if isinstance(error, PeerFailed):
+                    if error.reason in PASSING and time.monotonic() < give_up_at_s:
+                        await asyncio.sleep(PAUSE_S)
+                        continue
+                    if error.faulty:
+                        view.avoid(error.node_id)
+                if source_id is None:
+                    return None  # the owner itself does not answer
+            tried.append(source_id)
         return None
 
     async def _read_from(self, source: Member, fill_id: int, step: ByteRange) -> bytes | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import signal
 from pathlib import Path
 
 import httpx
 
 from tests.fleet.cloud import BUCKET, HeldCloud
-from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
+from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load, start_fleet
 from tests.fleet.servers import start_redis
+from tests.gateways import send_signal, wait_until
 
 POOLED = {"buckets": {"*": {"origin": "origin", "replicate": False}}}
 CONTENT = random.Random(6).randbytes(12 * BLOCK_BYTES + 777)
@@ -42,6 +44,26 @@ def test_each_block_is_kept_once_and_read_by_all_from_there(tmp_path: Path) -> N
             assert sum(asked.sent_bytes for asked in reads) == len(CONTENT)
             assert len(CONTENT) <= kept_bytes(fleet) < 1.2 * len(CONTENT)
             assert fleet.metric("warmstart_checksum_failures_total") == 0
+
+
+def test_an_owner_that_is_silent_for_a_moment_is_asked_again_and_the_origin_is_not(tmp_path: Path) -> None:
+    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+        cloud.put("model", CONTENT)
+        with start_fleet(tmp_path, cloud, nodes=2, redis=redis, config=POOLED) as fleet:
+            fleet.assert_right(fleet.load("model"), CONTENT)
+            before = cloud.block_gets("model")
+            [worker] = fleet.nodes[0].worker_pids()
+            send_signal(worker, signal.SIGSTOP)
+            try:
+                load = Load(fleet.nodes[1], "model")
+                wait_until(
+                    lambda: fleet.nodes[1].metric("warmstart_peer_failures_total", reason="silent") > 0,
+                    "nobody misses the owner",
+                )
+            finally:
+                send_signal(worker, signal.SIGCONT)
+            fleet.assert_right({1: load}, CONTENT)
+            assert cloud.block_gets("model") == before
 
 
 def test_ranges_of_a_pooled_bucket_come_from_the_owners(tmp_path: Path) -> None:
