@@ -43,6 +43,10 @@ LABEL org.opencontainers.image.title="warmstart" \
 RUN groupadd --gid 10001 warmstart \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /home/warmstart --shell /usr/sbin/nologin warmstart \
  && install --directory --owner=10001 --group=10001 --mode=0700 /var/cache/warmstart
+# The base image has Python's own library without compiled files, and nothing here can write them later: every start, and
+# every health check, would compile what it imports anew.
+RUN python -m compileall -q -f --invalidation-mode unchecked-hash \
+      -x '/(test|tests|idlelib|site-packages)/' "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/warmstart /opt/warmstart
 
 # XDG_CACHE_HOME makes /var/cache/warmstart the default cache, which a configuration file may still change.

@@ -59,6 +59,8 @@ class Supervisor:
         for warning in check_capacity(claims, settings.cache.block_size):
             log.warning("%s", warning)
         open_layouts([(disk.path, disk.size) for disk in disks], settings.cache.block_size, settings.cache.segment_size)
+        if settings.cluster is not None and settings.cluster.zone == "":
+            log.warning("cluster.zone is empty: this node counts as one without a zone")
         self._listeners = open_listeners(settings.listen)
         self._board = Board.create() if settings.cluster is not None else None
         self._control = open_control(settings.cluster, settings.listen[0]) if settings.cluster is not None else None

@@ -87,8 +87,9 @@ class ClusterSettings(Section):
     """What requests between nodes are signed with, 16 characters at least; of a list the first signs, all are taken."""
     secret_file: LocalPath | None = None
     """A file with the secret, or one a line."""
-    zone: Annotated[Text, BeforeValidator(expand)] | None = None
-    """Where links are wide: blocks cross into each zone once."""
+    zone: Annotated[str, BeforeValidator(expand)] | None = None
+    """Where links are wide: blocks cross into each zone once. An empty one is none, with a warning: a node may lack the
+    label that it comes from."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "warmstart"
     """What all keys and channels in Redis begin with: two fleets on one Redis need two."""
     ca_file: LocalPath | None = None

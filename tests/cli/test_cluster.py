@@ -128,3 +128,15 @@ def test_stats_are_shown_with_three_digits() -> None:
     stats = {"used_bytes": 5 << 30, "size_bytes": 20 << 30, "uploads": 2, "fills": 0, "origin_bytes": 1536, "hits": 0}
     assert describe_stats(stats) == ["5 GiB / 20 GiB", "-", "2", "0", "1.5 KiB", "-", "-"]
     assert describe_stats({}) == ["-"] * 7
+
+
+def test_a_zone_whose_variable_is_empty_is_none_and_the_log_says_so(tmp_path: Path) -> None:
+    """Of a pod without the label, Kubernetes makes an empty variable."""
+    (tmp_path / "shelf").mkdir()
+    config = {
+        "cluster": {"peers": ["http://127.0.0.1:9"], "secret": SECRET, "control": "127.0.0.1:0", "zone": "${ZONE}"}
+    }
+    with start_gateway(
+        tmp_path, origin=f"file://{tmp_path / 'shelf'}", config=config, environment={"ZONE": ""}
+    ) as node:
+        assert "cluster.zone is empty" in node.logs()

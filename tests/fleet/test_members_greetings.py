@@ -266,3 +266,14 @@ async def test_rounds_go_on_until_cancelled(street: Street) -> None:
 
 def test_a_name_is_every_one_of_its_addresses() -> None:
     assert Endpoint("127.0.0.1", 9000, tls=True) in look_up("localhost", 9000, tls=True)
+
+
+async def test_a_new_fleets_name_may_have_no_addresses_for_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 1000.0
+    addresses = Addresses(lambda: look_up("peers.fleet.invalid", 9000, tls=False), lambda: now_s)
+    for now_s in (1000.0, 1059.0):  # noqa: B007
+        await addresses.refresh()
+    assert "can't be looked up" not in caplog.text
+    now_s = 1061.0
+    await addresses.refresh()
+    assert "can't be looked up" in caplog.text

@@ -160,8 +160,11 @@ def test_a_secret_that_nobody_gave_is_made_up_and_stays_out_of_the_rest() -> Non
     made_up = one.secrets()["warmstart"]
     assert len(made_up["cluster-secret"]) == len(made_up["redis-password"]) == 40
     assert made_up["cluster-secret"] != two.secrets()["warmstart"]["cluster-secret"]
-    assert made_up["redis-url"] == f"redis://:{made_up['redis-password']}@warmstart-redis.models.svc:6379/0"
-    assert f"requirepass {made_up['redis-password']}\n" in one.secrets()["warmstart-redis"]["redis.conf"]
+    assert made_up["redis-url"] == f"redis://warmstart:{made_up['redis-password']}@warmstart-redis.models.svc:6379/0"
+    assert (
+        f"user warmstart on >{made_up['redis-password']} ~models.warmstart:* "
+        in one.secrets()["warmstart-redis"]["redis.conf"]
+    )
     rest = json.dumps([manifest for manifest in one.manifests if manifest["kind"] != "Secret"])
     assert not [value for value in made_up.values() if value in rest]
 
@@ -322,6 +325,33 @@ def test_notes_name_the_address_and_what_to_look_at(name: str, tmp_path: Path) -
     scheme = "https" if name == "tls" else "http"
     assert f'{{name: AWS_ENDPOINT_URL, value: "{scheme}://warmstart.models.svc:{port}"}}' in notes
     assert "kubectl -n models rollout status daemonset/warmstart" in notes
+    (selected,) = re.findall(r"-c prepare -l (\S+)$", notes, re.M)
+    labels = render_set(name).one("DaemonSet")["spec"]["template"]["metadata"]["labels"]
+    assert dict(part.split("=") for part in selected.split(",")).items() <= labels.items()
+
+
+@needs_helm
+def test_notes_warn_of_an_image_without_a_registry(tmp_path: Path) -> None:
+    assert "WARNING: image.repository is warmstart, without a registry" in render_notes(tmp_path)
+    assert "WARNING" not in render_notes(tmp_path, image={"repository": "registry.example.net/warmstart"})
+
+
+@needs_helm
+def test_the_pods_security_context_may_be_given_more() -> None:
+    label = {"seLinuxOptions": {"type": "spc_t"}}
+    release = render(podSecurityContext=label, redis={"enabled": True})
+    redis = release.one("StatefulSet", "warmstart-redis")["spec"]["template"]["spec"]
+    for pod in (release.pod(), redis, release.one("Pod", "warmstart-test")["spec"]):
+        assert pod["securityContext"]["seLinuxOptions"] == label["seLinuxOptions"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+@needs_helm
+def test_the_image_of_redis_may_be_pinned_by_digest() -> None:
+    digest = "sha256:" + "5" * 64
+    redis = render(redis={"enabled": True, "image": {"digest": digest}}).one("StatefulSet", "warmstart-redis")
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"docker.io/valkey/valkey@{digest}"
 
 
 @needs_helm
@@ -332,10 +362,12 @@ def test_notes_say_who_can_read_what(tmp_path: Path) -> None:
         return " ".join(told[1].split())
 
     everything = "can read all that the gateways' own credentials can read, of s3 (s3)"
-    assert who() == f"- every pod of this cluster - {everything} in any bucket - and can write nothing."
+    pods = "every pod of this cluster, in any namespace (networkPolicy.clients names fewer)"
+    assert who() == f"- {pods} - {everything} in any bucket - and can write nothing."
     assert who(networkPolicy={"enabled": False}).startswith("- whoever can connect to the pods")
     assert who(hostNetwork=True).startswith("- whoever can connect to the nodes")
     assert who(config={"writes": "through"}).endswith("- and can write there, with those credentials.")
+    assert " in any bucket - " in who(config={"buckets": {"*": {"origin": "s3"}}})
     buckets = {"a": {"origin": "s3"}, "b": {"origin": "s3", "writes": "through"}}
     assert who(config={"buckets": buckets}).endswith("in the buckets a, b - and can write nothing, except in b.")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from tests.fleet.servers import RedisServer
 from tests.package.charts import needs_helm, render
@@ -28,12 +28,17 @@ def test_the_gateways_url_opens_the_redis_of_the_chart_and_nothing_else_does(tmp
     file.write_text(release.secrets()["warmstart-redis"]["redis.conf"].replace("/data", str(tmp_path)))
     port = free_port()
     arguments = (str(file), "--port", str(port))
-    with RedisServer(port, tmp_path, arguments, credentials=f":{url.password}") as server:
+    with RedisServer(port, tmp_path, arguments, credentials=f"{url.username}:{url.password}") as server:
         server.start()
         client = server.client()
         assert client.ping()
-        assert client.config_get("maxmemory") == {"maxmemory": str(256 << 20)}
-        assert client.config_get("save") == {"save": ""}
-        server.credentials = ":another"
-        with pytest.raises(AuthenticationError):
-            server.client().ping()
+        prefix = release.configuration()["cluster"]["prefix"]
+        assert client.set(f"{prefix}:member:one", 1)
+        assert client.info("memory")["maxmemory"] == 256 << 20
+        for refused in (lambda: client.set("another:key", 1), lambda: client.config_get("save"), client.flushall):
+            with pytest.raises(NoPermissionError):
+                refused()
+        for credentials in ("warmstart:another", f":{url.password}"):
+            server.credentials = credentials
+            with pytest.raises(AuthenticationError):
+                server.client().ping()

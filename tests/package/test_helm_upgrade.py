@@ -79,7 +79,7 @@ def test_an_upgrade_keeps_what_the_first_install_made_up(cluster: Cluster) -> No
     cluster.keep("warmstart", **{"cluster-secret": "kept-kept-kept-kept", "redis-password": "kept-too"})
     secret = cluster.upgrade("--set", "redis.enabled=true")
     assert secret["cluster-secret"] == "kept-kept-kept-kept"
-    assert secret["redis-url"] == "redis://:kept-too@warmstart-redis.models.svc:6379/0"
+    assert secret["redis-url"] == "redis://warmstart:kept-too@warmstart-redis.models.svc:6379/0"
 
 
 def test_a_secret_that_is_given_later_replaces_the_one_that_was_made_up(cluster: Cluster) -> None:

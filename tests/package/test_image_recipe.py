@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
+from pathlib import Path
 
 from tests.package.locks import ROOT, locks
 from tests.package.recipe import DOCKERFILE, in_context, read_stages
 
 ARGUMENTS, STAGES = read_stages()
 BUILD, FINAL = STAGES
+_COMPILED = shutil.ignore_patterns("__pycache__")
 
 
 def test_every_stage_stands_on_one_base_that_is_pinned_by_version_and_digest() -> None:
@@ -66,6 +72,25 @@ def test_the_locks_are_copied_before_the_code() -> None:
     sources = BUILD.copies()
     assert {lock.name for lock in locks()} == set(sources[:2])
     assert sources.index("proxy") > 2
+
+
+def test_pythons_own_library_is_compiled_in_the_image_for_nothing_can_be_written_there_later(tmp_path: Path) -> None:
+    """By the line itself, over a copy of some of this Python's library."""
+    (line,) = (step.text for step in FINAL.all("RUN") if "compileall" in step.text)
+    library = tmp_path / "python3.11"
+    for name in ("json", "idlelib"):
+        shutil.copytree(Path(sysconfig.get_path("stdlib")) / name, library / name, ignore=_COMPILED)
+    (library / "site-packages").mkdir()
+    (library / "site-packages" / "dependency.py").touch()
+    text = line.replace("python -m", f"{sys.executable} -m").replace("$(python -c", f"$({sys.executable} -c")
+    text = re.sub(r'"\$\(.*\)"', str(library), text)
+    subprocess.run(["sh", "-c", text], check=True)
+    compiled = {path.parent.parent.relative_to(library).as_posix() for path in library.rglob("*.pyc")}
+    assert compiled == {"json"}
+    flags = int.from_bytes(
+        (library / f"json/__pycache__/decoder.{sys.implementation.cache_tag}.pyc").read_bytes()[4:8], "little"
+    )
+    assert flags == 0b01  # by hash, and never checked: PEP 552
 
 
 def test_it_runs_as_a_numbered_user_who_owns_the_cache() -> None:

@@ -42,7 +42,7 @@
 advertise: {{ include "warmstart.scheme" . }}://{{ ternary "[${POD_IP}]" "${POD_IP}" .Values.ipv6 }}:{{ int .Values.service.port }}
 control: {{ printf "%s:%d" (ternary "[::]" "0.0.0.0" .Values.ipv6) (int .Values.service.controlPort) | quote }}
 {{- if include "warmstart.byRedis" . }}
-prefix: {{ default (printf "%s.%s" .Release.Namespace $name | trunc 64 | trimSuffix "-") .Values.cluster.prefix | quote }}
+prefix: {{ include "warmstart.prefix" . | quote }}
 {{- else }}
 dns: {{ printf "%s-peers.%s.svc:%d" $name .Release.Namespace (int .Values.service.port) }}
 {{- end }}
@@ -57,6 +57,11 @@ ca_file: /etc/warmstart-tls/{{ .Values.tls.ca }}
 {{- if .Values.tls.existingSecret }}
 tls_name: {{ default (printf "%s.%s.svc" $name .Release.Namespace) .Values.tls.name | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* What all keys and channels in Redis begin with. */}}
+{{- define "warmstart.prefix" -}}
+{{- default (printf "%s.%s" .Release.Namespace (include "warmstart.fullname" .) | trunc 64 | trimSuffix "-") .Values.cluster.prefix -}}
 {{- end -}}
 
 {{/* The variables of the gateway's process. */}}

@@ -37,6 +37,8 @@ LOOKUP_TIMEOUT_S = 5.0
 LISTED_S = 10.0
 HELLOS_MAX = 64  # under way at once
 
+START_GRACE_S = 60.0  # a headless service has no addresses while no gateway of a new fleet is ready
+
 Lookup = Callable[[], Sequence[Endpoint]]
 
 log = logging.getLogger("warmstart.fleet")
@@ -54,6 +56,7 @@ class Addresses:
         self._listed: dict[Endpoint, float] = {}  # and when it was in an answer last
         self._under_way: asyncio.Future[Sequence[Endpoint]] | None = None
         self._failed = False
+        self._began_s = clock()
 
     @property
     def listed(self) -> Collection[Endpoint]:
@@ -79,6 +82,9 @@ class Addresses:
         self._failed = False
 
     def _complain(self, reason: str) -> None:
+        if not self._listed and self._clock() - self._began_s < START_GRACE_S:
+            log.debug("no address of the fleet can be looked up yet: %s", reason)
+            return
         if not self._failed:
             log.warning("the fleet's addresses can't be looked up, and the last ones stay: %s", reason)
         self._failed = True
