@@ -9,6 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+Failure = TypeVar("Failure", bound=BaseException)
+
+
+def fresh(error: Failure) -> Failure:
+    """Return a copy of an error to be raised in its place, without its traceback, cause and context.
+
+    Whoever keeps an error and raises it again gathers the frames of all who got it, and what their variables hold.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy
+
 
 @dataclass(frozen=True, slots=True)
 class OriginTrouble:
@@ -89,17 +101,24 @@ class VersionChanged(WarmstartError):
 class OriginUnavailable(WarmstartError):
     """The origin can't be reached, throttles, or broke off; a retry may help.
 
-    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link. `lasting`: no
-    retry of this read will help, somebody must mend something. `heard`: the origin's gate knows of it, so that one
-    refusal counts once.
+    `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link; `silent` that
+    the connection went silent and was abandoned. `lasting`: no retry of this read will help, somebody must mend
+    something. `heard`: the origin's gate knows of it, so that one refusal counts once.
     """
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, throttled: bool = False, lasting: bool = False
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        throttled: bool = False,
+        silent: bool = False,
+        lasting: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.throttled = throttled
+        self.silent = silent
         self.lasting = lasting
         self.heard = False
 

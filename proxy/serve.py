@@ -121,7 +121,7 @@ def build_parts(
     followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
     supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
-    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks)
+    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks, limits.stall_timeout)
     versions = Versions(
         store.keys,
         tables.tokens,
@@ -224,6 +224,9 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
     exchange_limits = ExchangeLimits(
         connect_timeout_s=limits.connect_timeout,
         read_timeout_s=limits.read_timeout,
+        stall_timeout_min_s=limits.stall_timeout_min,
+        stall_timeout_s=limits.stall_timeout,
+        stall_timeout_max_s=limits.stall_timeout_max,
         forward_timeout_s=limits.forward_timeout,
         idle_connections_max=limits.idle_connections,
         idle_timeout_s=limits.idle_timeout,

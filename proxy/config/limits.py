@@ -1,13 +1,26 @@
-"""Every limit of the gateway, with its unit and its reason."""
+"""Every limit of the gateway, with its unit and its reason.
+
+A time-out that is as long as the deadline above it means that nothing is ever tried again: `SHORTER` lists which limits
+must be shorter than which. Among them, a default gives way to what is written above it; what is written must fit.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from proxy.config.quantities import GIB, KIB, MIB, Duration, Size
-from proxy.config.section import Section
+from proxy.config.quantities import GIB, KIB, MIB, Duration, Size, render_duration
+from proxy.config.section import KeyProblem, Section
+
+# A limit, the one above it, and how much of that it may take: half of a deadline leaves time for a second try.
+SHORTER = (
+    ("connect_timeout", "retry_deadline", 0.5),
+    ("stall_timeout_max", "retry_deadline", 0.5),
+    ("stall_timeout_max", "read_timeout", 1.0),
+    ("stall_timeout", "stall_timeout_max", 1.0),
+    ("stall_timeout_min", "stall_timeout", 1.0),
+)
 
 
 class LimitSettings(Section):
@@ -30,8 +43,15 @@ class LimitSettings(Section):
     """How long an origin read goes on being tried without a byte of progress, before the client gets an error."""
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     """Reaching an origin, TLS included; a dead address should cost seconds, not minutes."""
+    stall_timeout: Annotated[Duration, Field(gt=0)] = 5.0
+    """Silence of an origin connection after which it is given up and its range asked again from where it stopped, until
+    the origin's own answers have shown what is usual: then four times that."""
+    stall_timeout_min: Annotated[Duration, Field(gt=0)] = 2.0
+    """No connection is given up sooner, however fast the origin usually is: jitter and lost packets cost no request."""
+    stall_timeout_max: Annotated[Duration, Field(gt=0)] = 15.0
+    """Longest silence of an origin that is slow as a rule, or goes silent again and again; slow tiers want more."""
     read_timeout: Annotated[Duration, Field(gt=0)] = 30.0
-    """Longest silence of an origin in mid-answer; a slow transfer that moves is never cut."""
+    """Longest silence in an answer that is passed through and never asked again; a slow one that moves is never cut."""
     forward_timeout: Annotated[Duration, Field(gt=0)] = 300.0
     """Longest wait for the answer to a write; completing a large upload takes stores minutes."""
     idle_connections: Annotated[int, Field(ge=0, le=1024)] = 64
@@ -62,3 +82,20 @@ class LimitSettings(Section):
     """How long a thread waits for a key's record that another process changes; that takes a disk's sync at most."""
     disk_threads: Annotated[int, Field(ge=1, le=256)] = 16
     """Threads that wait for disks otherwise: opening, checking, reading what is not in memory."""
+
+    @model_validator(mode="after")
+    def _leaves_time_to_try_again(self) -> Self:
+        for key, above, share in SHORTER:
+            limit_s, above_s = getattr(self, key), getattr(self, above)
+            most_s = above_s * share
+            if not above_s or limit_s <= most_s:
+                continue
+            if key in self.model_fields_set:
+                fix = f"is too long for {above} ({render_duration(above_s)}), which would leave no time to try again"
+                raise KeyProblem(
+                    key,
+                    render_duration(limit_s),
+                    f"{fix}; write at most {render_duration(most_s)}, or a longer {above}",
+                )
+            self.__dict__[key] = most_s  # a default, of a section that nobody has seen yet
+        return self

@@ -2,14 +2,17 @@
 
 Who fills the block (a task of this process, or another worker) moves `progress`; readers take what is there already
 and wait for more. An arrival ends once: published (complete, and known to the store as present) or failed.
+Each reader gets an exception of its own: a shared one would hold the frames of all, and these the block and its file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from typing import NamedTuple
 
 from proxy.blocks import available_bytes
+from proxy.errors import fresh
 
 # A reader that waits is woken for no less than this, except for its first bytes and the block's last.
 WAKE_BYTES = 128 << 10
@@ -21,10 +24,20 @@ SEEN_OVER_S = 0.01  # a speed seen for less long says little
 
 
 class FillPaused(Exception):
-    """The fill has stepped back: it brought what its small readers wanted, and the rest of the block can wait.
+    """The fill brings no more, and what it brought is there: whoever wants more asks for the block again.
 
-    What it brought is there; whoever wants more asks for the block again.
+    It has brought what its small readers wanted, and the rest of the block can wait; or it failed before this reader
+    waited for it.
     """
+
+
+class _Waiter(NamedTuple):
+    """A reader that waits for `needed` bytes from `offset` on. `turn` gets the error that ends its wait, or None."""
+
+    offset: int
+    needed: int
+    since_s: float
+    turn: asyncio.Future[BaseException | None]
 
 
 class Arrival:
@@ -55,7 +68,7 @@ class Arrival:
         self.error: BaseException | None = None
         self.interest = 0
         self.whole = False
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters: list[_Waiter] = []
         self._asked_at_s = self._moving_at_s = 0.0
         self._moved_from = 0
 
@@ -113,35 +126,48 @@ class Arrival:
 
     def fail(self, error: BaseException) -> None:
         if not self.ended:
-            self.error = error
+            self.error = fresh(error)
             self._wake()
+
+    def outlast(self, error: BaseException, since_s: float) -> bool:
+        """Ends the wait of readers that have waited since before then (a monotonic clock); True: others wait."""
+        waiting, self._waiters = self._waiters, []
+        for waiter in waiting:
+            if waiter.turn.done():
+                continue
+            if waiter.since_s > since_s:
+                self._waiters.append(waiter)
+            else:
+                waiter.turn.set_result(error)
+        return bool(self._waiters)
 
     async def wait(self, offset: int, at_least: int = 1) -> None:
         """Returns when `at_least` bytes (or the rest of the block) are there from `offset`; raises the fill's error."""
         needed = min(at_least, self.length - offset)
         while self.available(offset) < needed and not self.complete:
-            if self.error is not None:
-                raise self.error
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((offset, needed, turn))
-            await turn
+            await self._turn(offset, needed)
 
     async def wait_end(self) -> None:
         """Returns when the block is published; raises the fill's error."""
         while not self.published:
-            if self.error is not None:
-                raise self.error
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append((0, self.length + 1, turn))
-            await turn
+            await self._turn(0, self.length + 1)
+
+    async def _turn(self, offset: int, needed: int) -> None:
+        """Returns when something may have changed; raises the fill's error, or the one that ends this wait."""
+        if self.error is not None:
+            raise fresh(self.error)
+        turn: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(_Waiter(offset, needed, time.monotonic(), turn))
+        given_up = await turn
+        if given_up is not None:
+            raise fresh(given_up)
 
     def _wake(self) -> None:
         waiting, self._waiters = self._waiters, []
         for waiter in waiting:
-            offset, needed, turn = waiter
-            if turn.done():
+            if waiter.turn.done():
                 continue
-            if self.ended or self.available(offset) >= needed:
-                turn.set_result(None)
+            if self.ended or self.available(waiter.offset) >= waiter.needed:
+                waiter.turn.set_result(None)
             else:
                 self._waiters.append(waiter)

@@ -1,7 +1,10 @@
 """Asking an origin again: back-off with jitter under a deadline, `Retry-After` honoured.
 
 The deadline counts time without progress, so a slow but moving transfer lives as long as it moves, and a dead
-origin fails a read in bounded time.
+origin fails a read in bounded time. Where readers of a fill that is in trouble came later than others, the fill goes on
+for them: each has the whole deadline (`RetryPolicy.outlast`).
+A connection that went silent was abandoned by the wire after seconds (`proxy.wire.patience`). It is mostly just that
+connection: so the first such try is followed by another one at once, which no budget counts; further ones back off.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class RetryPolicy:
     """How origins are asked. `deadline_s`: how long without progress until the last error stands.
 
     Pauses double from first to longest. `gates` are what every request passes. `reader_pace`: bytes a second that the
-    reader of a stream must take to keep its place at the origin; 0: any.
+    reader of a stream must take to keep its place at the origin; 0: any. `outlast(error, since_s)`: at the deadline,
+    ends the wait of those who have waited since before then, and tells whether there are others.
     """
 
     deadline_s: float = 30.0
@@ -41,6 +45,7 @@ class RetryPolicy:
     longest_pause_s: float = 5.0
     reader_pace: int = 256 << 10
     gates: Gates = field(default_factory=lambda: Gates(_private_ledger), compare=False)
+    outlast: Callable[[OriginUnavailable, float], bool] = field(default=lambda error, since_s: False, compare=False)
 
 
 class Named(Protocol):
@@ -83,22 +88,26 @@ class Attempts:
         self._give_up_at += seconds
 
     def progressed(self) -> None:
+        self._was_silent = False
         self._pause_s = self._policy.first_pause_s
         self._give_up_at = self._clock() + self._policy.deadline_s
 
     async def failed(self, error: OriginUnavailable) -> None:
-        pause_s = self._pause_s * random.uniform(0.5, 1.0)
+        at_once, self._was_silent = error.silent and not self._was_silent, self._was_silent or error.silent
+        pause_s = 0.0 if at_once else self._pause_s * random.uniform(0.5, 1.0)
         if error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
         if error.lasting:
             raise error
-        if self._clock() + pause_s >= self._give_up_at:
+        next_s = self._clock() + pause_s
+        if next_s >= self._give_up_at and not self._policy.outlast(error, next_s - self._policy.deadline_s):
             self._asked.gave_up(error, self._tries, self._clock() - self._began_s)
             raise error
-        self._pause_s = min(self._pause_s * 2, self._policy.longest_pause_s)
         self._tries += 1
         ORIGIN_RETRIES.labels(self._asked.name).inc()
-        await asyncio.sleep(pause_s)
+        if not at_once:
+            self._pause_s = min(self._pause_s * 2, self._policy.longest_pause_s)
+            await asyncio.sleep(pause_s)
 
 
 @asynccontextmanager

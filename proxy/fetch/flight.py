@@ -12,8 +12,9 @@ How it works.
 4. The flight leaves the table when the block is published, in the same step.
 5. A fill that only small readers want brings their bytes first, by a request of their own. When nobody wants more by
    then, it steps back: it leaves the block to whoever wants the rest, and tells its claim.
-6. Cancelled or failed, it settles its last write, gives the writer up, then fails the arrival. Readers see the error;
-   the next one to ask starts over.
+6. Cancelled or failed, it leaves the table, settles its last write, gives the writer up, then fails the arrival.
+   Readers see the error; whoever asks from that moment on starts over, and finds a dying fill's block like another
+   worker's: it is taken over as soon as its lock is free.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -164,6 +166,7 @@ class Flights:
         fill = _Fill(arrival)
         source = origin if isinstance(origin, Brings) else None
         limiter = self._above.get(source.level, self._limiter) if source is not None else self._limiter
+        policy = replace(self._policy, outlast=arrival.outlast)
         writer = claim.take() if claim.held else None
         if writer is not None:
             fill.begin(writer)
@@ -177,7 +180,7 @@ class Flights:
                 await self._enter(limiter, room, key, arrival, droppable=writer is None, urgent=urgent)
                 writer = writer or await with_room(partial(_take, claim), self.room_wait_s)
                 if writer is None:
-                    self._leave(key)
+                    self._leave(key, arrival)
                     claim.pass_on()
                     return
                 sink = fill.begin(writer)
@@ -189,21 +192,17 @@ class Flights:
                 if not isinstance(origin, OpenedFirst):
                     arrival.asked()
                 for until in (claim.first_bytes, None):
-                    await fill_block(origin, version.origin, version, block, writer, sink, self._policy, until)
+                    await fill_block(origin, version.origin, version, block, writer, sink, policy, until)
                     if writer.progress < writer.length and not arrival.wanted:
                         self._step_back(key, writer, claim, arrival)
                         return
                 if source is not None:
-                    await source.settle(self._policy)
+                    await source.settle(policy)
             self._publish(key, writer, arrival)
             if source is not None:
                 source.end(done=True)
         except BaseException as error:
-            await fill.settle()
-            self._leave(key)
-            fill.give_up(error)
-            arrival.fail(_shown(error))
-            FILLS.labels("cancelled" if isinstance(error, asyncio.CancelledError) else "failed").inc()
+            await self._fail(key, fill, arrival, error)
             if not isinstance(error, WarmstartError | asyncio.CancelledError):
                 log.exception("fill of %s block %d failed", version.key, key[1])
         finally:
@@ -213,10 +212,18 @@ class Flights:
             self._end(version)
 
     def _publish(self, key: FlightKey, writer: BlockWriter, arrival: Arrival) -> None:
-        self._leave(key)
+        self._leave(key, arrival)
         writer.commit()
         arrival.publish()
         FILLS.labels("done").inc()
+
+    async def _fail(self, key: FlightKey, fill: _Fill, arrival: Arrival, error: BaseException) -> None:
+        self._unlist(key, arrival)
+        await fill.settle()
+        self._leave(key, arrival)
+        fill.give_up(error)
+        arrival.fail(_shown(error))
+        FILLS.labels("cancelled" if isinstance(error, asyncio.CancelledError) else "failed").inc()
 
     def _end(self, version: ObjectVersion) -> None:
         self._per_version[version.digest] -= 1
@@ -226,7 +233,7 @@ class Flights:
 
     def _step_back(self, key: FlightKey, writer: BlockWriter, claim: Claim, arrival: Arrival) -> None:
         """Small readers have what they wanted, and nobody wants the rest now."""
-        self._leave(key)
+        self._leave(key, arrival)
         writer.leave()
         arrival.fail(FillPaused())
         FILLS.labels("put_off").inc()
@@ -258,8 +265,13 @@ class Flights:
                 self._waiting.discard(key)
                 return
 
-    def _leave(self, key: FlightKey) -> None:
-        self._arrivals.pop(key, None)
+    def _unlist(self, key: FlightKey, arrival: Arrival) -> None:
+        """Nobody joins it from now on."""
+        if self._arrivals.get(key) is arrival:
+            del self._arrivals[key]
+
+    def _leave(self, key: FlightKey, arrival: Arrival) -> None:
+        self._unlist(key, arrival)
         self._tasks.pop(key, None)
         self._waiting.discard(key)
         self._dropped.discard(key)

@@ -8,7 +8,8 @@ How it works.
 3. The hold-back: when this body sends the object's last byte and the origin announced the object's checksum (or may
    still do so), the last 64 KiB leave only after the blocks' combined checksum agrees. On a mismatch the body ends
    short, and so does every other body of the version that was under way: what the disk holds by then is not what they
-   have sent.
+   have sent. An origin that has not told the checksum `sums_wait_s` after the body began is not waited for: the bytes
+   leave, and the disk's copy is compared when it does.
 4. The same for a block whose bytes come from other nodes: the last 64 KiB of what this body takes from it leave when
    the block's checksum has been compared. Where it does not agree, a body that has sent none of it asks again. Where it
    will never be known (the disk has failed meanwhile), what was sent is compared with the same bytes read again.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -48,13 +50,17 @@ GROWTH_BYTES = 512 << 10  # the window grows by a block for so many bytes taken
 
 @dataclass(frozen=True, slots=True)
 class BodyParts:
-    """What every body of this process needs. `window_blocks_max`: most blocks asked for side by side by one reader."""
+    """What every body of this process needs. `window_blocks_max`: most blocks asked for side by side by one reader.
+
+    `sums_wait_s`: how long after its begin a body's end is held back for a checksum that the origin has not told yet.
+    """
 
     supply: Supply
     soundness: Soundness
     policy: RetryPolicy
     block_bytes: int
     window_blocks_max: int
+    sums_wait_s: float = 5.0
 
 
 class Body:
@@ -77,6 +83,7 @@ class Body:
         self._record = record
         self._span = span
         self._later = later
+        self._later_until_s = time.monotonic() + parts.sums_wait_s
         self._taken_bytes = 0
         self._ahead: dict[int, asyncio.Task[Supplied]] = {}
         self._unchecked_end = span.end == record.size_bytes and span.length > 0
@@ -116,7 +123,7 @@ class Body:
                     self._look_ahead(index, blocks)
                     offset += piece.length
                     yield piece
-            except FillPaused:  # it brought what others wanted: ask for the block again
+            except FillPaused:  # ask for the block again
                 sent = _unchecked(supplied, began, offset)
                 if sent is not None:
                     break
@@ -166,6 +173,8 @@ class Body:
     async def _wait(self, supplied: Supplied, index: int, offset: int, end: int, at_least: int) -> int:
         """How many bytes may be sent from `offset`, at least one; the read takes the block's bytes to `end`."""
         if supplied.available(offset) < at_least and supplied.arrival is not None:
+            if isinstance(supplied.arrival.error, OriginUnavailable):
+                raise FillPaused  # it failed before this reader came to it, which says nothing of now
             await supplied.arrival.wait(offset, at_least)
         if supplied.guarded and supplied.arrival is not None:
             held_from = end - HOLD_BACK_BYTES
@@ -184,7 +193,7 @@ class Body:
     async def _check(self, supplied: Supplied) -> None:
         """Lets the object's last bytes go, or ends the body short."""
         if self._later is not None:
-            await asyncio.wait({self._later})
+            await asyncio.wait({self._later}, timeout=max(0.0, self._later_until_s - time.monotonic()))
             self._learn()
         if supplied.arrival is not None:
             await supplied.arrival.wait_end()

@@ -8,7 +8,7 @@ How it works.
    waits is told as soon as the origin has answered; the look-up can be joined until the record is installed.
    Of a key that nobody knows, the answer to the reader's own bytes tells as much (`FirstAnswer`), all but the
    checksums of the whole. Where those matter, for an object of several blocks, a HEAD follows while the reader is
-   served already: `Resolved.later`.
+   served already: `Resolved.later`. Should that fail, the record is kept without them.
 3. A request joins a look-up only if no invalidation lies between them, heard of or, in a fleet, missed. Where the
    answer must be of after the request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began
    after it.
@@ -227,6 +227,8 @@ class Versions:
                     return Resolved(by_other)
                 return await self._ask(route, key, token, self._policy if not usable else self._once, found)
         except OriginUnavailable:
+            if found.done():  # the first answer has told all but the checksums
+                return await self._install(key, token, replace(found.result(), later=None))
             if record is None or not usable:
                 raise
             self._known.put(key.digest, Known(token, record, record.checked_at_s, self.clock() + DOWN_PAUSE_S))

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -19,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.request import getproxies, proxy_bypass
 
-from proxy.errors import ConfigInvalid
+from proxy.errors import ConfigInvalid, OriginUnavailable
 from proxy.hops import Headers
 from proxy.origin.headers import read_length
 from proxy.wire.client import WireClient
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.head import ResponseHead
+from proxy.wire.patience import Patience
 from proxy.wire.response import MAX_COLLECTED_BYTES, Accept, Response
 from proxy.wire.tls import make_tls_context
 
@@ -54,21 +57,37 @@ class Use(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """`read_timeout_s` and `forward_timeout_s` bound the wait for the next byte, never a whole transfer."""
+    """Each bounds the wait for the next byte, never a whole transfer.
+
+    `read_timeout_s` holds for what is not asked for again, the `stall_timeout` ones for the rest: see
+    `proxy.wire.patience`.
+    """
 
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
+    stall_timeout_min_s: float = 2.0
+    stall_timeout_s: float = 5.0
+    stall_timeout_max_s: float = 15.0
     forward_timeout_s: float = 300.0  # CompleteMultipartUpload and CopyObject of large objects think for minutes
     pool_timeout_s: float = 5.0  # for a connection of the pool; what waits longer is better tried again
     connections_max: int = 256  # of each pool: above what the gates and `pass_through` let in
     idle_connections_max: int = 64
     idle_timeout_s: float = 10.0  # AWS closes idle connections after some 20 s
 
+    def patience(self) -> Patience:
+        """With one service, for all that is asked of it again."""
+        limits_s = (self.stall_timeout_min_s, self.stall_timeout_s, self.stall_timeout_max_s)
+        return Patience(*(min(limit_s, self.read_timeout_s) for limit_s in limits_s))
+
 
 class Exchange:
-    """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
+    """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid.
 
-    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits) -> None:
+    `patience`: with the service, shared with its range client.
+    """
+
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, patience: Patience) -> None:
+        self._patience = patience
         self._open: Callable[[Use], Transport] = partial(_open_transport, context, proxy, limits)
         self._transports: dict[Use, Transport] = {}
         if proxy is not None:
@@ -84,20 +103,21 @@ class Exchange:
         """
         return await (await self._opened(use)).send(method, target, headers, body)
 
-    async def head(self, target: Target, headers: Headers) -> tuple[int, Headers]:
-        """Status and headers of a HEAD, its connection free again. Raises what `send` does."""
-        response = await self.send("HEAD", target, headers, use=Use.METADATA)
-        try:
+    async def head(self, target: Target, headers: Headers, *, retried: bool = False) -> tuple[int, Headers]:
+        """Status and headers of a HEAD, its connection free again. Raises what `send` does.
+
+        `retried`: it is asked for again where it does not come, so it is waited for no longer than is usual.
+        """
+        async with self._asked("HEAD", target, headers, Use.METADATA, retried=retried) as response:
             async for _ in self.chunks(response):
                 pass  # there are none, but only a finished response leaves its connection usable
-        finally:
-            await response.aclose()
         return response.status_code, header_pairs(response)
 
-    async def get(self, target: Target, headers: Headers, accept: Accept, use: Use = Use.METADATA) -> Response:
+    async def get(
+        self, target: Target, headers: Headers, accept: Accept, use: Use = Use.METADATA, *, retried: bool = True
+    ) -> Response:
         """What `WireClient.get` does, where a proxy stands in between. Raises OriginUnavailable."""
-        response = await self.send("GET", target, headers, use=use)
-        try:
+        async with self._asked("GET", target, headers, use, retried=retried) as response:
             pairs = header_pairs(response)
             head = ResponseHead(response.status_code, pairs, read_length(pairs))
             sink = accept(head)
@@ -112,8 +132,27 @@ class Exchange:
                 else:
                     break
             return Response(head, bytes(body))
-        finally:
-            await response.aclose()
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, target: Target, headers: Headers, use: Use, *, retried: bool
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer, closed in the end; its silences are learnt from, and limited where it is asked for again."""
+        name = hash((method, target.endpoint, target.request_target))
+        transport, wait, began_s = await self._opened(use), self._patience.wait(name), time.monotonic()
+        moved = False
+        try:
+            response = await transport.send(method, target, headers, wait_s=wait.limit_s if retried else None)
+            moved = True
+            self._patience.answered(name, time.monotonic() - began_s)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        except OriginUnavailable as error:
+            if error.silent:
+                self._patience.silent(name, wait, moved=moved)
+            raise
 
     def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
@@ -139,7 +178,7 @@ def _open_transport(context: ssl.SSLContext, proxy: str | None, limits: Exchange
     return Transport(context, proxy, limits, use)
 
 
-def range_client(context: ssl.SSLContext, limits: ExchangeLimits) -> WireClient:
+def range_client(context: ssl.SSLContext, limits: ExchangeLimits, patience: Patience) -> WireClient:
     """What brings the block bytes, with the same trust and patience as everything else."""
     return WireClient(
         max_idle_per_endpoint=limits.idle_connections_max,
@@ -149,6 +188,7 @@ def range_client(context: ssl.SSLContext, limits: ExchangeLimits) -> WireClient:
         head_timeout_s=limits.read_timeout_s,
         read_timeout_s=limits.read_timeout_s,
         ssl_context=context,
+        patience=patience,
     )
 
 

@@ -60,16 +60,21 @@ class Transport:
         self._transport._pool._network_backend = Network()
 
     async def send(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None
+        self,
+        method: str,
+        target: Target,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None = None,
+        wait_s: float | None = None,
     ) -> httpx.Response:
-        """See `Exchange.send`."""
+        """See `Exchange.send`. `wait_s`: for each of the answer's bytes, in place of what the use allows."""
         try:
             try:
-                return await self._transport.handle_async_request(self._request(method, target, headers, body))
+                return await self._transport.handle_async_request(self._request(method, target, headers, body, wait_s))
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 if body is not None or method not in ("HEAD", "GET"):
                     raise
-                return await self._transport.handle_async_request(self._request(method, target, headers, None))
+                return await self._transport.handle_async_request(self._request(method, target, headers, None, wait_s))
         except httpx.LocalProtocolError as error:
             fault = re.split(r"\W+b['\"]", str(error), maxsplit=1)[0]  # without the value, which may be a secret
             raise InvalidRequest("InvalidArgument", f"the request can't be sent: {fault}") from None
@@ -92,7 +97,7 @@ class Transport:
         await self._transport.aclose()
 
     def _request(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None
+        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, wait_s: float | None
     ) -> httpx.Request:
         whole = target.request_target
         if self._proxied and not target.endpoint.tls:
@@ -102,7 +107,10 @@ class Transport:
             str(target.endpoint),
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers],
             stream=_Body(body, read_length(headers)),
-            extensions={"target": whole, "timeout": self._timeouts},
+            extensions={
+                "target": whole,
+                "timeout": self._timeouts if wait_s is None else self._timeouts | {"read": wait_s},
+            },
         )
 
 
@@ -136,7 +144,7 @@ def _trouble(error: httpx.HTTPError, endpoint: Endpoint | None = None) -> Origin
         case _:
             reason = "reset"
     where = f"{endpoint}: " if endpoint is not None else ""
-    return unreachable(reason, where + _words(error))
+    return unreachable(reason, where + _words(error), silent=isinstance(error, httpx.ReadTimeout))
 
 
 def _words(error: httpx.HTTPError) -> str:

@@ -50,11 +50,11 @@ def redirect_refused(status: int, headers: Headers) -> OriginUnavailable:
     return blame(OriginUnavailable(said, lasting=True), "redirect", request_id=request_id_of(headers))
 
 
-def unreachable(reason: str, words: str) -> OriginUnavailable:
-    """An exchange that failed; `reason` is the counter's word for it."""
+def unreachable(reason: str, words: str, *, silent: bool = False) -> OriginUnavailable:
+    """An exchange that failed; `reason` is the counter's word for it. `silent`: it waited for bytes in vain."""
     if "WRONG_VERSION_NUMBER" in words or "UNEXPECTED_EOF" in words or "RECORD_LAYER_FAILURE" in words:
         words += " (the server does not speak TLS there; is its endpoint http://?)"
-    return blame(OriginUnavailable(f"{reason}: {words}"), reason)
+    return blame(OriginUnavailable(f"{reason}: {words}", silent=silent), reason)
 
 
 def from_wire(error: WireError) -> OriginUnavailable:
@@ -70,4 +70,4 @@ def from_wire(error: WireError) -> OriginUnavailable:
             reason = "short"
         case _:
             reason = "reset"
-    return unreachable(reason, str(error))
+    return unreachable(reason, str(error), silent=reason == "timeout")

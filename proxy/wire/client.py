@@ -11,8 +11,9 @@ from proxy.wire.buffers import ReceiveBuffers
 from proxy.wire.connect import Resolve, open_connection, resolve_name
 from proxy.wire.connection import Connection, ExchangeLimits
 from proxy.wire.endpoint import Endpoint
-from proxy.wire.errors import ConnectFailed, ConnectionBroken, WireError
+from proxy.wire.errors import ConnectFailed, ConnectionBroken, TimedOut, WireError
 from proxy.wire.head import ResponseHead
+from proxy.wire.patience import Patience
 from proxy.wire.pool import ConnectionPool
 from proxy.wire.request import render_request
 from proxy.wire.response import Response, ResponseReader
@@ -28,6 +29,7 @@ class WireClient:
     `tls_name`: whose certificates the servers must have, instead of their own hosts'.
     `buffer_bytes`: the most that one receive takes and one `write` of the sink gets. `lively`: the server says by
     interim heads (1xx) that it is at work, as often as it likes, and `head_timeout_s` counts from the last one.
+    `patience`: one server's, which takes the place of `head_timeout_s` and `read_timeout_s`.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class WireClient:
         tls_name: str | None = None,
         buffer_bytes: int = 512 << 10,
         lively: bool = False,
+        patience: Patience | None = None,
         resolve: Resolve = resolve_name,
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._tls_timeout_s = tls_timeout_s
         self._limits = ExchangeLimits(head_timeout_s, read_timeout_s, lively)
+        self._patience = patience
         self._tls_context = ssl_context
         self._tls_name = tls_name
         self._resolve = resolve
@@ -62,11 +66,16 @@ class WireClient:
         target: bytes,
         headers: Sequence[tuple[str, str]],
         accept: Callable[[ResponseHead], ByteSink | None],
+        *,
+        retried: bool = True,
     ) -> Response:
         """One GET request. `target` goes out byte for byte; `Host` is added unless `headers` name one.
 
+        `retried` False: nobody asks again where this fails, so the fixed time-outs hold, not the learnt ones.
+
         When the head has come, `accept` decides at once who gets the body: a sink, or None for "not wanted", which
         collects up to 64 KiB of it into the response. Whatever `accept` or the sink raise comes out here.
+        Once one has timed out, connections kept since before its request are closed, so that none of them is next.
         There is no retry but one: a kept connection that the peer closed before any byte of the response came is
         replaced by a fresh one. Raises a WireError; ValueError for a target or header that must not be sent.
         After `get` has returned or raised, or was cancelled, the sink is not called any more.
@@ -74,25 +83,38 @@ class WireClient:
         request = render_request(endpoint.authority, target, headers)
         if self._closed:
             raise ConnectFailed("this client is closed")
+        patience, name = self._patience if retried else None, hash((endpoint, target))
         kept = self._pool.take(endpoint)
         if kept is not None:
             reader = self._reader(accept)
             try:
-                return await self._exchange(kept, request, reader)
+                return await self._exchange(kept, request, reader, patience, name)
             except ConnectionBroken:
                 if reader.started or self._closed:
                     raise
-        return await self._exchange(await self._connect(endpoint), request, self._reader(accept))
+        return await self._exchange(await self._connect(endpoint), request, self._reader(accept), patience, name)
 
     def _reader(self, accept: Callable[[ResponseHead], ByteSink | None]) -> ResponseReader:
         return ResponseReader(accept, None) if self._limits.lively else ResponseReader(accept)
 
-    async def _exchange(self, connection: Connection, request: bytes, reader: ResponseReader) -> Response:
+    async def _exchange(
+        self, connection: Connection, request: bytes, reader: ResponseReader, patience: Patience | None, name: int
+    ) -> Response:
+        wait = patience.wait(name) if patience is not None else None
+        limits = ExchangeLimits(wait.limit_s, wait.limit_s) if wait is not None else None
+        began_s = asyncio.get_running_loop().time()
         try:
-            await connection.exchange(request, reader)
-        except WireError:
+            await connection.exchange(request, reader, limits)
+        except WireError as error:
+            if isinstance(error, TimedOut):
+                self._pool.drop_older(connection.endpoint, began_s)
+                if patience is not None and wait is not None:
+                    patience.silent(name, wait, moved=reader.received_bytes > 0)
             if not reader.collecting:
                 raise  # else the status is known, and nobody wanted the body
+        else:
+            if patience is not None:
+                patience.answered(name, connection.silence_s)
         if connection.usable and not self._closed:
             self._pool.put(connection)
         return reader.response()

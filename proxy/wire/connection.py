@@ -14,7 +14,9 @@ Whatever leaves `exchange` as an exception, cancellation too, closes the connect
 that, so no sink is called afterwards. Bytes that come when no reader waits were not asked for: the connection closes.
 
 Time-outs are one timer that looks at the clock now and then, never one per receive. A head must be complete
-`head_timeout_s` after its request; the next byte may take `read_timeout_s`, the sink's own time not counted.
+`head_timeout_s` after its request; the next byte may take `read_timeout_s`, the sink's own time not counted. A loop
+that was busy, or a process that was stopped, finds the timer due and the bytes in the socket at the same moment: so an
+overdue peer gets one more turn of the loop (GRACE_S) before the exchange fails.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from proxy.wire.buffers import ReceiveBuffers
 from proxy.wire.endpoint import Endpoint
 from proxy.wire.errors import ConnectionBroken, TimedOut
 from proxy.wire.response import ResponseReader
+
+GRACE_S = 0.02  # a turn of the loop, with what it has to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self._buffers = buffers
-        self._limits = limits
+        self._limits = self._exchange_limits = limits
         self._transport: asyncio.Transport | None = None
         self._closed = False
         self._peer_closed = False
@@ -65,6 +69,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head_due_s = 0.0
         self._received_at_s = 0.0
+        self._overdue = False
+        self.silence_s = 0.0  # the longest of the last exchange
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "idle" if self._reader is None else "busy"
@@ -75,14 +81,16 @@ class Connection(asyncio.BufferedProtocol):
         """Whether another request may be sent."""
         return not self._closed and self._reader is None
 
-    async def exchange(self, request: bytes, reader: ResponseReader) -> None:
+    async def exchange(self, request: bytes, reader: ResponseReader, limits: ExchangeLimits | None = None) -> None:
         """Send a request and run its response through the reader until it is complete.
 
+        `limits`: this exchange's, in place of the connection's.
         Raises a WireError, or what `accept` or the sink raised. Afterwards the connection is usable or closed.
         """
         if not self.usable:
             raise ConnectionBroken("the connection was closed, or the peer spoke, before the request")
         self.exchanges += 1
+        self._exchange_limits = limits or self._limits
         self._reader = reader
         self._step = self._loop.create_future()
         self._start_timer()
@@ -154,7 +162,10 @@ class Connection(asyncio.BufferedProtocol):
         if reader is None or self._failure is not None or self._lent is not None or reader.complete:
             self.close()  # nobody asked for these bytes, whatever they are
             return False
-        self._received_at_s = self._loop.time()
+        now_s = self._loop.time()
+        if now_s - self._received_at_s > self.silence_s:
+            self.silence_s = now_s - self._received_at_s
+        self._received_at_s = now_s
         try:
             waiting = reader.receive(self._buffers.current[:nbytes])
         except Exception as error:
@@ -229,18 +240,20 @@ class Connection(asyncio.BufferedProtocol):
     # Time-outs.
 
     def _start_timer(self) -> None:
+        self.silence_s = 0.0
         self._received_at_s = self._loop.time()
-        self._head_due_s = self._received_at_s + self._limits.head_timeout_s
+        self._head_due_s = self._received_at_s + self._exchange_limits.head_timeout_s
         self._arm_timer(self._head_due_s)
 
     def _arm_timer(self, due_s: float) -> None:
-        soonest_s = self._loop.time() + self._limits.read_timeout_s
+        self._overdue = False
+        soonest_s = self._loop.time() + self._exchange_limits.read_timeout_s
         self._timer = self._loop.call_at(min(due_s, soonest_s), self._check_time)
 
     def _check_time(self) -> None:
         if self._reader is None:
             return
-        now_s, limits = self._loop.time(), self._limits
+        now_s, limits = self._loop.time(), self._exchange_limits
         if self._reader.head is None:
             lively_s = self._received_at_s + limits.head_timeout_s if limits.lively else 0.0
             due_s, late = max(self._head_due_s, lively_s), TimedOut("head", limits.head_timeout_s)
@@ -249,6 +262,9 @@ class Connection(asyncio.BufferedProtocol):
             due_s, late = since_s + limits.read_timeout_s, TimedOut("read", limits.read_timeout_s)
         if now_s < due_s:
             self._arm_timer(due_s)
+        elif not self._overdue:
+            self._overdue = True
+            self._timer = self._loop.call_later(GRACE_S, self._check_time)
         else:
             self._fail(late)
 

@@ -53,6 +53,12 @@ class ConnectionPool:
         if self._timer is None:
             self._timer = loop.call_later(self._idle_timeout_s, self._expire)
 
+    def drop_older(self, endpoint: Endpoint, since_s: float) -> None:
+        """Close those that have been idle since before then: a peer went silent, and they may be as dead."""
+        entries = self._idle.get(endpoint)
+        while entries and entries[0].since_s <= since_s:
+            entries.popleft().connection.close()
+
     def _expire(self) -> None:
         """Close what has been idle for too long, forget what has closed, and come again while anything is left."""
         loop = asyncio.get_running_loop()

@@ -138,7 +138,8 @@ async def test_a_failed_fill_gives_its_writer_up_and_tells_every_reader(error: E
     arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 2
     results = await asyncio.gather(arrival.wait(100), arrival.wait_end(), return_exceptions=True)
-    assert list(results) == [error, error]
+    assert [(type(result), str(result)) for result in results] == [(type(error), str(error))] * 2
+    assert results[0] is not results[1], "an exception that is shared holds the frames of all who got it"
     assert writer.outcome == outcome
     assert flights.find(version, 0) is None
     await arrival.wait(0, 50)  # what came before the failure may still be sent

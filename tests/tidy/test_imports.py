@@ -51,7 +51,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiofiles": ("proxy.origin.directory", "proxy.jobs", "proxy.cli"),
     "awscrt": ("proxy.blocks", "proxy.wire"),
     "botocore": ("proxy.origin.s3",),
-    "cachetools": ("proxy.gateway", "s3api.auth", "gcsapi.auth"),
+    "cachetools": ("proxy.gateway", "proxy.wire", "s3api.auth", "gcsapi.auth"),
     "google": ("proxy.origin.gcs",),
     "httpcore": ("proxy.origin.network",),
     "httptools": ("proxy.wire", "proxy.lanes"),

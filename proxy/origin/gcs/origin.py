@@ -85,8 +85,9 @@ class GcsOrigin:
         self._settings = settings
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint)
-        self._wire = wire or range_client(context, settings.limits)
-        self._exchange = Exchange(context, proxy, settings.limits)
+        patience = settings.limits.patience()
+        self._wire = wire or range_client(context, settings.limits, patience)
+        self._exchange = Exchange(context, proxy, settings.limits, patience)
         self._proxied = proxy is not None
         self._tokens = tokens
         self._clock = clock
@@ -268,11 +269,12 @@ class GcsOrigin:
 
     async def _get_once(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
         ORIGIN_REQUESTS.labels(self.name, kind).inc()
+        endpoint, retried = target.endpoint, kind != "list"
         if self._proxied:
-            use = Use.BULK if kind == "read" else Use.METADATA
-            return await self._exchange.get(target, (("host", target.endpoint.authority), *headers), accept, use)
+            use, headers = Use.BULK if kind == "read" else Use.METADATA, (("host", endpoint.authority), *headers)
+            return await self._exchange.get(target, headers, accept, use, retried=retried)
         try:
-            return await self._wire.get(target.endpoint, target.request_target, headers, accept)
+            return await self._wire.get(endpoint, target.request_target, headers, accept, retried=retried)
         except WireError as error:
             raise from_wire(error) from error
 

@@ -82,8 +82,9 @@ class S3Origin:
         self.name = name or self.id
         context = tls_context(settings.ca_file, verify=settings.verify_tls)
         proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
-        self._wire = wire or range_client(context, settings.limits)
-        self._exchange = Exchange(context, proxy, settings.limits)
+        patience = settings.limits.patience()
+        self._wire = wire or range_client(context, settings.limits, patience)
+        self._exchange = Exchange(context, proxy, settings.limits, patience)
         self._proxied = proxy is not None
         self._credentials = credentials
         self._clock = clock
@@ -143,7 +144,7 @@ class S3Origin:
         while True:
             ORIGIN_REQUESTS.labels(self.name, "head").inc()
             signed = await self._sign(course, "HEAD", sent)
-            status, answered = await self._exchange.head(course.target, signed)
+            status, answered = await self._exchange.head(course.target, signed, retried=True)
             if not course.turn(status, answered, b""):
                 return status, answered
 
