@@ -99,9 +99,10 @@ class Attempts:
             pause_s = max(pause_s, error.retry_after_s)
         if error.lasting:
             raise error
-        next_s = self._clock() + pause_s
-        if next_s >= self._give_up_at and not self._policy.outlast(error, next_s - self._policy.deadline_s):
-            self._asked.gave_up(error, self._tries, self._clock() - self._began_s)
+        now_s = self._clock()
+        waits_from_s = now_s + (error.retry_after_s or 0.0) - self._policy.deadline_s
+        if now_s + pause_s >= self._give_up_at and not self._policy.outlast(error, waits_from_s):
+            self._asked.gave_up(error, self._tries, now_s - self._began_s)
             raise error
         self._tries += 1
         ORIGIN_RETRIES.labels(self._asked.name).inc()

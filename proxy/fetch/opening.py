@@ -89,7 +89,8 @@ class Opening:
         try:
             attach = await asyncio.shield(self._head)
             self._sink = attach(version, span, sink)
-            self._taken.set_result(None)
+            if not self._taken.done():  # else the answer broke off behind its head: the task says why
+                self._taken.set_result(None)
             await asyncio.shield(self._task)
         except BaseException:
             await self._cancel()

@@ -42,7 +42,7 @@ def opened(origin: OpeningOrigin, start: int, end: int) -> Opening:
 
 
 class OpeningOrigin(MemoryOrigin):
-    """Opens ranges of its content; `refusal` is raised instead, `judge` by whoever takes it."""
+    """Opens ranges of its content; `refusal` is raised instead, `judge` by its taker, `broken` after its head."""
 
     opening_tells = True
 
@@ -50,6 +50,7 @@ class OpeningOrigin(MemoryOrigin):
         super().__init__(CONTENT)
         self.refusal: Exception | None = None
         self.judge: Exception | None = None
+        self.broken: Exception | None = None
         self.head = asyncio.Event()
         self.head.set()
         self.ended = asyncio.Event()
@@ -66,6 +67,8 @@ class OpeningOrigin(MemoryOrigin):
                 return sink
 
             sink = opened.begin(attach, RECORD)
+            if self.broken is not None:
+                raise self.broken
             for start in range(span.start, min(span.end, len(CONTENT)), 10):
                 await pump(sink, CONTENT[start : min(start + 10, span.end)])
         finally:
@@ -104,6 +107,16 @@ async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: 
 
 async def fill(source: OpenedFirst, span: ByteRange, taken: Taken) -> None:
     await deliver(source, "s3://test", VERSION, span, taken, POLICY)
+
+
+async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: OpeningOrigin) -> None:
+    origin.broken = OriginUnavailable("timed out", silent=True)
+    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    await asyncio.wait_for(origin.ended.wait(), 10)
+    await asyncio.sleep(0)
+    await fill(source, ByteRange(20, 60), taken)
+    assert bytes(taken.data) == CONTENT[20:60]
+    assert origin.asked == [ByteRange(20, 60)]
 
 
 async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:

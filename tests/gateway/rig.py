@@ -124,6 +124,7 @@ class Rig:
         max_open_segments: int = 64,
         keys_max: int = 1000,
         relays: Relays | None = None,
+        sums_wait_s: float = 5.0,
     ) -> None:
         self.origin = origin or ObjectOrigin()
         self.tables = tables or SharedTables.create()
@@ -150,7 +151,7 @@ class Rig:
         )
         self.soundness = Soundness(self.store, threads)
         self.supply = supply = Supply(self.store, self.flights, self.followers, threads, relays)
-        parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max)
+        parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max, sums_wait_s)
         self.bucket = BucketRoute("b", self.origin, "b", writes_through=True)
         self.routes = Routes({"b": self.bucket})
         self.gateway = Gateway(self.routes, self.versions, self.store, self.flights, parts)

@@ -118,6 +118,29 @@ async def test_without_a_head_the_bytes_of_a_large_object_are_all_there_is(rig: 
     assert await rig.get("k") == LARGE
 
 
+async def test_a_head_that_hangs_is_not_waited_for_beyond_its_time(tmp_path: Path, origin: OpeningOrigin) -> None:
+    rig = Rig(tmp_path, origin, sums_wait_s=0.01)
+    origin.put("k", LARGE, sums=(SumKind.CRC32C,))
+    origin.heads_wait.clear()
+    assert await rig.get("k") == LARGE
+    origin.heads_wait.set()
+    await rig.aclose()
+
+
+async def test_what_the_first_answer_told_is_kept_where_no_head_is_answered(rig: Rig, origin: OpeningOrigin) -> None:
+    origin.put("k", LARGE)
+    origin.down = True  # for HEADs; POLICY gives them two seconds
+    answer = await rig.read("k", 0, 99)
+    assert await body_bytes(answer) == LARGE[:100]
+    name = ObjectName("b", "k")
+    async with asyncio.timeout(20):
+        while rig.gateway.known(name) is None:
+            await asyncio.sleep(0.01)
+    heads = origin.heads
+    assert await rig.get("k", 5, 99) == LARGE[5:100]
+    assert (len(origin.opened), origin.heads) == (1, heads)
+
+
 async def test_a_head_asks_for_what_the_first_answer_did_not_tell(rig: Rig, origin: OpeningOrigin) -> None:
     record = origin.put("k", SMALL, sums=(SumKind.CRC32,))
     await rig.get("k")
