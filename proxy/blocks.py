@@ -68,6 +68,10 @@ class DataFile:
     def fileno(self) -> int:
         return self.fd
 
+    def has_hole(self, offset: int, length: int) -> bool:
+        """Whether some of these bytes are neither in memory nor on the disk, and would be read as zeros. Inline."""
+        return os.lseek(self.fd, offset, os.SEEK_HOLE) < offset + length
+
     def __del__(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)

@@ -72,10 +72,10 @@ CHECKSUM_FAILURES = Counter(
     "warmstart_checksum_failures", "Bytes found wrong, by where (block, object, scrub, peer)", ["where"]
 )
 EVICTED_SEGMENTS = Counter(
-    "warmstart_evicted_segments", "Segments retired, by reason (space, damage, scrub)", ["reason"]
+    "warmstart_evicted_segments", "Segments retired, by reason (space, damage, scrub, write_back)", ["reason"]
 )
 EVICTED_BYTES = Counter(
-    "warmstart_evicted_bytes", "Allocated bytes freed, by reason (space, damage, scrub)", ["reason"]
+    "warmstart_evicted_bytes", "Allocated bytes freed, by reason (space, damage, scrub, write_back)", ["reason"]
 )
 DISK_USED_BYTES = Gauge(
     "warmstart_disk_used_bytes",
@@ -92,6 +92,9 @@ DISK_LEAVING_BYTES = Gauge(
 DISK_FAILED = Gauge("warmstart_disk_failed", "1 while a disk is out of service", ["disk"], multiprocess_mode="max")
 SLOW_CALLBACKS = Counter(
     "warmstart_slow_callbacks", "Pieces of work that held an event loop for longer than `limits.slow_callback`"
+)
+WRITE_BACK_FAILURES = Counter(
+    "warmstart_write_back_failures", "Segments given up because the disk could not store what it had taken", ["disk"]
 )
 WORKER_RESTARTS = Counter("warmstart_worker_restarts", "Processes restarted by the supervisor", ["role"])
 RECORD_FAILURES = Counter(
@@ -148,7 +151,7 @@ REREAD_BYTES = Counter(
     "warmstart_reread_bytes", "Bytes read again from an origin to check what a node gave before it was gone"
 )
 
-_WHY_EVICTED = ("space", "damage", "scrub")
+_WHY_EVICTED = ("space", "damage", "scrub", "write_back")
 
 LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
     ORIGIN_REQUESTS: {"kind": ("head", "read", "list", "forward")},

@@ -169,6 +169,8 @@ class Supervisor:
         if child.complaint is not None and not self._announced:
             self._complaint = child.complaint
             return
+        if child.paper.role == WORKER:
+            self._tables.usage.note_death()
         _count_restarts(child.paper.role, 1)
         lived_s = time.monotonic() - child.started_s
         pause_s = self._pauses.get(child.name, PAUSE_FIRST_S) if lived_s < YOUNG_S else PAUSE_FIRST_S

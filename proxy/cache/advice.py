@@ -1,4 +1,4 @@
-"""What the kernel is told of a data file ahead of time. Hints: none of them fails, and bytes are right without them."""
+"""What the kernel is told of a data file ahead of time. A hint: it never fails, and bytes are right without it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import ctypes
 from proxy.blocks import DataFile
 
 _KEEP_SIZE = 1  # a data file's end says what was written to it; fallocate(2)
-_WRITE = 2  # start write-out of dirty pages, wait for nothing; sync_file_range(2)
 
-_libc = ctypes.CDLL(None)
-_fallocate = getattr(_libc, "fallocate", None)
-_sync_file_range = getattr(_libc, "sync_file_range", None)
+_fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
 
 
 def allocate(data: DataFile, offset: int, length: int) -> None:
@@ -21,9 +18,3 @@ def allocate(data: DataFile, offset: int, length: int) -> None:
     """
     if _fallocate is not None:
         _fallocate(data.fd, _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
-
-
-def start_write_back(data: DataFile, offset: int, length: int) -> None:
-    """Begin writing these bytes to the disk. May wait for the disk's queue."""
-    if _sync_file_range is not None:
-        _sync_file_range(data.fd, ctypes.c_int64(offset), ctypes.c_int64(length), _WRITE)

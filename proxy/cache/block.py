@@ -20,6 +20,7 @@ from proxy.cache.blockmap import (
     is_allocated,
     is_present,
     is_verified,
+    is_written,
     pack_filling,
     pack_present,
     read_state,
@@ -94,11 +95,43 @@ class Block:
             segment, self._local, start, progress, allocated=is_allocated(word), first_bytes=first_bytes
         )
 
-    def verify(self) -> bool:
-        """Check a present block of another run and stamp it with this one. Blocking.
+    @property
+    def at_risk(self) -> bool:
+        """Whether its bytes may be in memory alone: a failed write-back could still lose them. Inline."""
+        return not self._segment.disk.in_memory and not is_verified(self._segment.word(self._local), self._segment.tag)
 
-        False: absent, or damaged, and then its segment has been retired: what a complete response may have sent is
-        never written again in the same file.
+    def is_lost(self) -> bool:
+        """Whether its file has lost bytes since this process opened it; the segment is condemned then. Inline."""
+        return self._segment.has_lost()
+
+    def is_vouched(self) -> bool:
+        """Whether some process has had the file open since before a written block's bytes came, and loses none. Inline.
+
+        What such a process hears of a failure it publishes by the retired flag; what nobody has heard of yet, this
+        process's own description hears.
+        """
+        segment = self._segment
+        if not is_written(segment.word(self._local), segment.tag):
+            return False
+        return (self._local in segment.unstored or not segment.disk.orphans) and not segment.has_lost()
+
+    def agrees(self) -> bool:
+        """Whether a present block's bytes are what its checksum says. Blocking."""
+        word, sums = self._segment.word(self._local), RunningSums()
+        try:
+            whole = sums.read(self._segment.data.fd, self._local * self._segment.header.block_bytes, self.length)
+        except OSError as error:
+            self._segment.disk.trouble(error)
+            return False
+        return whole and is_present(word) and sums.crc32c == word_crc32c(word)
+
+    def verify(self) -> bool:
+        """See a present block to the disk, check it, and stamp it with this run. Blocking.
+
+        The order counts: a failure from the moment on when this process opened the file is heard of here, and what was
+        lost before, with no process there to hear of it, has left memory with the file and differs. False: absent, or
+        damaged, and then its segment has been retired: what a complete response may have sent is never written again in
+        the same file.
         """
         segment = self._segment
         word = segment.word(self._local)
@@ -106,6 +139,9 @@ class Block:
             return False
         if is_verified(word, segment.tag):
             return True
+        if not segment.disk.syncer.settle(segment, [self._local]):
+            segment.retire("write_back")
+            return False
         sums = RunningSums(segment.second_kind)
         try:
             whole = sums.read(segment.data.fd, self._local * segment.header.block_bytes, self.length)

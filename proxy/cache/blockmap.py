@@ -26,13 +26,14 @@ All integers are of the machine's byte order: a word must be one native store, a
 (the magic is text, so a map of the other byte order fails its checksum). A word:
 
     63      allocated  1: the whole block has its room on the disk, although it is absent or filling
-    62..60  state      0 absent, 1 filling, 2 present; any other is damage, taken as absent
+    62..60  state      0 absent, 1 filling, 2 present, 3 present and not known to be stored; others are damage: absent
     59..32  run tag    28 bits of the run that wrote the word
     31..0   present:   the block's crc32c
             filling:   31..24 start in steps of 64 KiB, 23..0 progress in bytes
 
-One store therefore publishes state, run and checksum together. Progress of a full 16 MiB block does not fit by one
-byte: it stays one short until the block is present.
+One store therefore publishes state, run and checksum together. A block in state 3 has all of its bytes in the page
+cache, and the kernel has not said yet that they reached the disk (syncer.py). Progress of a full 16 MiB block does not
+fit by one byte: it stays one short until the block is present.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ NONCE_BYTES = 16
 HEADER_BYTES_MAX = 64 << 10  # a key has 1 KiB at most, an ETag what fits into a header line
 RUN_TAG_MAX = (1 << 28) - 1
 
-_ABSENT, _FILLING, _PRESENT = 0, 1, 2
+_ABSENT, _FILLING, _PRESENT, _WRITTEN = 0, 1, 2, 3
+_NO_RUN = 0  # the tag of a present block that no run has checked
 _ALLOCATED = 1 << 63
 ABSENT_WORD, ABSENT_ALLOCATED_WORD = 0, _ALLOCATED
 _PROGRESS_MAX = (1 << 24) - 1
 assert BLOCK_BYTES_MAX - 1 == _PROGRESS_MAX
+assert _PRESENT >> 1 == _WRITTEN >> 1  # `is_present` looks at both with one comparison
 
 _MAGIC = b"wsmap 1\xff"
 _MUTABLE = struct.Struct("=8s4Q")
@@ -80,16 +83,22 @@ class BlockKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What a word says. `start` and `progress` (bytes) are a fill's; `verified`: present, and checked in this run."""
+    """What a word says. `start` and `progress` (bytes) are a fill's.
+
+    `verified`: present, right and stored as this run has seen for itself; `written`: present, filled in this run, and
+    not known to be stored yet.
+    """
 
     kind: BlockKind
     start: int = 0
     progress: int = 0
     verified: bool = False
+    written: bool = False
 
 
 _STATE_ABSENT = BlockState(BlockKind.ABSENT)
 _STATE_VERIFIED = BlockState(BlockKind.PRESENT, verified=True)
+_STATE_WRITTEN = BlockState(BlockKind.PRESENT, written=True)
 _STATE_UNVERIFIED = BlockState(BlockKind.PRESENT)
 
 
@@ -109,18 +118,38 @@ def pack_filling(tag: int, start: int, progress: int, *, allocated: bool = True)
 
 
 def pack_present(tag: int, crc32c: int) -> int:
+    """Of a block whose bytes are right and stored."""
     assert 0 < tag <= RUN_TAG_MAX
     assert 0 <= crc32c < 1 << 32
     return _PRESENT << 60 | tag << 32 | crc32c
 
 
+def pack_written(tag: int, crc32c: int) -> int:
+    """Of a block that this run has filled, and that may still fail to reach the disk."""
+    assert 0 < tag <= RUN_TAG_MAX
+    assert 0 <= crc32c < 1 << 32
+    return _WRITTEN << 60 | tag << 32 | crc32c
+
+
+def pack_unchecked(crc32c: int) -> int:
+    """Of a present block that every run must check before its next use."""
+    assert 0 <= crc32c < 1 << 32
+    return _PRESENT << 60 | _NO_RUN << 32 | crc32c
+
+
 def is_present(word: int) -> bool:
-    return word >> 60 == _PRESENT
+    """Whether all bytes were written, known to be stored or not."""
+    return word >> 61 == _PRESENT >> 1
 
 
 def is_verified(word: int, tag: int) -> bool:
     """Present and stamped by that run: one comparison, for the paths that look at many words."""
     return word >> 32 == verified_half(tag)
+
+
+def is_written(word: int, tag: int) -> bool:
+    """Present, filled in that run, and not known to be stored yet."""
+    return word >> 32 == _WRITTEN << 28 | tag
 
 
 def verified_half(tag: int) -> int:
@@ -140,7 +169,9 @@ def read_state(word: int, tag: int, length: int) -> BlockState:
     were written may never have reached the disk. So is what no fill could have written.
     """
     if is_present(word):
-        return _STATE_VERIFIED if is_verified(word, tag) else _STATE_UNVERIFIED
+        if is_verified(word, tag):
+            return _STATE_VERIFIED
+        return _STATE_WRITTEN if is_written(word, tag) else _STATE_UNVERIFIED
     if (word & ~_ALLOCATED) >> 32 != _FILLING << 28 | tag:
         return _STATE_ABSENT
     start, progress = _fill_of(word)

@@ -10,7 +10,9 @@ A disk is full for a write when its share would be exceeded, by what a scan has 
 ended, by what the last run left there; and always when its file system would have less than a reserve left, of bytes or
 of inodes: others may live there too. Eviction begins before that (retention.py), so a full disk as a rule has room a
 moment later: `StoreFull` says that waiting makes sense. A disk that returns an I/O error leaves service, for every
-process, until the next start: its objects are fetched again, onto the others.
+process, until the next start: its objects are fetched again, onto the others. So does one that could not store what it
+had taken, unless it only lacked room (a thin pool that others have filled): then this process gives it no new blocks
+for a while.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from typing import Protocol
 
 from proxy.cache.accounts import LEAVING
 from proxy.cache.space import Space
+from proxy.cache.syncer import Syncer
+from proxy.cache.writeback import SyncBy, sync_by
 from proxy.errors import StoreFull, StoreUnavailable
-from proxy.metrics import DISK_FAILED
+from proxy.metrics import DISK_FAILED, WRITE_BACK_FAILURES
+from proxy.notices import Notice
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # eviction helps
 FULL = {*NO_ROOM, errno.EFBIG}
@@ -42,6 +47,8 @@ SLOW_WRITE_S = 0.002  # an event loop can't be away for longer, again and again
 STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before threads make them
 STALL_S = 0.025  # and what they may take at once
 THREADS_FOR_S = 3.0  # after writes that were too slow; then one inline write tries again
+LOSS_PAUSE_S = 10.0  # without new blocks after a loss for lack of room: each would be written in vain
+UNSTORED_SEGMENTS_MAX = 1024  # kept open by a process until they are stored, a descriptor each; see `Syncer`
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +87,8 @@ class Usage(Protocol):
     def fail_disk(self, disk_index: int) -> None: ...
 
     def disk_failed(self, disk_index: int) -> bool: ...
+
+    def orphans(self) -> bool: ...
 
 
 def _waits() -> int:
@@ -137,8 +146,9 @@ class Disk:
         root: Path,
         usage: Usage,
         writer_threads: Executor | None = None,
+        unstored_segments_max: int = UNSTORED_SEGMENTS_MAX,
     ) -> None:
-        """`root` is the layout's folder. Without writer threads every write is made by its caller."""
+        """`root` is the layout's folder. Without writer threads every write is made, and waited for, by its caller."""
         self.index = index
         self.path = settings.path
         self.size_bytes = settings.size_bytes
@@ -148,7 +158,10 @@ class Disk:
         self.writer_threads = writer_threads
         self.pace = WritePace()
         self.space: Callable[[Path], Space] = Space.of
+        self.syncer = Syncer(sync_by(root), background=writer_threads is not None, segments_max=unstored_segments_max)
         self._usage = usage
+        self._paused_until_s = -math.inf
+        self._loss_notice = Notice(log, logging.ERROR)
 
     def __repr__(self) -> str:
         return f"<Disk {self.index} {self.path} {'failed' if self.failed else 'in service'}>"
@@ -156,6 +169,16 @@ class Disk:
     @property
     def failed(self) -> bool:
         return self._usage.disk_failed(self.index)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether what is written there is stored at once: there is no write-back that could fail."""
+        return self.syncer.by is SyncBy.NOTHING
+
+    @property
+    def orphans(self) -> bool:
+        """Whether there may be blocks whose writer has died before it knew that they were stored. Inline."""
+        return self._usage.orphans()
 
     @property
     def used_bytes(self) -> int | None:
@@ -186,6 +209,8 @@ class Disk:
         """
         if self.failed:
             raise StoreUnavailable(f"the disk {self.path} is out of service")
+        if time.monotonic() < self._paused_until_s:
+            raise StoreUnavailable(f"the disk {self.path} could not store what it had taken")
         if nbytes == 0:  # it has its room already
             return
         used = self._usage.used_at_most(self.index)
@@ -230,6 +255,16 @@ class Disk:
         if error.errno in BROKEN:
             self.fail(error)
         return StoreUnavailable(f"the disk {self.path} fails: {error.strerror}")
+
+    def lost_bytes(self, error: OSError) -> None:
+        """A segment's bytes were written, and the kernel could not store them; the segment is condemned already."""
+        WRITE_BACK_FAILURES.labels(str(self.path)).inc()
+        if error.errno in FULL:
+            self._paused_until_s = time.monotonic() + LOSS_PAUSE_S
+        else:
+            self.fail(error)
+        text = error.strerror or str(error)
+        self._loss_notice.say(f"{self.path} has lost bytes that it had taken ({text}); they are fetched again")
 
     def fail(self, error: OSError) -> None:
         if not self.failed:

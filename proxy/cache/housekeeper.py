@@ -30,7 +30,7 @@ from proxy.cache.retention import HIGH_WATERMARK, LOW_WATERMARK, Evictor
 from proxy.cache.scan import DiskScan, folder_bytes
 from proxy.cache.scrub import Scrubber
 from proxy.cache.shared import SharedTables
-from proxy.metrics import DISK_FAILED, DISK_LEAVING_BYTES, DISK_USED_BYTES
+from proxy.metrics import DISK_FAILED, DISK_LEAVING_BYTES, DISK_USED_BYTES, WRITE_BACK_FAILURES
 
 TURN_S = 0.25
 LOOK_S = 0.025  # between two looks at a disk that is nearly full: 25 MB at 1 GB/s, three statvfs each 0.1 s
@@ -115,6 +115,7 @@ class _DiskKeeper:
         scrub_bytes_per_s: float,
         clock: Callable[[], float],
     ) -> None:
+        WRITE_BACK_FAILURES.labels(str(disk.path))  # shown as 0 from the start
         self._disk = disk
         self._records = records
         self._tables = tables

@@ -48,6 +48,7 @@ from proxy.cache.blockmap import (
     VISITED_WORD,
     WORD_BYTES,
     MapHeader,
+    is_present,
     parse_header,
     render_map,
 )
@@ -213,6 +214,15 @@ def read_words(fd: int, header: MapHeader) -> array[int]:
     """The blocks' words of an open map, as of now; fewer than `block_count` only if the file was truncated."""
     raw = os.pread(fd, header.block_count * WORD_BYTES, header.header_bytes)
     return array("Q", raw[: len(raw) // WORD_BYTES * WORD_BYTES])
+
+
+def present_end(fd: int, header: MapHeader) -> int:
+    """Where the highest present block ends in the data file."""
+    words = read_words(fd, header)
+    for local_index in range(len(words) - 1, -1, -1):
+        if is_present(words[local_index]):
+            return header.block_end(local_index)
+    return 0
 
 
 def read_map_words(facts: MapFacts) -> array[int]:

@@ -5,6 +5,8 @@ bytes come past the page cache (O_DIRECT), so that what is tested is the disk, a
 memory; a file system without it is read through the cache. On a difference the word is looked at again: only if the
 segment is the same and the word still says this checksum, the bytes are wrong. Then the segment is retired, as no
 byte that a complete response may have sent is ever written again in its file, and the next reader fetches it anew.
+So is one that the disk can't read, or whose bytes it has no room for yet: a direct read writes back first what is only
+in memory. Either counts against the disk, and the pass goes on.
 
 A pass over 1 TB at the default rate takes 17 hours.
 """
@@ -21,7 +23,7 @@ from proxy.blocks import update_sum
 from proxy.cache import mapfile
 from proxy.cache.accounts import folder_of_object
 from proxy.cache.blockmap import is_present, word_crc32c
-from proxy.cache.disks import Disk
+from proxy.cache.disks import BROKEN, FULL, Disk
 from proxy.cache.scan import FOLDERS
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import SumKind
@@ -42,8 +44,13 @@ class Scrubber:
         self._buffer = memoryview(self._memory)
 
     def steps(self) -> Iterator[int]:
-        """Yields after each read what it cost in bytes, and 0 after each folder. Raises OSError (EIO ...)."""
+        """Yields after each read what it cost in bytes, and 0 after each folder; ends early on a disk that has failed.
+
+        Raises OSError (EIO ...) of folders and maps.
+        """
         for name in FOLDERS:
+            if self._disk.failed:
+                return
             for path, _ in mapfile.list_files(self._disk.objects / name):
                 facts = mapfile.read_map(path) if path.suffix == ".map" else None
                 if facts is not None and not facts.retired:
@@ -51,6 +58,15 @@ class Scrubber:
             yield 0
 
     def _scrub_segment(self, facts: mapfile.MapFacts) -> Iterator[int]:
+        try:
+            yield from self._read_segment(facts)
+        except OSError as error:
+            if error.errno not in FULL | BROKEN:
+                raise
+            self._retire(facts)
+            self._disk.lost_bytes(error)
+
+    def _read_segment(self, facts: mapfile.MapFacts) -> Iterator[int]:
         fd = self._open_data(facts.data_path, direct=facts.header.block_bytes % DIRECT_BYTES == 0)
         if fd is None:
             return
@@ -101,5 +117,8 @@ class Scrubber:
         now = words[local_index]
         if is_present(now) and word_crc32c(now) == word_crc32c(word):
             CHECKSUM_FAILURES.labels("scrub").inc()
-            charge = mapfile.retire(facts.path, facts.header.nonce, "scrub", force=True)
-            self._disk.retired(charge or 0, folder_of_object(facts.header.version.digest))
+            self._retire(facts)
+
+    def _retire(self, facts: mapfile.MapFacts) -> None:
+        charge = mapfile.retire(facts.path, facts.header.nonce, "scrub", force=True)
+        self._disk.retired(charge or 0, folder_of_object(facts.header.version.digest))

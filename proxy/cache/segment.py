@@ -8,6 +8,9 @@ and never truncated by anything of ours, it can't raise SIGBUS.
 A data file only ever grows. One that is shorter than it was has been cut by something else: the segment is
 condemned before a later write could turn the loss into a hole, which reads as zeros.
 
+The kernel tells of bytes that it could not write back by file, and only to descriptions that were open before
+(writeback.py). So this process's word on that is the segment's: `has_lost`.
+
 Whoever holds the segment, or a block of it, keeps it open; the data file closes with its last piece. An open segment
 costs one descriptor, so that very many small ones can be open: the locks' is there while this process fills a block.
 """
@@ -22,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from proxy.blocks import DataFile, Piece
-from proxy.cache import locks, mapfile
+from proxy.cache import locks, mapfile, writeback
 from proxy.cache.accounts import folder_of_object
 from proxy.cache.blockmap import (
     HEADER_BYTES_MAX,
@@ -73,6 +76,8 @@ class Segment:
         self.writes = WriteQueue()
         self.closed = False
         self.touched = False  # looked at since the store last asked; see `Store._keep`
+        self.unstored: set[int] = set()  # blocks that this process has written and its syncer has not settled yet
+        self.lost = False  # write-back has failed since it was opened here, as far as this process has asked
         self.words = words
         self.first_word = header.words_index
         self._status = status
@@ -82,6 +87,7 @@ class Segment:
         self._created_s = header.created_ns / 1e9
         self._longest = self._data_end()
         self._guard = threading.RLock()  # a collected writer may give its lock back while this thread takes one
+        self._loss_guard = threading.Lock()  # the kernel tells once: who is told, and what follows, is one step
         self._filling: set[int] = set()  # a lock does not exclude its own description: this does
 
     def __repr__(self) -> str:
@@ -180,6 +186,30 @@ class Segment:
     def condemn(self) -> None:
         """Set the retired flag, inline; whoever opens the segment next unlinks its files."""
         self.words[RETIRED_WORD] = 1
+
+    def has_lost(self) -> bool:
+        """Whether the kernel failed to write some of the data file back since it was opened here.
+
+        The segment is condemned then, and its disk told. Inline: one system call that waits for nothing.
+        """
+        if self.disk.in_memory:
+            return False
+        with self._loss_guard:
+            error = writeback.failure(self.data.fd)
+            if error is not None:
+                self._lose(error)
+            return self.lost
+
+    def lose(self, error: OSError) -> None:
+        """Bytes of the data file could not be stored."""
+        with self._loss_guard:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if not self.lost:
+            self.lost = True
+            self.condemn()
+            self.disk.lost_bytes(error)
 
     def grown(self, end: int) -> None:
         """The data file has been seen as long as this. Of two threads' values the smaller may win: no harm."""
@@ -341,7 +371,7 @@ def _map(disk: Disk, path: Path, header: MapHeader, tag: int, fd: int) -> Segmen
         return None
     # The words first: a fill in another process lengthens the file, then stores its word. The other order would take
     # a block that is published in between for one that is lost, and give up a sound segment.
-    present_end = _present_end(fd, header)
+    present_end = mapfile.present_end(fd, header)
     if os.fstat(data.fd).st_size < present_end:
         return None
     try:
@@ -368,12 +398,3 @@ def _open_data(path: Path) -> DataFile | None:
     except (BlockingIOError, PermissionError):  # being unlinked this moment
         return None
     return data if os.fstat(data.fd).st_nlink else None
-
-
-def _present_end(fd: int, header: MapHeader) -> int:
-    """Where the highest present block ends in the data file."""
-    words = mapfile.read_words(fd, header)
-    for local_index in range(len(words) - 1, -1, -1):
-        if is_present(words[local_index]):
-            return header.block_end(local_index)
-    return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 from proxy.blocks import DataFile, Piece, block_count, combine_sums, update_sum
@@ -20,7 +20,7 @@ from proxy.cache import mapfile
 from proxy.cache.accounts import folder_of_object, on_disk
 from proxy.cache.block import Block
 from proxy.cache.blockmap import NONCE_BYTES, MapHeader, run_tag
-from proxy.cache.disks import Disk, DiskSettings, rank
+from proxy.cache.disks import UNSTORED_SEGMENTS_MAX, Disk, DiskSettings, rank
 from proxy.cache.keys import KeyStore
 from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.segment import Segment, open_segment
@@ -67,11 +67,13 @@ class Store:
         self.segment_blocks = max(1, self.segment_bytes // block_bytes)
         self.node_id = layouts[0].node_id
         self.run_tag = run_tag(run_id)
+        unstored_segments_max = max(1, min(UNSTORED_SEGMENTS_MAX, max_open_segments // 4))
         self.disks = tuple(
-            Disk(index, settings, layout.disk_id, root, tables.usage, writer_threads)
+            Disk(index, settings, layout.disk_id, root, tables.usage, writer_threads, unstored_segments_max)
             for index, (settings, layout, root) in enumerate(zip(disks, layouts, roots, strict=True))
         )
         self.keys = KeyStore(self.disks, run_id=run_id, writer_id=writer_id, tables=tables)
+        self.opened: Callable[[ObjectVersion, int], None] = lambda version, created_ns: None  # told of each segment
         self._max_open_segments = max_open_segments
         self._guard = threading.Lock()  # over `_open` alone: nothing waits while holding it
         self._open: OrderedDict[tuple[bytes, int], Segment] = OrderedDict()  # least lately used first
@@ -190,6 +192,7 @@ class Store:
         """Enter an opened segment, unless another thread has entered it meanwhile; close what is too many."""
         name = (segment.header.version.digest, segment.header.segment)
         dropped = []  # closed on leaving, outside of the guard
+        self.opened(segment.header.version, segment.header.created_ns)
         with self._guard:
             present = self._open.get(name)
             if present is not None and not present.retired:
@@ -329,6 +332,8 @@ class Store:
             dropped = list(self._open.values())
             self._open.clear()
         del dropped
+        for disk in self.disks:
+            disk.syncer.close()
         self.keys.close()
 
     def _opened(self) -> Iterator[Segment]:

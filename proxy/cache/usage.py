@@ -12,7 +12,8 @@ the folder that is being read just then is uncertain, and only by what changes i
 Until the first scan of this run has ended, `used` says None. `used_at_most` then takes what the run before wrote down
 (estimate.py).
 
-    per disk    failed | base | estimate | folders read | records' base | evicting | short | retired
+    per disk    failed | base | estimate | folders read | records' base | evicting | short | retired |
+                orphans (of the first disk: whether some worker has died)
                 (a base of 0: not known), then per counter one word for each process:
                 charged bytes | of those, records' | of those, late | blind fences opened | closed
 
@@ -29,9 +30,9 @@ from proxy.cache.runlocks import PROCESSES, RunLocks
 DISK_COUNT_MAX = 64
 PROCESS_COUNT_MAX = 256  # of one run at one time: workers, supervisor and housekeeper
 
-_FAILED, _BASE, _ESTIMATE, _FOLDERS_READ, _RECORDS_BASE, _EVICTING, _SHORT, _RETIRED = range(8)
+_FAILED, _BASE, _ESTIMATE, _FOLDERS_READ, _RECORDS_BASE, _EVICTING, _SHORT, _RETIRED, _ORPHANS = range(9)
 _CHARGED, _RECORDS, _LATE, _FENCES_OPENED, _FENCES_CLOSED = range(5)
-_HEAD_WORDS = 8
+_HEAD_WORDS = 16
 _DISK_WORDS = _HEAD_WORDS + 5 * PROCESS_COUNT_MAX
 USAGE_WORDS = DISK_COUNT_MAX * _DISK_WORDS
 
@@ -136,6 +137,14 @@ class UsageTable:
     def disk_failed(self, disk_index: int) -> bool:
         """One load, never waits."""
         return bool(self._words[_place(disk_index) + _FAILED])
+
+    def note_death(self) -> None:
+        """A worker of this run has died: blocks that it had written may have no other process to see to them."""
+        self._words[_ORPHANS] = 1
+
+    def orphans(self) -> bool:
+        """Whether some worker has died in this run. One load, never waits."""
+        return bool(self._words[_ORPHANS])
 
     def open_blind_fence(self, disk_index: int) -> None:
         self._add(disk_index, _FENCES_OPENED, 1)

@@ -10,11 +10,12 @@ into the page cache. Writes that sleep for long move the disk's writes to the wr
 seconds (disks.WritePace), one at a time for each file (`writequeue`); then `write` returns what to await. That waits
 for the thread even when it is cancelled: the caller's memory, and the lock, are free only after the write has returned.
 
-Two hints are given by the writer threads (`advice`): as a fill begins, the disk allocates its block; when the block is
-committed, write-back starts, so that dirty pages don't pile up until the kernel makes some writer wait for all of
-them. A fill that may stop after the first bytes of a small read allocates only those, and the rest when it goes on. The
-block's word says which: a fill that stops keeps the whole block charged once that was allocated, and otherwise what it
-has written.
+As a fill begins, a writer thread has the disk allocate its block (`advice`). A fill that may stop after the first bytes
+of a small read allocates only those, and the rest when it goes on. The block's word says which: a fill that stops keeps
+the whole block charged once that was allocated, and otherwise what it has written.
+
+A committed block is the syncer's: it starts the write-back at once, so that dirty pages don't pile up until the kernel
+makes some writer wait for all of them, and publishes the block as present when the disk has it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ from functools import partial
 
 from proxy.blocks import combine_sums
 from proxy.cache.accounts import on_disk
-from proxy.cache.advice import allocate, start_write_back
-from proxy.cache.blockmap import ABSENT_ALLOCATED_WORD, ABSENT_WORD, charged_bytes, pack_filling, pack_present
+from proxy.cache.advice import allocate
+from proxy.cache.blockmap import (
+    ABSENT_ALLOCATED_WORD,
+    ABSENT_WORD,
+    charged_bytes,
+    pack_filling,
+    pack_present,
+    pack_written,
+)
 from proxy.cache.segment import Segment
 from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
@@ -88,13 +96,19 @@ class SegmentWriter:
         try:
             whole = self._tail.read(fd, self._base + self.start, first)
             whole = whole and self._head.read(fd, self._base, self.progress - first)
+            whole = whole and not self._has_holes(first)
         except OSError as error:
             self._segment.retire("damage")
             raise self._segment.disk.trouble(error) from error
-        if not whole:
+        if not whole or self._segment.has_lost():
             self._segment.retire("damage")
             raise StoreUnavailable("a data file has lost bytes that were written to it")
         self.needs_read_back = False
+
+    def _has_holes(self, first: int) -> bool:
+        """Whether the predecessor's bytes were lost while no process had the file open to hear of it."""
+        spans = [(self.start, first), (0, self.progress - first)]
+        return any(self._segment.data.has_hole(self._base + start, length) for start, length in spans if length)
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         """Append at the fill's position. None: done; else await it, and leave `data` alone until then."""
@@ -125,7 +139,7 @@ class SegmentWriter:
         return combine_sums(SumKind.CRC32C, self._head.crc32c, self._tail.crc32c, self._tail.length)
 
     def commit(self) -> None:
-        """Publish the block: state, run and checksum in one store; then give the lock back."""
+        """Publish the block: state, run and checksum in one store; then give the lock back and call the syncer."""
         assert self._open
         assert self.progress == self.length, f"{self!r} is not complete"
         assert self._under_way is None or self._under_way.done()
@@ -135,9 +149,11 @@ class SegmentWriter:
         assert sums.length == self.length
         second = sums.second if sums.kind is segment.second_kind else 0  # which may have become known meanwhile
         segment.store_second_sum(self._local, second)  # before the word that makes it valid
-        segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))
+        pack = pack_present if segment.disk.in_memory else pack_written
+        segment.store_word(self._local, pack(segment.tag, sums.crc32c))
         segment.release(self._local)
-        self._start_write_back()
+        if not segment.disk.in_memory:
+            segment.disk.syncer.add(segment, self._local)
 
     def _allocate(self, first_bytes: int | None) -> None:
         """Have the disk allocate the first bytes of the fill, or the whole block."""
@@ -153,12 +169,6 @@ class SegmentWriter:
             self._allocated = True
         with suppress(RuntimeError):  # they have ended: the process is closing
             self._segment.writes.submit(threads, partial(allocate, self._segment.data, offset, length))
-
-    def _start_write_back(self) -> None:
-        threads = self._segment.disk.writer_threads
-        if threads is not None:
-            with suppress(RuntimeError):
-                threads.submit(start_write_back, self._segment.data, self._base, self.length)
 
     def abandon(self) -> None:
         """Give the right up; the block is absent again. Harmless on a writer that is done."""
@@ -210,6 +220,8 @@ class SegmentWriter:
         segment = self._segment
         if segment.is_cut():
             raise StoreUnavailable("a data file was cut short by something else")
+        if segment.lost:
+            raise StoreUnavailable("a data file has lost bytes that were written to it")
         try:
             while len(data) > 0:
                 count = os.pwrite(segment.data.fd, data, offset)

@@ -13,6 +13,7 @@ How it works.
 4. The same for a block whose bytes come from other nodes: the last 64 KiB of what this body takes from it leave when
    the block's checksum has been compared. Where it does not agree, a body that has sent none of it asks again. Where it
    will never be known (the disk has failed meanwhile), what was sent is compared with the same bytes read again.
+5. Of a block that the disk may not have yet, no zero leaves where its bytes were lost: see `unstored`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from proxy.gateway.lookup import Resolved
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supplied import SMALL_READ_BYTES, Supplied
 from proxy.gateway.supply import Supply, own_bytes
+from proxy.gateway.unstored import Unstored, read_piece
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.notices import Notice
 from proxy.objects import ObjectRecord
@@ -88,6 +90,7 @@ class Body:
         self._ahead: dict[int, asyncio.Task[Supplied]] = {}
         self._unchecked_end = span.end == record.size_bytes and span.length > 0
         self._mismatches = parts.soundness.mismatches(record)
+        self._unstored = Unstored()
 
     async def pieces(self) -> AsyncGenerator[Piece | bytes, None]:
         blocks = blocks_of(self._span, self._parts.block_bytes)
@@ -95,10 +98,26 @@ class Body:
             for index in blocks:
                 async with aclosing(self._block(index, blocks)) as block:
                     async for piece in block:
-                        yield piece
-                        self._taken_bytes += piece.length if isinstance(piece, Piece) else len(piece)
+                        length = _length(piece)
+                        if self._unstored and self._taken_bytes + length == self._span.length:
+                            async for part in self._last(piece):
+                                yield part
+                        else:
+                            yield piece
+                        self._taken_bytes += length
         finally:
             await self._release_ahead()
+
+    async def _last(self, piece: Piece | bytes) -> AsyncGenerator[Piece | bytes, None]:
+        """The body's last piece; what is not right by then ends it short."""
+        if isinstance(piece, Piece):
+            first_bytes = max(0, piece.length - HOLD_BACK_BYTES)
+            if first_bytes:
+                yield piece._replace(length=first_bytes)
+            piece = await read_piece(Piece(piece.file, piece.offset + first_bytes, piece.length - first_bytes))
+        if not await self._unstored.was_right():
+            raise OriginUnavailable(f"{self._record.version.key!r}: the disk lost bytes that were being sent")
+        yield piece
 
     async def _block(self, index: int, blocks: range) -> AsyncGenerator[Piece | bytes, None]:
         block = block_span(index, self._record.size_bytes, self._parts.block_bytes)
@@ -119,6 +138,10 @@ class Body:
                 while offset < end:
                     at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
                     available = await self._wait(supplied, index, offset, end, at_least)
+                    if supplied.block.at_risk:
+                        if supplied.block.is_lost():
+                            raise StoreUnavailable("the disk has lost bytes that it had taken")
+                        self._unstored.note(supplied.block)
                     piece = supplied.piece(offset, min(available, end - offset, PIECE_BYTES_MAX))
                     self._look_ahead(index, blocks)
                     offset += piece.length
@@ -147,6 +170,8 @@ class Body:
             stream = stream_behind(sent, stream)
         async with aclosing(stream):
             async for chunk in stream:
+                if sent is not None:  # and agrees with the stream
+                    self._unstored.forget(index)
                 yield chunk
 
     def _pooled(self, index: int, offset: int, end: int, length: int) -> Pooled | None:
@@ -242,7 +267,12 @@ class Body:
 
 
 def _unchecked(supplied: Supplied | None, began: int, offset: int) -> Piece | None:
-    """What was sent of a block, [began, offset), where it is of other nodes and was never compared."""
-    if supplied is None or offset == began or not supplied.guarded:
+    """What was sent of a block, [began, offset), where it is of other nodes and was never compared, or may be lost."""
+    if supplied is None or offset == began:
         return None
-    return supplied.piece(began, offset - began)
+    doubtful = supplied.guarded or (supplied.block.at_risk and supplied.block.is_lost())
+    return supplied.piece(began, offset - began) if doubtful else None
+
+
+def _length(piece: Piece | bytes) -> int:
+    return piece.length if isinstance(piece, Piece) else len(piece)

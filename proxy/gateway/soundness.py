@@ -2,20 +2,23 @@
 
 How it works. When all blocks are there, their sums combine into the whole object's, which is compared with the one
 that the origin announced (a full-object CRC32C, CRC32 or CRC64NVME). A version found sound is remembered, until some
-of it is fetched again (`doubt`). A mismatch discards what the disk holds, so that it is fetched again; the second one
-for the same version makes it uncacheable here: then it is not the disk that is wrong.
+of it is fetched again (`doubt`), here or by another worker: then this process opens a segment that was made later.
+A mismatch discards what the disk holds, so that it is fetched again; the second one for the same version makes it
+uncacheable here: then it is not the disk that is wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 
 from cachetools import LRUCache
 
 from proxy.cache.store import Store
 from proxy.metrics import CHECKSUM_FAILURES
-from proxy.objects import ObjectRecord, SumKind
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -25,10 +28,12 @@ class Soundness:
     def __init__(self, store: Store, threads: Threads, *, versions_max: int = 100_000) -> None:
         self._store = store
         self._threads = threads
-        self._sound: LRUCache[bytes, bool] = LRUCache(versions_max)
+        self._sound: LRUCache[bytes, int] = LRUCache(versions_max)  # when its check began, in Unix nanoseconds
+        self._guard = threading.Lock()  # over changes of `_sound`: segments are opened by threads
         self._mismatches: LRUCache[bytes, int] = LRUCache(versions_max)
         self.troubled = False  # some version has failed
         self._checks: dict[bytes, asyncio.Task[bool | None]] = {}
+        store.opened = self._note_segment
 
     def checkable(self, record: ObjectRecord) -> bool:
         """Whether a check can still tell anything: there is a sum, and it has not been found right already."""
@@ -36,7 +41,14 @@ class Soundness:
 
     def doubt(self, record: ObjectRecord) -> None:
         """Some of it is on its way from the origin (again): the copy that was found sound is not the one to come."""
-        self._sound.pop(record.version.digest, None)
+        with self._guard:
+            self._sound.pop(record.version.digest, None)
+
+    def _note_segment(self, version: ObjectVersion, created_ns: int) -> None:
+        """A segment is opened: the verdict says nothing of one that was made after it. Called by any thread."""
+        with self._guard:
+            if self._sound.get(version.digest, created_ns) < created_ns:
+                del self._sound[version.digest]
 
     def hopeless(self, record: ObjectRecord) -> bool:
         """Whether this version failed twice: serve it uncached."""
@@ -70,11 +82,13 @@ class Soundness:
     async def _compare(self, record: ObjectRecord) -> bool | None:
         kind, announced = _best(record)
         version = record.version
+        began_ns = time.time_ns()
         combined = await self._threads.run(self._store.combined_sum, version, kind)
         if combined is None:
             return None
         if combined == announced:
-            self._sound[version.digest] = True
+            with self._guard:
+                self._sound[version.digest] = began_ns
             return True
         CHECKSUM_FAILURES.labels("object").inc()
         self._mismatches[version.digest] = self.mismatches(record) + 1

@@ -5,8 +5,9 @@ this process starts one flight for a block at most.
 1. Open the block's segment (a thread, the first time). No room or a broken disk: the reader goes on uncached.
 2. An arrival of this process: join it, where its bytes lie: that may be a segment retired meanwhile, whose successor
    has a hole there.
-3. Present and checked in this run: take it. Present from another run: check it first, in a thread; a damaged one has
-   retired its segment, so start over with a new one.
+3. Present and checked in this run, or written in it by a process that still watches over its bytes: take it. Else
+   (from another run, or its process has died) check it first, in a thread; a damaged one has retired its segment, so
+   start over with a new one.
 4. Reserve the block (a lock between processes): launch a flight.
 5. Another worker holds it: follow that worker's progress.
 
@@ -130,9 +131,10 @@ class Supply:
             if arrival is None:
                 state = block.state()
                 if state.kind is BlockKind.PRESENT:
-                    if state.verified:
+                    if state.verified or block.is_vouched():
                         return Supplied(block, None)
-                    await self._check(version, block)
+                    if not block.retired:
+                        await self._check(version, block)
                     continue
                 arrival = self._begin(origin, record, block, offset, end, below)
             if arrival is not None:
@@ -152,9 +154,9 @@ class Supply:
             return None
         state = block.state()
         if state.kind is BlockKind.PRESENT:
-            if not state.verified:
+            if not state.verified and not block.is_vouched() and not block.retired:
                 await self._check(version, block)
-            return Supplied(block, None) if block.state().verified else None
+            return Supplied(block, None) if block.state().verified or block.is_vouched() else None
         if state.kind is not BlockKind.FILLING:
             return None
         followed = BlockArrival(block)

@@ -174,6 +174,8 @@ class Upload:
             if supplied.guarded and arrival is not None:
                 await arrival.wait_end()
             crc32c = await asyncio.to_thread(sum_piece, supplied.piece(wanted.start, end - wanted.start))
+            if supplied.block.at_risk and supplied.block.is_lost():  # the same zeros may have been sent and summed
+                raise OriginUnavailable("the disk lost bytes that were being sent")
             self._done = True
             yield struct.pack("<II", TAIL_KNOWN, crc32c)
             return

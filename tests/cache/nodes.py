@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.disks import DiskSettings
@@ -20,6 +22,7 @@ from proxy.cache.scan import DiskScan
 from proxy.cache.shared import SharedTables
 from proxy.cache.space import Space
 from proxy.cache.store import Store
+from proxy.cache.writeback import SyncBy
 from proxy.objects import ObjectVersion
 
 KIB = 1 << 10
@@ -83,6 +86,13 @@ def open_store(
     return store
 
 
+def on_a_disk(store: Store, by: SyncBy = SyncBy.RANGE) -> Store:
+    """The store as on a file system that needs that call to tell what is stored, wherever the test's folder lies."""
+    for disk in store.disks:
+        disk.syncer.by = by
+    return store
+
+
 class Node:
     """Disks, and the tables of one run; `restart` begins another."""
 
@@ -122,6 +132,11 @@ class Node:
             text=True,
             pass_fds=[self.tables.fd],
         )
+
+    def lost_segments(self) -> float:
+        """By the metric."""
+        labels = {"disk": str(self.paths[0])}
+        return REGISTRY.get_sample_value("warmstart_write_back_failures_total", labels) or 0.0
 
     def close(self) -> None:
         for store in self.stores:

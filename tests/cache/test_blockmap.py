@@ -18,8 +18,11 @@ from proxy.cache.blockmap import (
     MapHeader,
     is_present,
     is_verified,
+    is_written,
     pack_filling,
     pack_present,
+    pack_unchecked,
+    pack_written,
     parse_header,
     read_state,
     render_map,
@@ -55,6 +58,25 @@ def test_a_present_word_gives_its_checksum_back_and_is_verified_for_its_own_run_
     assert word_crc32c(word) == crc32c
     assert is_verified(word, other) == (tag == other)
     assert read_state(word, other, 100) == BlockState(BlockKind.PRESENT, verified=tag == other)
+
+
+@given(tags, st.integers(0, (1 << 32) - 1), tags)
+def test_a_written_word_is_present_and_trusted_by_nobody(tag: int, crc32c: int, other: int) -> None:
+    word = pack_written(tag, crc32c)
+    assert 0 <= word < 1 << 64
+    assert is_present(word)
+    assert word_crc32c(word) == crc32c
+    assert not is_verified(word, other)
+    assert is_written(word, other) == (tag == other)
+    assert read_state(word, other, 100) == BlockState(BlockKind.PRESENT, written=tag == other)
+
+
+@given(tags, st.integers(0, (1 << 32) - 1))
+def test_an_unchecked_word_is_present_and_of_no_run(tag: int, crc32c: int) -> None:
+    word = pack_unchecked(crc32c)
+    assert is_present(word)
+    assert word_crc32c(word) == crc32c
+    assert read_state(word, tag, 100) == BlockState(BlockKind.PRESENT)
 
 
 @given(tags, st.integers(0, 255), st.integers(0, BLOCK_BYTES_MAX - 1))

@@ -180,13 +180,35 @@ def test_missing_and_unreadable_data_is_left_to_others(node: Node) -> None:
     assert failures() == before
 
 
+def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, *, first: int) -> None:
+    """The first so many reads of data fail."""
+    really_read, left = os.preadv, [first]
+
+    def read(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(code, os.strerror(code))
+        return really_read(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", read)
+
+
 def test_an_io_error_is_the_disks(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     store = node.store()
     fill_all(store, make_version())
+    failing_reads(monkeypatch, errno.EIO, first=1)
+    scrub(store)
+    assert store.disks[0].failed
+    assert len(files(node, ".map")) == 2, "what it touched is given up, and the pass ends"
 
-    def fail(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(OSError, match="Input/output"):
-        scrub(store)
+def test_a_disk_without_room_for_what_it_has_taken_loses_the_segment_and_the_pass_goes_on(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, version = node.store(), make_version()
+    fill_all(store, version)
+    failing_reads(monkeypatch, errno.ENOSPC, first=1)
+    assert 0 < scrub(store) < version.size_bytes
+    assert not store.disks[0].failed
+    assert len(files(node, ".map")) == 2
+    assert node.lost_segments() == 1

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxy.cache import advice, disks, writer
+from proxy.cache import disks, writeback, writer
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Store
 from proxy.cache.writer import SegmentWriter
-from tests.cache.nodes import BLOCK_BYTES, Node, block_content, files, fill, make_version, read_block
+from tests.cache.nodes import BLOCK_BYTES, Node, block_content, files, fill, make_version, on_a_disk, read_block
 
 VERSION = make_version()
 DATA = block_content(VERSION, 0)
@@ -215,15 +215,16 @@ async def test_write_back_is_started_when_a_block_is_committed(
     node: Node, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[int, int]] = []
-    monkeypatch.setattr(writer, "start_write_back", lambda _, offset, length: started.append((offset, length)))
-    fill(node.store(writer_threads=threads), VERSION, 1)
-    threads.shutdown()
+    done = threading.Event()
+
+    def start(_: int, offset: int, length: int) -> None:
+        started.append((offset, length))
+        done.set()
+
+    monkeypatch.setattr(writeback, "start", start)
+    fill(on_a_disk(node.store(writer_threads=threads)), VERSION, 1)
+    assert done.wait(10)
     assert started == [(BLOCK_BYTES, BLOCK_BYTES)]
-
-
-def test_the_kernel_takes_the_call_for_early_write_back(node: Node) -> None:
-    block = fill(node.store(), VERSION, 0)
-    advice.start_write_back(block.piece(0, 1).file, 0, BLOCK_BYTES)
 
 
 async def test_writer_threads_that_have_ended_are_done_without(node: Node, threads: ThreadPoolExecutor) -> None:
