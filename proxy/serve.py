@@ -249,11 +249,12 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(
         S3Settings(
-            endpoint=settings.endpoint,
+            endpoint=settings.endpoint and settings.endpoint + (settings.base_path or ""),
             region=settings.region or region,
             addressing=settings.addressing,
             ca_file=settings.ca_file,
             verify_tls=settings.verify,
+            user_agent=settings.user_agent,
             limits=exchange_limits,
         ),
         build_credentials(settings),

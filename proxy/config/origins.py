@@ -127,6 +127,18 @@ class S3OriginSettings(RemoteOriginSettings):
     """Send unsigned requests: for public buckets."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """Where the bucket's name goes: `path` (host/bucket), `virtual` (bucket.host); `auto`: virtual at AWS only."""
+    base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] | None = None
+    """A path that the store wants ahead of the bucket's name, such as a namespace: /my-org."""
+    user_agent: Annotated[Text, Field(pattern=r"^[ -~]+$")] | None = None
+    """What requests call themselves, if anything. Some stores redirect clients that they don't know."""
+
+    @model_validator(mode="after")
+    def _a_path_has_an_endpoint(self) -> Self:
+        if self.base_path is not None and self.endpoint is None:
+            raise KeyProblem(
+                "base_path", self.base_path, "belongs to a store of your own; add its endpoint, or remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _credentials_agree(self) -> Self:

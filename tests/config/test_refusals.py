@@ -106,6 +106,8 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
         ("{type: s3, addressing: dns}", ["origins.lab.addressing: 'dns'", "'auto', 'path' or 'virtual'"]),
         ("{type: s3, ca_file: /nowhere}", ["origins.lab.ca_file: '/nowhere'", "give a PEM file's path"]),
         ("{type: s3, ca_file: /dev/null}", ["origins.lab.ca_file: '/dev/null'", "holds no certificates"]),
+        ("{type: s3, base_path: /x}", ["origins.lab.base_path: '/x'", "add its endpoint"]),
+        ("{type: s3, endpoint: 'http://h', base_path: my org}", ["origins.lab.base_path: 'my org'"]),
         ("{type: s3, root: /x}", ["origins.lab.root: is a key of type file, not of s3", "write one of: bandwidth"]),
         ("{type: gcs, region: x}", ["origins.lab.region: is a key of type s3, not of gcs", "credentials"]),
         ("{type: gcs, endpoint: nothing}", ["origins.lab.endpoint: 'nothing'", "write http://host:port"]),

@@ -21,6 +21,7 @@ KINDS = {
     "gcs-workload-identity": "a GCS origin, no keys",
     "coreweave": "an S3-compatible origin that takes a bucket's name in the host only",
     "crusoe": "an S3-compatible origin with an endpoint for each location",
+    "hugging-face": "an S3 API with a namespace ahead of the bucket's name, that redirects unknown clients",
     "two-origins": "two clouds",
     "aws": "AWS",
     "directory": "a directory",

@@ -49,13 +49,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """`endpoint` is a URL, or None for AWS. `region` signs until a bucket turns out to live in another one."""
+    """`endpoint` is a URL, with any path that the store wants ahead of the bucket's name, or None for AWS. `region`
+    signs until a bucket turns out to live in another one; `user_agent`: what requests call themselves."""
 
     endpoint: str | None = None
     region: str = "us-east-1"
     addressing: Addressing = "auto"
     ca_file: Path | None = None
     verify_tls: bool = True
+    user_agent: str | None = None
     limits: ExchangeLimits = field(default_factory=ExchangeLimits)
 
 
@@ -88,7 +90,7 @@ class S3Origin:
         self._proxied = proxy is not None
         self._credentials = credentials
         self._clock = clock
-        self._signer = Signer(clock)
+        self._signer = Signer(clock, settings.user_agent)
         self._regions = Regions(settings.region)
         self._parts = PartSpans(self._ask_part)
         self._forwarding = Forwarding(self.name, self._site, self._regions, self._exchange, self._signer, credentials)

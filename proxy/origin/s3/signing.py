@@ -37,10 +37,11 @@ class Credentials:
 
 
 class Signer:
-    """Signs for S3; `clock` is Unix time in seconds."""
+    """Signs for S3; `clock` is Unix time in seconds. `user_agent` is what every request calls itself, if anything."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, user_agent: str | None = None) -> None:
         self._clock = clock
+        self._user_agent = user_agent
         self._key_name: tuple[str, str, str] | None = None
         self._key = b""
 
@@ -51,6 +52,8 @@ class Signer:
 
         Without credentials the request stays anonymous. `headers` have lower-case names.
         """
+        if self._user_agent is not None:
+            headers = (*(pair for pair in headers if pair[0] != "user-agent"), ("user-agent", self._user_agent))
         if credentials is None:
             return (("host", target.endpoint.authority), *headers)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock()))
