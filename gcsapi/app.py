@@ -35,6 +35,7 @@ from gcsapi.responses import (
     render_unpacked,
 )
 from gcsapi.targets import JsonTarget
+from proxy.admission import Admission
 from proxy.errors import InvalidRequest, NotSupported, OtherGeneration, RangeNotSatisfiable, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder
@@ -79,8 +80,13 @@ class GcsApp:
         *,
         host_suffixes: Sequence[str] = (),
         body_timeout_s: float = RECEIVE_TIMEOUT_S,
+        upload_pace: int = 0,
+        admission: Admission | None = None,
         on_read_error: OnReadError | None = None,
     ) -> None:
+        admission = admission or Admission()
+        self._hold_body = admission.hold_body
+        self._upload_pace = upload_pace
         self._gateway = gateway
         self._forwarder = forwarder
         self._passing = Passing(gateway.routes, forwarder)
@@ -91,13 +97,17 @@ class GcsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
-        exchange = Exchange.begin(scope, receive, self._body_timeout_s)
+        held = self._hold_body()
+        exchange = Exchange.begin(scope, receive, held, self._body_timeout_s, self._upload_pace)
         REQUEST_ID.set(exchange.request_id)
         try:
-            response = await self._answer(exchange)
-        except ClientGone:
-            return
-        await response(scope, receive, send)
+            try:
+                response = await self._answer(exchange)
+            except ClientGone:
+                return
+            await response(scope, receive, send)
+        finally:
+            held.release()
 
     async def _answer(self, exchange: Exchange) -> PiecesResponse:
         """Raises only ClientGone."""
@@ -116,10 +126,12 @@ class GcsApp:
         exchange.operation, exchange.api = operation.operation, operation.api
         if exchange.batched and not fits_batch(operation):
             raise InvalidRequest("invalid", "A batch holds requests of the JSON API for metadata only.")
+        exchange.expects_continue = isinstance(operation, Pass) and operation.body.expects_continue
+        if exchange.refused is not None:
+            raise exchange.refused
         if isinstance(operation, Read):
             exchange.place = f"{operation.request.name.bucket}/{operation.request.name.key}"
             return await self._read(exchange, operation)
-        exchange.expects_continue = operation.body.expects_continue
         target = operation.target
         exchange.place = target.bucket if target.name is None else f"{target.bucket}/{target.name}"
         if isinstance(target, JsonTarget) and target.door == "batch":
@@ -209,13 +221,13 @@ class GcsApp:
     async def _batch(self, exchange: Exchange, operation: Pass) -> PiecesResponse:
         if exchange.method != "POST":
             raise InvalidRequest("MethodNotAllowed", "A batch is a POST.")
-        content = await read_whole(exchange.body(), BATCH_BYTES_MAX)
+        content = await read_whole(exchange.held.counted(exchange.body()), BATCH_BYTES_MAX)
         inner = parse_batch(operation.header("content-type") or "", content)
         return exchange.reply(await render_batch(inner, lambda one: self._answer_inner(exchange, one)))
 
     async def _answer_inner(self, exchange: Exchange, inner: Inner) -> PiecesResponse:
         """One request of a batch, answered as if it had come alone."""
-        one = Exchange(inner.method, inner.target, inner.headers, exchange.host, inner.receive, self._body_timeout_s)
+        one = Exchange(inner.method, inner.target, inner.headers, exchange.host, inner.receive, exchange.held)
         one.batched = True
         return await self._answer(one)
 

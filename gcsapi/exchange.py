@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from gcsapi.errors import Asked
 from gcsapi.requests import Api, api_of
 from gcsapi.responses import complete
+from proxy.admission import HeldBytes
+from proxy.errors import Overloaded
 from proxy.gateway.answers import CacheStatus
 from proxy.lanes.asgi import PiecesResponse, Receive, Scope
-from proxy.lanes.incoming import ClientGone, chain, raw_target, receive_body
+from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, REFUSED, ClientGone, chain, raw_target, receive_body
 from proxy.metrics import REQUESTS
 from proxy.surface.heads import Headers, Reply, new_request_id
 
@@ -24,7 +26,10 @@ class Exchange:
     raw_headers: Sequence[tuple[bytes, bytes]]
     host: str
     receive: Receive
-    body_timeout_s: float
+    held: HeldBytes  # of the request's body, in memory
+    body_timeout_s: float = RECEIVE_TIMEOUT_S
+    upload_pace: int = 0
+    refused: Overloaded | None = None  # whatever is asked
     request_id: str = field(default_factory=new_request_id)
     api: Api = Api.XML  # in which errors are told
     operation: str = "storage.other"
@@ -35,8 +40,11 @@ class Exchange:
     body_failure: Exception | None = None
 
     @classmethod
-    def begin(cls, scope: Scope, receive: Receive, body_timeout_s: float) -> Exchange:
-        return cls(scope["method"], raw_target(scope), scope["headers"], _host(scope), receive, body_timeout_s)
+    def begin(
+        cls, scope: Scope, receive: Receive, held: HeldBytes, body_timeout_s: float, upload_pace: int
+    ) -> Exchange:
+        head = (scope["method"], raw_target(scope), scope["headers"], _host(scope))
+        return cls(*head, receive, held, body_timeout_s, upload_pace, scope.get(REFUSED))
 
     def __post_init__(self) -> None:
         self.api = api_of(self.target)
@@ -48,7 +56,7 @@ class Exchange:
         """The request's body as it comes; what ends it early is kept."""
         self.expects_continue = False
         try:
-            async for data in receive_body(self.receive, self.body_timeout_s):
+            async for data in receive_body(self.receive, self.body_timeout_s, self.upload_pace):
                 yield data
         except (ClientGone, Exception) as error:
             self.body_failure = error

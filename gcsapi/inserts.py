@@ -116,7 +116,7 @@ async def _read_json_insert(exchange: Exchange, operation: Pass) -> Insert:
     if kind != "multipart" or body is None:
         raise NotSupported(f"An upload of the kind {kind!r} is not possible for a bucket at an S3 store.")
     delimiter = boundary_of(operation.header("content-type") or "")
-    content = await read_whole(body, WHOLE_BYTES_MAX)
+    content = await read_whole(exchange.held.counted(body), WHOLE_BYTES_MAX)
     resource, part_headers, data = await asyncio.to_thread(_parse_multipart, content, delimiter)
     resource.setdefault("contentType", part_headers.get("content-type", "application/octet-stream"))
     headers += described_by(resource) + _sums(operation.header("x-goog-hash") or "")

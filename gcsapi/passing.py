@@ -119,17 +119,22 @@ class Passing:
         body = exchange.body() if form.present else None
         if not isinstance(operation.target, JsonTarget):
             if operation.method == "POST" and operation.target.name is None:
-                return await _open_form(operation, body)
+                return await _open_form(exchange, operation, body)
             return body, form.length_bytes, None
         if operation.operation == _INSERT:
-            return await self._open_upload(route, operation, names, body)
+            return await self._open_upload(exchange, route, operation, names, body)
         if body is None or "application/json" not in (operation.header("content-type") or ""):
             return body, form.length_bytes, None
-        content = await read_whole(body, RESOURCE_BYTES_MAX)
+        content = await read_whole(exchange.held.counted(body), RESOURCE_BYTES_MAX)
         return *_sent(_renamed(content, operation, names)), None
 
     async def _open_upload(
-        self, route: BucketRoute, operation: Pass, names: Mapping[str, str], body: AsyncIterator[bytes] | None
+        self,
+        exchange: Exchange,
+        route: BucketRoute,
+        operation: Pass,
+        names: Mapping[str, str],
+        body: AsyncIterator[bytes] | None,
     ) -> tuple[AsyncIterator[bytes] | None, int | None, Upload | None]:
         form, parameters = operation.body, operation.parameters
         kind = upload_kind(operation)
@@ -139,9 +144,11 @@ class Passing:
         if kind == "media":
             return body, form.length_bytes, Upload(object_name(parameters, {}))
         if kind == "multipart" and body is not None:
-            resource, read = await read_first_part(operation.header("content-type") or "", body)
+            content_type = operation.header("content-type") or ""
+            resource, read = await read_first_part(content_type, exchange.held.counted(body))
             return chain(read, body), form.length_bytes, Upload(object_name(parameters, resource))
-        content = await read_whole(body, RESOURCE_BYTES_MAX) if body is not None else b""
+        counted = exchange.held.counted(body) if body is not None else None
+        content = await read_whole(counted, RESOURCE_BYTES_MAX) if counted is not None else b""
         name = object_name(parameters, parse_resource(content))
         return *_sent(_renamed(content, operation, names)), Upload(name, begins_session=kind == "resumable")
 
@@ -191,13 +198,13 @@ class Passing:
 
 
 async def _open_form(
-    operation: Pass, body: AsyncIterator[bytes] | None
+    exchange: Exchange, operation: Pass, body: AsyncIterator[bytes] | None
 ) -> tuple[AsyncIterator[bytes], int | None, Upload]:
     """A browser's form, which names its object in a field. Raises NotSupported for another POST to a bucket."""
     content_type = operation.header("content-type") or ""
     if body is None or not content_type.lower().startswith("multipart/form-data"):
         raise NotSupported("A POST to a bucket is possible only as a form that writes an object.")
-    key, read = await read_form_key(content_type, body)
+    key, read = await read_form_key(content_type, exchange.held.counted(body))
     return chain(read, body), operation.body.length_bytes, Upload(key)
 
 

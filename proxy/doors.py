@@ -1,9 +1,10 @@
 """Which application a request is for: the gateway's own pages, the S3 surface or the GCS surface. For both lanes.
 
 How it works. `/-/` on a path-style host is the gateway's own: no bucket can be called `-`, so nothing is taken from
-anybody (where the host names the bucket, `/-/x` is a key). All else is a client's; which dialect it speaks is decided
-as `proxy.dialects` says. Only where neither listener, host, signature nor path tells (an anonymous GET of
-`/bucket/key`) is the bucket looked up, for its origin's dialect.
+anybody (where the host names the bucket, `/-/x` is a key). Such a request is answered whatever is full. All else is a
+client's; which dialect it speaks is decided as `proxy.dialects` says. Only where neither listener, host, signature nor
+path tells (an anonymous GET of `/bucket/key`) is the bucket looked up, for its origin's dialect. What there is no room
+for goes to the surface, too, which refuses it in its own words.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gcsapi.targets import json_door
+from proxy.admission import Admission, Room
 from proxy.dialects import Dialect, sniff
 from proxy.errors import InvalidRequest, WarmstartError
 from proxy.gateway.routes import Routes
 from proxy.lanes.hot import AnswerHot, Fields, HotAnswer, LocalAddress
-from proxy.lanes.incoming import raw_target
+from proxy.lanes.incoming import FULL, REFUSED, raw_target
 from proxy.logs import App, Message, Receive, Send
 from proxy.targets import bucket_of_host, decode_name, host_name, split_target
 
@@ -96,7 +98,9 @@ class Doors:
         surfaces: Mapping[Dialect, Surface | LateSurface],
         routes: Routes,
         signs: Signs,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission or Admission()
         self._admin = admin
         self._peers = peers
         self._surfaces = surfaces
@@ -106,6 +110,9 @@ class Doors:
         self._guessed: dict[tuple[bytes, str | None], Dialect] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        full: Room | None = (scope.get("extensions") or {}).get(FULL, {}).get("room")
+        if full is not None:
+            send = closing(send)
         fields = dict(scope["headers"])
         target = raw_target(scope)
         host = host_of(target, fields)
@@ -115,7 +122,15 @@ class Doors:
             return
         asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
         dialect = asked or sniff(fields, scope["query_string"]) or self.guess(target, host)
-        await self._surfaces[dialect].app(scope, receive, send)
+        app, requests = self._surfaces[dialect].app, self._admission.requests
+        if full is None and requests.is_full:
+            full = requests
+        if full is not None:  # refused in the dialect's own words
+            scope[REFUSED] = full.refuse()
+            await app(scope, receive, send)
+            return
+        with requests.taken():
+            await app(scope, receive, send)
 
     def answers_at(self, server: LocalAddress) -> AnswerHot:
         """Who answers at once on connections to a local address: the one dialect's surface, or `answer_hot`."""
@@ -163,6 +178,17 @@ class Doors:
         except WarmstartError:
             return Dialect.S3
         return Dialect.GCS if route is not None and route.origin.dialect == "gcs" else Dialect.S3
+
+
+def closing(send: Send) -> Send:
+    """Ends the connection with this answer."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_and_close
 
 
 def host_of(target: bytes, fields: Mapping[bytes, bytes]) -> str | None:

@@ -63,6 +63,24 @@ UNCACHED_READS = Counter(
     "Spans streamed through memory, by reason (store, sum_mismatch, uncacheable)",
     ["reason"],
 )
+SHED_REQUESTS = Counter(
+    "warmstart_shed_requests",
+    "Requests refused because there was no room, by what was full (connections, address, requests, bodies,"
+    " pass_through, uncached_reads)",
+    ["reason"],
+)
+LIMIT = Gauge(
+    "warmstart_limit",
+    "How much this node lets in at once, all workers together, by what (the reasons of warmstart_shed_requests)",
+    ["reason"],
+    multiprocess_mode="livesum",
+)
+LIMIT_USED = Gauge(
+    "warmstart_limit_used",
+    "How much of each limit is in use, all workers together (address: by the address that has most connections)",
+    ["reason"],
+    multiprocess_mode="livesum",
+)
 AHEAD_BLOCKS = Counter("warmstart_ahead_blocks", "Blocks asked for ahead of ranged requests that come in order")
 ASIDE_READS = Counter(
     "warmstart_aside_reads", "Small reads far from their block's fill, fetched by requests of their own"
@@ -167,6 +185,7 @@ LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
     SENT_BYTES: {"source": ("disk", "memory", "forward", "peer")},
     FILLS: {"outcome": ("done", "taken_over", "put_off", "failed", "cancelled")},
     UNCACHED_READS: {"reason": ("store", "sum_mismatch", "uncacheable")},
+    SHED_REQUESTS: {"reason": ("connections", "address", "requests", "bodies", "pass_through", "uncached_reads")},
     CHECKSUM_FAILURES: {"where": ("block", "object", "scrub", "peer")},
     EVICTED_SEGMENTS: {"reason": _WHY_EVICTED},
     EVICTED_BYTES: {"reason": _WHY_EVICTED},

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
+from proxy.admission import Admission
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
 from proxy.config.handover import WILDCARD
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
     from proxy.origin.s3.credentials import CredentialSource
 
 
+DESCRIPTORS_PER_CONNECTION = 2  # its socket, and the copy that sendfile uses
+OWN_DESCRIPTORS = 384  # a worker's own, its connections to origins, and those in reserve
+CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 16_384
+ADDRESS_SHARE = 0.75  # of the connections, for one address
 STOPPED_S = 5.0  # a worker ticks each second
 
 
@@ -77,6 +83,7 @@ class Parts:
     gates: Gates
     writer_threads: ThreadPoolExecutor
     flights: Flights
+    admission: Admission
     fleet: FleetParts | None = None
 
     async def aclose(self) -> None:
@@ -104,6 +111,7 @@ def build_parts(
     """Call it with the event loop running. `listeners` are those of `settings.listen`; `board` is the fleet's memory,
     None for a node alone, and `row` this worker's on it. Raises ConfigInvalid."""
     limits = settings.limits
+    admission = build_admission(settings)
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
     origins = {name: build_origin(name, rule, limits) for name, rule in settings.origins.items()}
@@ -117,28 +125,20 @@ def build_parts(
         fleet = build_fleet(settings, tables, board, row, store.node_id, origins)
         above = room_above(limits.fills, limits.fill_bytes)
         window_blocks = max(window_blocks, FLEET_WINDOW_BLOCKS)
+    writes = fleet.writes if fleet is not None else None
     flights = _build_flights(limits, policy, above)
     followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
     supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
-    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks, limits.stall_timeout)
-    versions = Versions(
-        store.keys,
-        tables.tokens,
-        policy,
-        threads=threads,
-        keys_max=limits.metadata_entries,
-        owner=fleet.key_owners if fleet is not None else None,
-        announce=fleet.writes.announce if fleet is not None and fleet.writes is not None else None,
-    )
+    room = admission.uncached_reads
+    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks, limits.stall_timeout, room)
+    versions = build_versions(store, tables, policy, threads, fleet, keys_max=limits.metadata_entries)
     routes = build_routes(settings, origins, fleet.freshness if fleet is not None else None)
     gateway = Gateway(routes, versions, store, flights, body_parts)
-    forwarder = Forwarder(
-        store.keys, tell=fleet.writes.tell if fleet is not None and fleet.writes is not None else None
-    )
+    forwarder = Forwarder(store.keys, tell=writes.tell if writes is not None else None, room=admission.pass_through)
     readiness = Readiness(build_checks(store, fleet))
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
-    app = build_doors(build_signs(settings, listeners), AdminApp(readiness), peers, gateway, forwarder, store)
+    app = build_doors(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission)
     return Parts(
         app=AccessLog(app, probes=settings.log.probes) if settings.log.access else app,
         answer_hot=app.answer_hot,
@@ -152,6 +152,7 @@ def build_parts(
         gates=gates,
         writer_threads=writer_threads,
         flights=flights,
+        admission=admission,
         fleet=fleet,
     )
 
@@ -160,6 +161,43 @@ def _build_flights(limits: LimitSettings, policy: RetryPolicy, above: Mapping[in
     """`above` has the room of fills that wait for other nodes."""
     limiter = FillLimiter(bytes_in_flight_max=limits.fill_bytes, fills_max=limits.fills)
     return Flights(limiter, policy, above, limits.room_wait)
+
+
+def build_versions(
+    store: Store,
+    tables: SharedTables,
+    policy: RetryPolicy,
+    threads: Threads,
+    fleet: FleetParts | None,
+    *,
+    keys_max: int,
+) -> Versions:
+    return Versions(
+        store.keys,
+        tables.tokens,
+        policy,
+        threads=threads,
+        keys_max=keys_max,
+        owner=fleet.key_owners if fleet is not None else None,
+        announce=fleet.writes.announce if fleet is not None and fleet.writes is not None else None,
+    )
+
+
+def build_admission(settings: Settings) -> Admission:
+    """A worker's. Connections are as many as its open files allow, where the settings don't say."""
+    limits = settings.limits
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = int(descriptors * (1 - settings.cache.open_files_share)) - OWN_DESCRIPTORS
+    by_files = max(CONNECTIONS_MIN, min(free // DESCRIPTORS_PER_CONNECTION, CONNECTIONS_MAX))
+    connections = limits.connections or by_files
+    return Admission(
+        connections=connections,
+        connections_per_address=limits.connections_per_address or max(1, int(connections * ADDRESS_SHARE)),
+        requests=limits.requests,
+        body_bytes=limits.body_bytes,
+        pass_through=limits.pass_through,
+        uncached_reads=limits.uncached_reads,
+    )
 
 
 def build_checks(store: Store, fleet: FleetParts | None) -> dict[str, Callable[[], bool]]:
@@ -171,23 +209,37 @@ def build_checks(store: Store, fleet: FleetParts | None) -> dict[str, Callable[[
 
 
 def build_doors(
-    signs: Signs, admin: App, peers: App | None, gateway: Gateway, forwarder: Forwarder, store: Store
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    admin: App,
+    peers: App | None,
+    gateway: Gateway,
+    forwarder: Forwarder,
+    store: Store,
+    admission: Admission,
 ) -> Doors:
     """The surfaces, and what tells whose a request is."""
-    suffixes = tuple(signs.suffixes)
-    s3 = S3App(gateway, forwarder, host_suffixes=suffixes, on_read_error=store.note_read_error)
+    signs = build_signs(settings, listeners)
+    common: dict[str, Any] = {
+        "host_suffixes": tuple(signs.suffixes),
+        "body_timeout_s": settings.limits.receive_timeout,
+        "upload_pace": settings.limits.upload_pace,
+        "admission": admission,
+        "on_read_error": store.note_read_error,
+    }
+    s3 = S3App(gateway, forwarder, **common)
 
     def build_gcs() -> Surface:
         from gcsapi.app import GcsApp
 
-        gcs = GcsApp(gateway, forwarder, host_suffixes=suffixes, on_read_error=store.note_read_error)
+        gcs = GcsApp(gateway, forwarder, **common)
         return Surface(gcs, gcs.answer_hot)
 
     surfaces: dict[Dialect, Surface | LateSurface] = {
         Dialect.S3: Surface(s3, s3.answer_hot),
         Dialect.GCS: LateSurface(build_gcs),
     }
-    return Doors(admin, peers, surfaces, gateway.routes, signs)
+    return Doors(admin, peers, surfaces, gateway.routes, signs, admission)
 
 
 def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs:

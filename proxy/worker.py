@@ -107,6 +107,7 @@ def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotL
             pipelined_requests=limits.pipelined_requests,
         ),
         lane,
+        parts.admission.connections,
     )
     config = server_config(
         parts.app,
@@ -136,6 +137,7 @@ async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None)
             publish(parts.gates, parts.origins.values())
             for origin in parts.origins.values():
                 origin.incidents.tick()
+            parts.admission.publish()
             if row is not None:
                 row.tick(parts.flights.count())
 

@@ -19,14 +19,15 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import quote
 
-from proxy.errors import InvalidRequest, NotSupported, WarmstartError
+from proxy.admission import Admission, HeldBytes
+from proxy.errors import InvalidRequest, NotSupported, Overloaded, WarmstartError
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.hot import HotRead
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.forms import read_form_key
-from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, chain, raw_target, read_whole, receive_body
+from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, REFUSED, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
 from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName
@@ -85,6 +86,8 @@ class Exchange:
     method: str
     target: bytes
     raw_headers: Sequence[tuple[bytes, bytes]]
+    held: HeldBytes  # of the request's body, in memory
+    refused: Overloaded | None = None  # whatever is asked
     request_id: str = field(default_factory=new_request_id)
     operation: str = "Other"
     reads: bool = False
@@ -118,8 +121,13 @@ class S3App:
         *,
         host_suffixes: Sequence[str] = (),
         body_timeout_s: float = RECEIVE_TIMEOUT_S,
+        upload_pace: int = 0,
+        admission: Admission | None = None,
         on_read_error: OnReadError | None = None,
     ) -> None:
+        admission = admission or Admission()
+        self._hold_body = admission.hold_body
+        self._upload_pace = upload_pace
         self._gateway = gateway
         self._forwarder = forwarder
         self._host_suffixes = tuple(host_suffixes)
@@ -129,22 +137,28 @@ class S3App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", scope["type"]
-        exchange = Exchange(scope["method"], raw_target(scope), scope["headers"])
+        held = self._hold_body()
+        exchange = Exchange(scope["method"], raw_target(scope), scope["headers"], held, scope.get(REFUSED))
         REQUEST_ID.set(exchange.request_id)
         try:
-            response = await self._answer(exchange, receive)
-        except ClientGone:
-            return
-        except Exception as error:
-            response = self._refuse(exchange, error)
-        await response(scope, receive, send)
+            try:
+                response = await self._answer(exchange, receive)
+            except ClientGone:
+                return
+            except Exception as error:
+                response = self._refuse(exchange, error)
+            await response(scope, receive, send)
+        finally:
+            held.release()
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> PiecesResponse:
         operation = parse_request(exchange.method, exchange.target, exchange.raw_headers, self._host_suffixes)
         exchange.operation = operation.operation
+        exchange.expects_continue = isinstance(operation, Pass) and operation.body.expects_continue
+        if exchange.refused is not None:
+            raise exchange.refused
         if isinstance(operation, Read):
             return await self._read(exchange, operation)
-        exchange.expects_continue = operation.body.expects_continue
         if not operation.bucket:
             return await self._answer_service(exchange, operation, receive)
         route = self._gateway.route(operation.bucket)
@@ -227,7 +241,8 @@ class S3App:
         self._forwarder.check_writable(route)
         if not operation.body.present:
             raise InvalidRequest("MissingRequestBodyError", "Request body is empty.")
-        content = await read_whole(self._decode(exchange, operation, receive), DELETE_BYTES_MAX)
+        body = exchange.held.counted(self._decode(exchange, operation, receive))
+        content = await read_whole(body, DELETE_BYTES_MAX)
         items, quiet = await asyncio.to_thread(parse_delete_items, content)
         reply = await delete_each(self._forwarder, route, items, exchange.asked(), quiet=quiet)
         return _reply(exchange, reply, CacheStatus.BYPASS)
@@ -241,14 +256,16 @@ class S3App:
             return None, form.length_bytes, ()
         body = self._decode(exchange, operation, receive)
         if operation.body_names == "parts":
-            content = await asyncio.to_thread(render_parts, await read_whole(body, PARTS_BYTES_MAX))
+            content = await asyncio.to_thread(
+                render_parts, await read_whole(exchange.held.counted(body), PARTS_BYTES_MAX)
+            )
             return chain(content), len(content), ()
         if operation.body_names == "delete":
-            content = await read_whole(body, DELETE_BYTES_MAX)
+            content = await read_whole(exchange.held.counted(body), DELETE_BYTES_MAX)
             return chain(content), len(content), await asyncio.to_thread(parse_delete, operation.bucket, content)
         if operation.body_names == "form":
             content_type = next((value for name, value in operation.headers if name == "content-type"), "")
-            key, read = await read_form_key(content_type, body)
+            key, read = await read_form_key(content_type, exchange.held.counted(body))
             return _noting(exchange, chain(read, body)), form.length_bytes, written_names(operation.bucket, key)
         if form.length_bytes == 0:  # only framing: it must be sound before the origin hears of it
             await read_whole(body, 0)
@@ -262,7 +279,7 @@ class S3App:
 
     async def _receive(self, exchange: Exchange, receive: Receive) -> AsyncIterator[bytes]:
         exchange.expects_continue = False
-        async for data in receive_body(receive, self._body_timeout_s):
+        async for data in receive_body(receive, self._body_timeout_s, self._upload_pace):
             yield data
 
     def _with_real_source(self, route: BucketRoute, headers: Headers) -> Headers:

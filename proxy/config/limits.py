@@ -34,6 +34,25 @@ class LimitSettings(Section):
     """Blocks being brought in at once; each is a connection to an origin."""
     origin_requests: Annotated[int, Field(ge=4, le=4096)] = 128
     """Requests under way at one origin, all workers of this node together; fewer while it refuses some (429, 503)."""
+    connections: Annotated[int, Field(ge=16, le=1_000_000)] | None = None
+    """Client connections of a worker; given by its open files where this is not: each takes two, and half of them are
+    for segments (`cache.open_files_share`). 64 more are answered on `/-/` alone, so that probes get through."""
+    connections_per_address: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Those from one address; three quarters of all where this is not given: a node's pods often share one address, and
+    eight loaders open hundreds each, but nobody else should be locked out by them."""
+    requests: Annotated[int, Field(ge=16, le=100_000)] = 4096
+    """Requests that are being answered, plain hits aside; each costs some 50 KiB of memory."""
+    body_bytes: Annotated[Size, Field(ge=16 * MIB)] = 64 * MIB
+    """Bytes of request bodies held whole (batches, deletions, lists of parts, small inserts), all together."""
+    pass_through: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Requests passed through to origins, uploads among them; each holds up to half a megabyte and a connection."""
+    uncached_reads: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Reads past the cache; each holds up to 1.5 MiB of memory."""
+    receive_timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """Longest wait for a client that sends a body; it holds a connection to the origin, and keeps its key uncached."""
+    upload_pace: Annotated[Size, Field(le=GIB)] = 4 * KIB
+    """Bytes a second that a client must send of a body, over half of `receive_timeout`; 0: any. A drip of single bytes
+    would hold what an upload holds for ever."""
     reader_pace: Annotated[Size, Field(le=GIB)] = 256 * KIB
     """Bytes a second that a client must take of a body past the cache to keep its place at the origin; slower ones are
     served from a buffer, filled anew each time they have emptied it. 0: any pace keeps it."""

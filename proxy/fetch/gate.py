@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from proxy.errors import OriginUnavailable, Overloaded, WarmstartError
 from proxy.fetch.hedge import Hedges
 from proxy.fetch.ledger import Ledger, Ticket
+from proxy.metrics import SHED_REQUESTS
 
 WAIT_MAX_S = 0.1  # other processes end requests, and a stopped clock starts again: look this often
 PATIENCE_S = 30.0
@@ -52,6 +53,7 @@ class Streams:
             async with asyncio.timeout(patience_s):
                 await self._room.acquire()
         except TimeoutError:
+            SHED_REQUESTS.labels("uncached_reads").inc()
             raise Overloaded("too many clients read past the cache; try again") from None
         finally:
             self.waiting -= 1

@@ -18,7 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
+from proxy.admission import Admission, Room
 from proxy.blocks import Later, Origin
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import RetryPolicy
@@ -90,9 +92,35 @@ class Buffer:
 
 
 async def stream_span(
+    source: Origin | Pooled,
+    version: ObjectVersion,
+    span: ByteRange,
+    policy: RetryPolicy,
+    room: Room | None = None,
+    *,
+    begun: bool = False,
+) -> AsyncGenerator[bytes, None]:
+    """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it.
+
+    Takes a place of `room` while it lasts; raises Overloaded where there is none, unless the answer has `begun`.
+    """
+    if room is None:
+        room = Admission().uncached_reads
+    if begun:
+        room.take_anyway()
+    else:
+        room.take()
+    try:
+        async with aclosing(_stream(source, version, span, policy)) as stream:
+            async for chunk in stream:
+                yield chunk
+    finally:
+        room.give_back()
+
+
+async def _stream(
     source: Origin | Pooled, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
 ) -> AsyncGenerator[bytes, None]:
-    """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it; Overloaded."""
     buffer = Buffer(pace=policy.reader_pace)
     delivery = asyncio.get_running_loop().create_task(_bring(source, version, span, buffer, policy))
     delivery.add_done_callback(lambda done: buffer.wake())

@@ -23,8 +23,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from proxy.admission import Admission, Room
 from proxy.blocks import Piece, block_span, blocks_of
 from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
 from proxy.fetch.arrival import WAKE_BYTES, FillPaused
@@ -52,9 +53,11 @@ GROWTH_BYTES = 512 << 10  # the window grows by a block for so many bytes taken
 
 @dataclass(frozen=True, slots=True)
 class BodyParts:
-    """What every body of this process needs. `window_blocks_max`: most blocks asked for side by side by one reader.
+    """What every body of this process needs.
 
+    `window_blocks_max`: most blocks asked for side by side by one reader.
     `sums_wait_s`: how long after its begin a body's end is held back for a checksum that the origin has not told yet.
+    `uncached`: room for reads past the cache.
     """
 
     supply: Supply
@@ -63,6 +66,7 @@ class BodyParts:
     block_bytes: int
     window_blocks_max: int
     sums_wait_s: float = 5.0
+    uncached: Room = field(default_factory=lambda: Admission().uncached_reads)
 
 
 class Body:
@@ -165,7 +169,9 @@ class Body:
             return
         rest = ByteRange(block.start + (offset if sent is None else began), block.start + end)
         source = pooled or self._parts.supply.beside(self._origin, self._record, index) or self._origin
-        stream = stream_span(source, self._record.version, rest, self._parts.policy)
+        stream = stream_span(
+            source, self._record.version, rest, self._parts.policy, self._parts.uncached, begun=self._taken_bytes > 0
+        )
         if sent is not None:
             stream = stream_behind(sent, stream)
         async with aclosing(stream):

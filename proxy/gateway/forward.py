@@ -23,6 +23,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from proxy.admission import Admission, Room
 from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.gateway.routes import BucketRoute
 from proxy.objects import ObjectKey, ObjectName
@@ -66,8 +67,12 @@ class FenceStore(Protocol):
 class Forwarder:
     """One in each worker; all calls belong to its event loop."""
 
-    def __init__(self, keys: FenceStore, *, linger_s: float = LINGER_S, tell: Tell | None = None) -> None:
+    def __init__(
+        self, keys: FenceStore, *, linger_s: float = LINGER_S, tell: Tell | None = None, room: Room | None = None
+    ) -> None:
+        """`room`: for requests under way, from their beginning to the end of their answers."""
         self._keys = keys
+        self._room = room or Admission().pass_through
         self._tell = tell
         self._threads = Threads()
         self._linger_s = linger_s
@@ -87,12 +92,22 @@ class Forwarder:
     ) -> ForwardResponse:
         """The origin's answer, whose `close` lifts the fences; `written` are the names that the request may change.
 
-        Raises AccessDenied, what the origin raises, and what the request's body raises.
+        Raises AccessDenied, Overloaded, what the origin raises, and what the request's body raises.
         """
         if mutates:
             self.check_writable(route)
+        self._room.take()
+        try:
+            answer = await self._forward(route, request, written)
+        except BaseException:
+            self._room.give_back()
+            raise
+        answer.ended = self._room.give_back
+        return answer.response()
+
+    async def _forward(self, route: BucketRoute, request: ForwardRequest, written: Sequence[ObjectName]) -> _Answer:
         if not written:
-            return _Answer(await route.origin.forward(request), request.method).response()
+            return _Answer(await route.origin.forward(request), request.method)
         write = _Write([route.object_key(name) for name in dict.fromkeys(written)])
         write.fences = await self._fence(write.keys)
         try:
@@ -111,7 +126,7 @@ class Forwarder:
         except BaseException:
             await answer.aclose()
             raise
-        return answer.response()
+        return answer
 
     async def aclose(self) -> None:
         """Waits for fences that are being lifted. Those whose outcome is unknown stay, and end with this process."""
@@ -220,6 +235,7 @@ class _Answer:
         self._left = 0 if method == "HEAD" or response.status in (204, 304) else _length(response.headers)
         self._ended = self._left == 0
         self._closed = False
+        self.ended: Callable[[], None] | None = None  # called once, when the answer has been closed
 
     async def begin(self) -> None:
         """Before anything of the answer is given on: one without a body has ended."""
@@ -258,6 +274,8 @@ class _Answer:
                     await anext(self._response.body, None)
             await self._response.close()
         finally:
+            if self.ended is not None:
+                self.ended()
             if self._settle is not None:
                 await self._settle(self._ended and self._response.status not in _NO_VERDICT)
 

@@ -167,7 +167,7 @@ class Gateway:
         elif not record.cacheable or self._parts.soundness.hopeless(record):
             UNCACHED_READS.labels("sum_mismatch" if record.cacheable else "uncacheable").inc()
             answer.cache = CacheStatus.BYPASS
-            stream = stream_span(route.origin, record.version, span, self._parts.policy)
+            stream = stream_span(route.origin, record.version, span, self._parts.policy, self._parts.uncached)
             answer.body = await self._begun(key, stream)
         else:
             pieces = self._peek(record, span) if resolved.later is None else None

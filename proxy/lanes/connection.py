@@ -36,12 +36,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from proxy.admission import Connections, Room
 from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
+from proxy.lanes.incoming import FULL
 from proxy.lanes.intake import HEADS_BYTES, Intake
 from proxy.lanes.readahead import WINDOW_BYTES
 from proxy.notices import Notice
 
 TARGET = "warmstart.target"
+RESERVED_HEAD_S = 5.0  # for the request of a connection in reserve, which others want
 LINGER_S = 2.0  # for a client that is still sending to read the refusal
 _logger = logging.getLogger(__name__)
 _malformed = Notice(_logger)
@@ -73,6 +76,7 @@ class _Refused(Exception):
 
 class Connection(HttpToolsProtocol):
     limits = Limits()
+    counted_by: Connections | None = None
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Connection(HttpToolsProtocol):
         # Per connection
         self._intake: Intake
         self._half_closed = False
+        self._full: Room | None = None  # had none for this connection: it is in reserve
         self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -105,15 +110,26 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         most = self.limits.pipelined_requests
         self.flow = self._intake = Intake(transport, self.loop, self._parse, self.pipeline, most)
+        if self.counted_by is not None:
+            self._full = self.counted_by.enter(self, self._address())
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.counted_by is not None:
+            self.counted_by.leave(self, self._address(), self._full)
         self._unwatch_head()
         self._intake.close()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """This connection is in reserve, and a newer one needs its place."""
+        self.transport.abort()
+
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _answer_hot(self) -> bool:
         """A head has been parsed. False: nothing has been done; the application answers."""
@@ -227,6 +243,8 @@ class Connection(HttpToolsProtocol):
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
         self.scope["extensions"] = self._extensions()
+        if self._full is not None:
+            self.scope["extensions"][FULL] = {"room": self._full}
         self.scope["extensions"][TARGET] = {"raw": raw, "authority": target.authority}
         self.url = b"/"  # uvicorn's own reading of it does not matter, see `_run_app`
         self._asked_s = self.loop.time()
@@ -235,7 +253,10 @@ class Connection(HttpToolsProtocol):
 
     def _watch_head(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._on_head_overdue)
+            timeout_s = self.limits.head_timeout_s
+            if self._full is not None:
+                timeout_s = min(timeout_s, RESERVED_HEAD_S)
+            self._head_timer = self.loop.call_later(timeout_s, self._on_head_overdue)
 
     def _unwatch_head(self) -> None:
         if self._head_timer is not None:

@@ -43,6 +43,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from proxy.admission import Connections
 from proxy.blocks import DataFile
 from proxy.lanes.asgi import INTERIM, ZEROCOPY, Message, Receive, Scope, Send
 from proxy.lanes.chunksend import ChunkSender
@@ -78,9 +79,13 @@ class ExpressProtocol(Connection):
     reads: ReadAhead | None = None
 
     @classmethod
-    def limited(cls, limits: Limits, lane: HotLane | None = None) -> type[ExpressProtocol]:
+    def limited(
+        cls, limits: Limits, lane: HotLane | None = None, connections: Connections | None = None
+    ) -> type[ExpressProtocol]:
         """The same protocol with these limits and lane: uvicorn takes a class, and makes the instances itself."""
-        return type(cls.__name__, (cls,), {"limits": limits, "lane": lane, "reads": ReadAhead(limits.read_ahead_bytes)})
+        reads = ReadAhead(limits.read_ahead_bytes)
+        fields = {"limits": limits, "lane": lane, "reads": reads, "counted_by": connections}
+        return type(cls.__name__, (cls,), fields)
 
     def __init__(
         self,
@@ -106,6 +111,8 @@ class ExpressProtocol(Connection):
         if sock.family != socket.AF_UNIX:
             # The kernel gives up a client that takes nothing: parked, in the transport's buffer, closing or not.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.limits.send_timeout_s * 1000))
+        if self._full is not None:  # it gets a small answer at most
+            return
         try:
             plain = self.scheme == "http"
             self._sender = (

@@ -10,6 +10,8 @@ from proxy.errors import InvalidRequest
 from proxy.lanes.asgi import Receive, Scope
 
 RECEIVE_TIMEOUT_S = 60.0  # without one byte from the client
+FULL = "warmstart.full"  # in a scope's extensions: {"room": the Room that had none for this connection}
+REFUSED = "warmstart.refused"  # in a scope: the error that answers this request, whatever it is
 
 
 class ClientGone(Exception):
@@ -26,22 +28,37 @@ def raw_target(scope: Scope) -> bytes:
     return b"%s?%s" % (path, query) if query else path
 
 
-async def receive_body(receive: Receive, timeout_s: float = RECEIVE_TIMEOUT_S) -> AsyncIterator[bytes]:
-    """The body's bytes as they come. Raises ClientGone, or InvalidRequest when none come for `timeout_s`."""
+async def receive_body(receive: Receive, timeout_s: float = RECEIVE_TIMEOUT_S, pace: int = 0) -> AsyncIterator[bytes]:
+    """The body's bytes as they come. Raises ClientGone.
+
+    Raises InvalidRequest when none come for `timeout_s`, or fewer than `pace` a second over half of that. Only the time
+    spent waiting for the client counts.
+    """
+    clock, waited_s, received_bytes = asyncio.get_running_loop().time, 0.0, 0
     more_body = True
     while more_body:
+        began_s = clock()
         try:
             async with asyncio.timeout(timeout_s):
                 message = await receive()
         except TimeoutError:
-            text = "Your socket connection to the server was not read from or written to within the timeout period."
-            raise InvalidRequest("RequestTimeout", text) from None
+            raise _too_slow() from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         more_body = message.get("more_body", False)
         data = message.get("body", b"")
+        waited_s, received_bytes = waited_s + clock() - began_s, received_bytes + len(data)
+        if more_body and waited_s >= timeout_s / 2:
+            if received_bytes < pace * waited_s:
+                raise _too_slow()
+            waited_s, received_bytes = 0.0, 0
         if data:
             yield data
+
+
+def _too_slow() -> InvalidRequest:
+    text = "Your socket connection to the server was not read from or written to within the timeout period."
+    return InvalidRequest("RequestTimeout", text)
 
 
 async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:

@@ -17,6 +17,7 @@ import httpx
 from proxy.errors import ConfigInvalid, InvalidRequest, Overloaded
 from proxy.hops import Headers
 from proxy.masking import mask_url
+from proxy.metrics import SHED_REQUESTS
 from proxy.origin.exchange import Use
 from proxy.origin.headers import read_length
 from proxy.origin.network import Network
@@ -80,6 +81,7 @@ class Transport:
             raise InvalidRequest("InvalidArgument", f"the request can't be sent: {fault}") from None
         except httpx.PoolTimeout as error:
             if self._use is Use.PASSING:
+                SHED_REQUESTS.labels("pass_through").inc()
                 raise Overloaded("every connection to the origin for requests passed through is taken") from error
             raise _trouble(error, target.endpoint) from error
         except httpx.HTTPError as error:

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.fakes.scripted import Exchange, Handler, ScriptedServer, object_of
-from tests.gateways import GatewayProcess, start_gateway
+from tests.fakes.scripted import Exchange, Handler, object_of
+from tests.gateways import GatewayProcess
+from tests.trouble.crowds import Crowd, gateway_before, read_answer
 
 CONTENT = random.Random(21).randbytes(7 << 20)  # more than sockets and buffers hold
-LIMITS = {"origin_requests": 8, "retry_deadline": "20s"}
+LIMITS: dict[str, Any] = {"origin_requests": 8, "retry_deadline": "20s"}
 STALLED = 9  # more than an origin takes requests
 OF_A_CUSTOMER_KEY = [("x-amz-server-side-encryption-customer-algorithm", "AES256")]  # so that it can't be cached
 LAST_MODIFIED = [("last-modified", "Mon, 02 Nov 2026 10:00:00 GMT")]
-
-
-@asynccontextmanager
-async def gateway_before(handler: Handler, tmp_path: Path, **limits: Any) -> AsyncIterator[GatewayProcess]:
-    async with ScriptedServer(handler) as server:
-        config = {"limits": {**LIMITS, **limits}}
-        gateway = await asyncio.to_thread(start_gateway, tmp_path, origin=server.url, config=config)
-        try:
-            yield gateway
-        finally:
-            await asyncio.to_thread(gateway.stop)
 
 
 async def without_etag(exchange: Exchange) -> None:
@@ -54,25 +41,6 @@ def either(uncached: Handler) -> Handler:
     return handler
 
 
-def stalled_reader(gateway: GatewayProcess, target: str) -> socket.socket:
-    """A client that has asked, and takes nothing but what its socket holds."""
-    host, port = gateway.url.removeprefix("http://").split(":")
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
-    client.connect((host, int(port)))
-    client.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-    return client
-
-
-def read_to_end(client: socket.socket) -> bytes:
-    """The body that comes until the gateway closes."""
-    client.settimeout(60)
-    got = bytearray()
-    while piece := client.recv(1 << 18):
-        got += piece
-    return bytes(got).partition(b"\r\n\r\n")[2]
-
-
 async def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:
     return await asyncio.to_thread(lambda: gateway.metric(name, **labels))
 
@@ -87,27 +55,27 @@ async def test_stalled_readers_past_the_cache_hold_no_request_at_the_origin_and_
     tmp_path: Path,
 ) -> None:
     sealed = either(object_of(CONTENT, headers=OF_A_CUSTOMER_KEY))
-    async with gateway_before(sealed, tmp_path, reader_pace="1GiB") as gateway:
-        with ExitStack() as stack:
-            clients = [stack.enter_context(stalled_reader(gateway, f"/b/slow{n}")) for n in range(STALLED)]
+    async with gateway_before(sealed, tmp_path, reader_pace="1GiB", **LIMITS) as gateway:
+        with Crowd(gateway) as crowd:
+            clients = [client for n in range(STALLED) for client in crowd.stalled(f"/b/slow{n}", 1)]
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
                 assert (await client.get(f"{gateway.url}/b/cold")).content == b"quick"
                 assert (await client.head(f"{gateway.url}/b/colder")).status_code == 200
                 await until_metric(gateway, "warmstart_origin_under_way", 0)
                 assert (await client.get(f"{gateway.url}/b/coldest")).content == b"quick"
-            bodies = await asyncio.gather(*(asyncio.to_thread(read_to_end, client) for client in clients))
-        assert all(body == CONTENT for body in bodies)
+            answers = await asyncio.gather(*(asyncio.to_thread(read_answer, client) for client in clients))
+        assert all(answer.body == CONTENT for answer in answers)
 
 
 async def test_stalled_readers_of_what_can_be_asked_for_once_only_leave_half_of_the_origin_to_others(
     tmp_path: Path,
 ) -> None:
-    async with gateway_before(either(without_etag), tmp_path, reader_pace="1GiB") as gateway:
-        with ExitStack() as stack:
-            clients = [stack.enter_context(stalled_reader(gateway, f"/b/slow{n}")) for n in range(STALLED)]
+    async with gateway_before(either(without_etag), tmp_path, reader_pace="1GiB", **LIMITS) as gateway:
+        with Crowd(gateway) as crowd:
+            clients = [client for n in range(STALLED) for client in crowd.stalled(f"/b/slow{n}", 1)]
             async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 assert (await client.get(f"{gateway.url}/b/cold")).content == b"quick"
                 assert (await client.head(f"{gateway.url}/b/colder")).status_code == 200
                 assert (await client.get(f"{gateway.url}/b/slow")).content == CONTENT, "a quick reader gets a place"
-            bodies = await asyncio.gather(*(asyncio.to_thread(read_to_end, client) for client in clients))
-        assert all(CONTENT.startswith(body) for body in bodies), "cut off, never wrong"
+            answers = await asyncio.gather(*(asyncio.to_thread(read_answer, client) for client in clients))
+        assert all(CONTENT.startswith(answer.body) for answer in answers), "cut off, never wrong"
