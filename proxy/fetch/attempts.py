@@ -73,7 +73,7 @@ class Asked:
 
 
 class Attempts:
-    """One operation's tries. `failed` sleeps before the next try, or raises the error when time is up."""
+    """One operation's tries. After each that failed, `again` sleeps before the next one, or says that time is up."""
 
     def __init__(self, policy: RetryPolicy, asked: Asked, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
@@ -92,23 +92,28 @@ class Attempts:
         self._pause_s = self._policy.first_pause_s
         self._give_up_at = self._clock() + self._policy.deadline_s
 
-    async def failed(self, error: OriginUnavailable) -> None:
+    async def again(self, error: OriginUnavailable) -> bool:
+        """False: the error stands, and whoever caught it raises it.
+
+        (Raised here it would hold this frame, and the frame it: a cycle with all that the callers' frames hold.)
+        """
         at_once, self._was_silent = error.silent and not self._was_silent, self._was_silent or error.silent
         pause_s = 0.0 if at_once else self._pause_s * random.uniform(0.5, 1.0)
         if error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
         if error.lasting:
-            raise error
+            return False
         now_s = self._clock()
         waits_from_s = now_s + (error.retry_after_s or 0.0) - self._policy.deadline_s
         if now_s + pause_s >= self._give_up_at and not self._policy.outlast(error, waits_from_s):
             self._asked.gave_up(error, self._tries, now_s - self._began_s)
-            raise error
+            return False
         self._tries += 1
         ORIGIN_RETRIES.labels(self._asked.name).inc()
         if not at_once:
             self._pause_s = min(self._pause_s * 2, self._policy.longest_pause_s)
             await asyncio.sleep(pause_s)
+        return True
 
 
 @asynccontextmanager
@@ -132,4 +137,5 @@ async def with_attempts(
             async with turn(policy, origin_id, attempts, urgent=True):
                 return await call()
         except OriginUnavailable as error:
-            await attempts.failed(error)
+            if not await attempts.again(error):
+                raise

@@ -98,7 +98,8 @@ async def deliver(
             async with turn(policy, origin_id, attempts, urgent=urgent) as gate:
                 await _read(origin, version, rest, counted, gate)
         except OriginUnavailable as error:
-            await attempts.failed(error)
+            if not await attempts.again(error):
+                raise
         else:
             assert counted.taken_bytes == span.length, "an origin returned without delivering the span"
 

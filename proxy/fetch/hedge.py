@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.blocks import ByteSink, Later
-from proxy.errors import OriginUnavailable
+from proxy.errors import OriginUnavailable, WarmstartError, fresh
 from proxy.metrics import ORIGIN_HEDGES
 
 if TYPE_CHECKING:
@@ -234,11 +234,11 @@ class _Race:
             if error is None:
                 return True
             if not isinstance(error, OriginUnavailable) or (error.throttled and runner.is_first):
-                raise error
+                raise fresh(error) if isinstance(error, WarmstartError) else error
             self._failure = self._failure or error
         if not self.runners:
             assert self._failure is not None
-            raise self._failure
+            raise fresh(self._failure)
         return False
 
     async def end(self) -> None:
@@ -247,16 +247,17 @@ class _Race:
         self.runners.clear()
         for runner in runners:
             runner.task.cancel()
-        cancelled: asyncio.CancelledError | None = None
+        cancelled = False
         while waiting := [runner.task for runner in runners if not runner.task.done()]:
             try:
                 await asyncio.wait(waiting)
-            except asyncio.CancelledError as error:
-                cancelled = error
+            except asyncio.CancelledError:
+                cancelled = True
         for runner in runners:
             runner.settle()
-        if cancelled is not None:
-            raise cancelled
+        del self._sink  # a task that failed holds itself, by its frames, and this race: not the block, too
+        if cancelled:
+            raise asyncio.CancelledError
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:

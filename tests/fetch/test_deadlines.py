@@ -31,31 +31,22 @@ async def uncollected() -> AsyncIterator[None]:
     gc.enable()
 
 
-async def failed(attempts: Attempts, error: OriginUnavailable) -> bool:
-    """Whether it is final."""
-    try:
-        await attempts.failed(error)
-    except OriginUnavailable:
-        return True
-    return False
-
-
 async def test_the_first_silence_is_followed_by_a_try_at_once_and_further_ones_by_a_pause() -> None:
     attempts = Attempts(RetryPolicy(deadline_s=30, first_pause_s=3600, longest_pause_s=3600), ASKED)
-    assert not await failed(attempts, SILENT)
-    assert await failed(attempts, SILENT), "a pause beyond the deadline"
+    assert await attempts.again(SILENT)
+    assert not await attempts.again(SILENT), "a pause beyond the deadline"
 
 
 async def test_after_progress_the_next_silence_is_a_first_one_again() -> None:
     attempts = Attempts(RetryPolicy(deadline_s=30, first_pause_s=3600, longest_pause_s=3600), ASKED)
     for _ in range(5):
-        assert not await failed(attempts, SILENT)
+        assert await attempts.again(SILENT)
         attempts.progressed()
 
 
 async def test_an_error_that_is_no_silence_is_followed_by_a_pause() -> None:
     attempts = Attempts(RetryPolicy(deadline_s=30, first_pause_s=3600, longest_pause_s=3600), ASKED)
-    assert await failed(attempts, OriginUnavailable("reset"))
+    assert not await attempts.again(OriginUnavailable("reset"))
 
 
 async def test_at_the_deadline_the_error_stands_unless_readers_that_came_later_wait() -> None:
@@ -67,12 +58,12 @@ async def test_at_the_deadline_the_error_stands_unless_readers_that_came_later_w
 
     policy = RetryPolicy(deadline_s=30, first_pause_s=0.001, outlast=outlast)
     attempts = Attempts(policy, ASKED, clock=lambda: now)
-    assert not await failed(attempts, OriginUnavailable("down"))
+    assert await attempts.again(OriginUnavailable("down"))
     assert not asked
     now = 140.0
-    assert not await failed(attempts, OriginUnavailable("down"))
+    assert await attempts.again(OriginUnavailable("down"))
     now = 160.0
-    assert await failed(attempts, OriginUnavailable("down"))
+    assert not await attempts.again(OriginUnavailable("down"))
     assert asked == [110.0, 130.0]
 
 
@@ -85,7 +76,7 @@ async def test_a_pause_that_the_origin_asked_for_counts_against_every_readers_de
 
     policy = RetryPolicy(deadline_s=30, outlast=outlast)
     attempts = Attempts(policy, ASKED, clock=lambda: 100.0)
-    assert await failed(attempts, OriginUnavailable("slow down", retry_after_s=60, throttled=True))
+    assert not await attempts.again(OriginUnavailable("slow down", retry_after_s=60, throttled=True))
     assert asked == [130.0]
 
 
@@ -159,3 +150,24 @@ def test_a_fresh_error_says_the_same_and_holds_no_frame(error: WarmstartError) -
         copy = fresh(caught)
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
     assert (copy.__traceback__, copy.__cause__, copy.__context__) == (None, None, None)
+
+
+async def test_a_fill_that_failed_leaves_nothing_behind_for_a_collector(uncollected: None) -> None:
+    policy = RetryPolicy(deadline_s=0)
+    flights = Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=4), policy)
+    origin, writer, version = MemoryOrigin(CONTENT), MemoryWriter(len(CONTENT)), version_of(CONTENT)
+
+    async def script(number: int, sent: int) -> None:
+        if sent == 50:
+            raise OriginUnavailable("down")
+
+    origin.script = script
+    arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
+    arrival.interest += 2
+    results = await asyncio.gather(arrival.wait(100), arrival.wait_end(), return_exceptions=True)
+    assert all(isinstance(result, OriginUnavailable) for result in results)
+    gone = weakref.ref(writer)  # which the fill's frames hold
+    del arrival, writer, results
+    while any(task.get_name().startswith("fill") for task in asyncio.all_tasks()):
+        await asyncio.sleep(0)
+    assert gone() is None
