@@ -102,17 +102,14 @@ class DiskScan:
         )
         usage, index = self._usage, self._disk.index
         late_bytes = usage.begin_scan(index)
-        try:
-            for number, (scan, folder) in enumerate(work):
-                self.found_bytes += scan(folder, number)
-                usage.scan_reached(index, number + 1)
-                yield
-            self.folder_bytes = folder_bytes(self._disk)
-            self.found_bytes += self.folder_bytes
-            self.segments.sort()
-            usage.publish_scan(index, self.found_bytes, self.records_bytes, late_bytes)
-        finally:
-            usage.scan_reached(index, 0)
+        for number, (scan, folder) in enumerate(work):
+            self.found_bytes += scan(folder, number)
+            usage.scan_reached(index, number + 1)
+            yield
+        self.folder_bytes = folder_bytes(self._disk)
+        self.found_bytes += self.folder_bytes
+        self.segments.sort()
+        usage.publish_scan(index, self.found_bytes, self.records_bytes, late_bytes)
 
     def _scan_objects(self, folder: Path, number: int) -> int:
         """What a folder of segments holds, once it is cleared of what nobody needs."""
