@@ -21,6 +21,26 @@ def test_a_missing_disk_folder_is_made_private(tmp_path: Path) -> None:
     lock.close()
 
 
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    for mode in (0o770, 0o702):
+        (tmp_path / "v1").chmod(mode)
+        with pytest.raises(
+            ConfigInvalid, match=rf"others may write to '{tmp_path}/v1' \(mode 0{mode:o}\).*chmod -R go-w"
+        ):
+            DiskLock("cache.disks[0].path", tmp_path)
+    (tmp_path / "v1").chmod(0o755)
+    DiskLock("cache.disks[0].path", tmp_path).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs rights")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir(mode=0o700)
+    os.chown(tmp_path / "v1", 4321, 4321)
+    with pytest.raises(ConfigInvalid, match=r"belongs to user 4321, and this gateway is user 0; .*chown -R 0"):
+        DiskLock("cache.disks[0].path", tmp_path)
+
+
 def test_a_second_lock_is_refused_with_name_and_pid(tmp_path: Path) -> None:
     lock = DiskLock("cache.disks[0].path", tmp_path)
     expected = f"cache.disks[0].path: '{tmp_path}' is in use by another gateway (pid {os.getpid()}); stop that one"

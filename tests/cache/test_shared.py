@@ -112,6 +112,20 @@ def test_a_lock_held_here_is_held_for_this_process_too(tables: SharedTables) -> 
     assert not tables.locks.is_held(PROCESSES)
 
 
+def test_a_stripe_that_a_stopped_process_holds_is_given_up_in_time(tables: SharedTables) -> None:
+    other = SharedTables.attach(tables.fd)
+    other.locks.stripe_wait_s = 0.05
+    with tables.locks.stripe(KEY.digest):
+        with pytest.raises(TimeoutError), other.locks.stripe(KEY.digest):
+            pass
+        tables.locks.stripe_wait_s = 0.05
+        with pytest.raises(TimeoutError), tables.locks.stripe(KEY.digest):  # another thread's, as it were
+            pass
+    with other.locks.stripe(KEY.digest):
+        pass
+    other.close()
+
+
 def test_a_stripe_is_held_by_one_thread_and_one_process_at_a_time(tables: SharedTables) -> None:
     other = RunLocks(tables.fd)
     order: list[str] = []

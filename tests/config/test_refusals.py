@@ -41,6 +41,14 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("cache: {segment_size: 100MiB}", ["cache.segment_size: '100MiB'", "power of two"]),
         ("cache: {disks: [{path: /x, size: 20G}]}", ["cache.disks[0].size: '20G'", "20GiB"]),
         ("cache: {disks: [{path: /x}, {path: /y, size: 1MiB}]}", ["cache.disks[1].size: '1MiB'", "at least 64MiB"]),
+        (
+            "cache: {block_size: 16MiB, disks: [{path: /x, size: 64MiB}]}",
+            ["cache.disks[0].size: '64MiB'", "two blocks free", "at least 80MiB", "smaller block_size"],
+        ),
+        (
+            "cache: {low_watermark: 1%, disks: [{path: /x, size: 1GiB}]}",
+            ["cache.disks[0].size: '1GiB'", "low_watermark of 1%", "at least 1600MiB"],
+        ),
         ("cache: {disks: [{path: /x}, {path: /x}]}", ["cache.disks[1].path: '/x'", "listed twice"]),
         ("cache: {disks: []}", ["cache.disks", "is empty"]),
         ("cache: {disks: {path: ~nobody-of-that-name/x}}", ["cache.disks[0].path", "no such home", "whole path"]),

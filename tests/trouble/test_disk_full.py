@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.gateways import start_gateway, wait_until
+from tests.gateways import clean_environment, start_gateway, wait_until
 from tests.trouble.cloud import CONFIG, make_objects, read_whole
 
 DISK_BYTES = 80 << 20
@@ -26,6 +28,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system is not permitted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_size_beyond_its_file_system_is_refused_at_the_start_and_by_config_check(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    (tmp_path / "root").mkdir()
+    expected = r"cache\.disks\[0\]\.size: 10\.0GiB can't be kept, the file system of .* has 80MiB; write 72MiB or less"
+    with pytest.raises(RuntimeError, match=expected):
+        start_gateway(tmp_path, origin=f"file://{tmp_path / 'root'}", cache_size="10GiB")
+    check = [sys.executable, "-m", "proxy", "config", "check", str(tmp_path / "gateway.yaml")]
+    done = subprocess.run(check, capture_output=True, text=True, env=clean_environment(), check=False)
+    assert done.returncode == 2
+    assert re.search(expected, done.stderr)
 
 
 def fill_up(path: Path) -> None:
