@@ -100,7 +100,7 @@ class Evictor:
         at = self._queue[-1] + b"." if self._queue and at_end else b"" if at_end else self._queue[self._hand]
         self._queue = segments
         self._hand = bisect_left(segments, at)
-        self._disk.set_evicting(bool(segments))
+        self._disk.set_evicting(True)
         self._fresh = wanted and self.wants_scan
         self.wants_scan = self.wants_scan and not wanted
 
@@ -124,6 +124,8 @@ class Evictor:
             used_bytes - self._marks.low_bytes, last_bytes - free_bytes, self._owed_bytes, int(_lacks_inodes(space, 3))
         )
         if excess_bytes <= 0:
+            if self._stuck:
+                self._disk.set_evicting(True)
             self._evicting = self._stuck = False
             self._fruitless = 0
         return excess_bytes if self._evicting else 0
@@ -219,8 +221,8 @@ class Evictor:
     def _give_up(self) -> None:
         self._fruitless = self._owed_bytes = 0
         self._resume_at_s = self._clock() + (BUSY_PAUSE_S if self._busy else STUCK_PAUSE_S)
+        self._disk.set_evicting(self._busy)
         self._busy = False
-        self._disk.set_evicting(False)
         if not self._stuck:
             self._stuck = True
             log.error(

@@ -56,8 +56,9 @@ def read(client: httpx.Client, key: str) -> None:
 
 
 def gateway_over(tmp_path: Path, size_bytes: int = SIZE_BYTES, **config: object) -> GatewayProcess:
-    """Two workers over the files in `root`."""
+    """Two workers over the files in `root`. Fills wait for eviction however slow a loaded machine makes it."""
     origin = f"file://{tmp_path / 'root'}"
+    config = {"limits": {"room_wait": "10s"}, **config}
     cache_size = f"{size_bytes // MIB}MiB"
     return start_gateway(tmp_path, origin=origin, workers=2, cache_size=cache_size, config=config)
 
