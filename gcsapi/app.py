@@ -34,6 +34,7 @@ from gcsapi.responses import (
     render_read,
     render_unpacked,
 )
+from gcsapi.sessions import Sessions
 from gcsapi.targets import JsonTarget
 from proxy.admission import Admission
 from proxy.errors import InvalidRequest, NotSupported, OtherGeneration, RangeNotSatisfiable, WarmstartError
@@ -68,7 +69,7 @@ class Reads(Protocol):
 
 
 class GcsApp:
-    """See the module's text. `host_suffixes` are the hosts under which buckets are sub-domains.
+    """See the module's text. `session_keys` sign resumable uploads; under `host_suffixes` buckets are sub-domains.
 
     `on_read_error` hears of a cached file that could not be read while it was sent.
     """
@@ -78,6 +79,7 @@ class GcsApp:
         gateway: Reads,
         forwarder: Forwarder,
         *,
+        session_keys: Sequence[bytes],
         host_suffixes: Sequence[str] = (),
         body_timeout_s: float = RECEIVE_TIMEOUT_S,
         upload_pace: int = 0,
@@ -89,7 +91,7 @@ class GcsApp:
         self._upload_pace = upload_pace
         self._gateway = gateway
         self._forwarder = forwarder
-        self._passing = Passing(gateway.routes, forwarder)
+        self._passing = Passing(gateway.routes, forwarder, Sessions(session_keys))
         self._host_suffixes = tuple(host_suffixes)
         self._body_timeout_s = body_timeout_s
         self._on_read_error = on_read_error

@@ -21,15 +21,13 @@ from gcsapi.links import DOCUMENT_BYTES_MAX, rewrite_document, rewrite_link, rew
 from gcsapi.operations import written_names
 from gcsapi.requests import Api, Pass
 from gcsapi.resources import encode
+from gcsapi.sessions import Session, Sessions
 from gcsapi.targets import JsonTarget, XmlTarget
 from gcsapi.uploads import (
     RESOURCE_BYTES_MAX,
-    Session,
     object_name,
     parse_resource,
-    parse_session,
     read_first_part,
-    session_location,
 )
 from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable
 from proxy.gateway.answers import CacheStatus
@@ -57,9 +55,10 @@ class Upload:
 class Passing:
     """Sends operations to GCS origins."""
 
-    def __init__(self, routes: Routes, forwarder: Forwarder) -> None:
+    def __init__(self, routes: Routes, forwarder: Forwarder, sessions: Sessions) -> None:
         self._routes = routes
         self._forwarder = forwarder
+        self._sessions = sessions
 
     async def answer(self, exchange: Exchange, route: BucketRoute, operation: Pass) -> PiecesResponse:
         """`route` is that of the bucket that is written, or read. Raises what the origin raises, AccessDenied."""
@@ -103,11 +102,11 @@ class Passing:
         headers = tuple(pair for pair in operation.headers if pair[0] != "accept-encoding" or operation.media)
         if not operation.media:
             headers = (*headers, ("accept-encoding", "identity"))  # its documents are looked into
+        if isinstance(target, XmlTarget):
+            headers, query = _with_real_source(headers, names), session.query if session is not None else target.query
+            return ForwardRequest(operation.method, route.real_bucket, target.name, query, headers)
         if session is not None:
             return ForwardRequest(operation.method, route.real_bucket, None, session.query, headers, path=session.path)
-        if isinstance(target, XmlTarget):
-            headers = _with_real_source(headers, names)
-            return ForwardRequest(operation.method, route.real_bucket, target.name, target.query, headers)
         path = json_path(target, names)
         return ForwardRequest(operation.method, route.real_bucket, None, target.query, headers, path=path)
 
@@ -120,7 +119,7 @@ class Passing:
         if not isinstance(operation.target, JsonTarget):
             if operation.method == "POST" and operation.target.name is None:
                 return await _open_form(exchange, operation, body)
-            return body, form.length_bytes, None
+            return body, form.length_bytes, self._xml_upload(route, operation)
         if operation.operation == _INSERT:
             return await self._open_upload(exchange, route, operation, names, body)
         if body is None or "application/json" not in (operation.header("content-type") or ""):
@@ -139,8 +138,9 @@ class Passing:
         form, parameters = operation.body, operation.parameters
         kind = upload_kind(operation)
         if kind == "session":
-            session = parse_session(parameters["upload_id"], route.real_bucket)
-            return body, form.length_bytes, Upload(object_name(parameters, {}), session)
+            name = parameters.get("name", "")
+            session = self._sessions.parse_json(parameters["upload_id"], route.real_bucket, name)
+            return body, form.length_bytes, Upload(name, session)
         if kind == "media":
             return body, form.length_bytes, Upload(object_name(parameters, {}))
         if kind == "multipart" and body is not None:
@@ -151,6 +151,13 @@ class Passing:
         content = await read_whole(counted, RESOURCE_BYTES_MAX) if counted is not None else b""
         name = object_name(parameters, parse_resource(content))
         return *_sent(_renamed(content, operation, names)), Upload(name, begins_session=kind == "resumable")
+
+    def _xml_upload(self, route: BucketRoute, operation: Pass) -> Upload | None:
+        """That of a resumable upload which goes on."""
+        name, token = operation.target.name, operation.parameters.get("upload_id")
+        if name is None or token is None:
+            return None
+        return Upload(name, self._sessions.parse_xml(token, route.real_bucket, name))
 
     # The answer
 
@@ -189,10 +196,12 @@ class Passing:
     ) -> str:
         """Where the client goes on: never past this gateway."""
         if upload is not None and upload.begins_session:
-            return session_location(location, exchange.host, route.name, upload.name)
-        if isinstance(operation.target, XmlTarget) and operation.target.name is not None:
+            return self._sessions.json_location(location, exchange.host, route.name, route.real_bucket, upload.name)
+        if isinstance(operation.target, XmlTarget) and (name := operation.target.name) is not None:
             query = location.partition("?")[2]
-            path = f"{exchange.host}/{encode(route.name)}/{encode(operation.target.name)}"
+            if "upload_id=" in query:
+                return self._sessions.xml_location(location, exchange.host, route.name, route.real_bucket, name)
+            path = f"{exchange.host}/{encode(route.name)}/{encode(name)}"
             return f"{path}?{query}" if query else path
         return rewrite_link(location, clients, exchange.host)
 

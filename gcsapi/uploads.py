@@ -3,40 +3,21 @@
 How it works. The JSON API's uploads name their object in the query, or in a JSON resource: the whole body of a
 resumable upload's first request, or the first part of a multipart one. Only these are read ahead, and then they go on
 with the rest.
-The later requests of a resumable upload say nothing but a session. So the `Location` that the client gets is one of
-this gateway: it carries the object's name, and where the session is at the origin. Any node can go on with it, and
-nothing is remembered. A session is taken for one only if it leads to an upload of the very bucket that it names.
+The later requests of a resumable upload say nothing but a session: see `sessions`.
 Source: Cloud Storage documentation, "Uploads and downloads", "Resumable uploads", "Performing resumable uploads".
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from gcsapi.resources import encode
-from proxy.errors import InvalidRequest, NotFound
+from proxy.errors import InvalidRequest
 from proxy.lanes.multipart import parse_delimiter
-from proxy.targets import Query, decode_name
 
 RESOURCE_BYTES_MAX = 1 << 20
-_SALT = b"warmstart upload session 1"
-_JSON_SESSION = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o")
-_EMULATOR_SESSION = re.compile(r"/upload/resumable/[A-Za-z0-9._~%-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Where an upload goes on at the origin: a path, percent-encoded, and its query."""
-
-    path: str
-    query: Query
 
 
 def parse_resource(content: bytes) -> dict[str, Any]:
@@ -117,34 +98,3 @@ def _cut_head(part: bytes) -> tuple[bytes, bytes]:
     """A part's head and content; what is left of the delimiter's line counts to the head."""
     found = re.search(rb"\r?\n\r?\n", part)
     return (part[: found.start()], part[found.end() :]) if found is not None else (part, b"")
-
-
-def session_location(location: str, host: str, bucket: str, name: str) -> str:
-    """The Location by which the client goes on: at this gateway, where it names bucket and object."""
-    parts = urlsplit(location)
-    place = f"{parts.path}?{parts.query}".encode()
-    token = base64.urlsafe_b64encode(_sum(place) + place).decode("ascii").rstrip("=")
-    query = urlencode({"uploadType": "resumable", "name": name, "upload_id": token})
-    return f"{host}/upload/storage/v1/b/{encode(bucket)}/o?{query}"
-
-
-def parse_session(token: str, real_bucket: str) -> Session:
-    """Raises NotFound for a session that no gateway has begun for this bucket: clients begin anew then."""
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raw = b""
-    place = raw[8:].decode("utf-8", "replace")
-    path, _, query = place.partition("?")
-    inside = _JSON_SESSION.fullmatch(path)
-    ours = raw[:8] == _sum(raw[8:]) and (
-        _EMULATOR_SESSION.fullmatch(path) is not None
-        or (inside is not None and decode_name(inside[1].encode()) == real_bucket)
-    )
-    if not ours:
-        raise NotFound("session", token)
-    return Session(path, tuple(parse_qsl(query, keep_blank_values=True)))
-
-
-def _sum(place: bytes) -> bytes:
-    return hashlib.sha256(_SALT + place).digest()[:8]

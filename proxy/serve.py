@@ -6,6 +6,7 @@ built here.
 
 from __future__ import annotations
 
+import hmac
 import importlib
 import os
 import resource
@@ -63,6 +64,7 @@ DESCRIPTORS_PER_CONNECTION = 2  # its socket, and the copy that sendfile uses
 OWN_DESCRIPTORS = 384  # a worker's own, its connections to origins, and those in reserve
 CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 16_384
 ADDRESS_SHARE = 0.75  # of the connections, for one address
+_SESSIONS = b"warmstart upload sessions"  # what the fleet's secret is used for here
 STOPPED_S = 5.0  # a worker ticks each second
 
 
@@ -232,7 +234,7 @@ def build_doors(
     def build_gcs() -> Surface:
         from gcsapi.app import GcsApp
 
-        gcs = GcsApp(gateway, forwarder, **common)
+        gcs = GcsApp(gateway, forwarder, session_keys=build_session_keys(settings), **common)
         return Surface(gcs, gcs.answer_hot)
 
     surfaces: dict[Dialect, Surface | LateSurface] = {
@@ -240,6 +242,15 @@ def build_doors(
         Dialect.GCS: LateSurface(build_gcs),
     }
     return Doors(admin, peers, surfaces, gateway.routes, signs, admission)
+
+
+def build_session_keys(settings: Settings) -> Sequence[bytes]:
+    """What resumable uploads are signed with: keys of the fleet's secrets, or, of a node alone, its own."""
+    if settings.cluster is not None:
+        return [hmac.digest(secret, _SESSIONS, "sha256") for secret in settings.cluster.secrets()]
+    from proxy.cache.nodekey import open_node_key
+
+    return [open_node_key(settings.cache.disks[0].path)]
 
 
 def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs:

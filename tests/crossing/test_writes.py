@@ -7,11 +7,14 @@ import hashlib
 import json
 import random
 from email import message_from_bytes
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.crossing.place import Answer, Crossing
+from tests.gateways import start_gateway
 
 JSON = {"Content-Type": "application/json"}
 DATA = random.Random(4).randbytes(300_000)
@@ -151,6 +154,28 @@ def test_a_resumable_upload_goes_on_at_this_gateway_and_is_fenced_by_its_name(cr
 def test_a_session_that_no_gateway_began_is_not_found(crossing: Crossing) -> None:
     found = crossing.ask("PUT", "/upload/storage/v1/b/goog/o?uploadType=resumable&name=n&upload_id=AbC", {}, b"x")
     assert (found.status, found.json()["error"]["errors"][0]["reason"]) == (404, "notFound")
+
+
+def test_a_resumable_upload_goes_on_after_a_restart_and_under_no_other_name(crossing: Crossing, tmp_path: Path) -> None:
+    config = {
+        "origins": {"goog": {"type": "gcs", "endpoint": crossing.goog.url, "anonymous": True}},
+        "buckets": {"goog": {"origin": "goog", "bucket": "real-goog"}},
+    }
+    half = 256 << 10
+    with start_gateway(tmp_path, config=config, workers=2) as gateway:
+        begun = httpx.post(
+            f"{gateway.url}/upload/storage/v1/b/goog/o?uploadType=resumable&name=in/two", trust_env=False
+        )
+        session = begun.headers["location"].removeprefix(gateway.url)
+        content_range = {"Content-Range": f"bytes 0-{half - 1}/{len(DATA)}"}
+        part = httpx.put(gateway.url + session, content=DATA[:half], headers=content_range, trust_env=False)
+        assert part.status_code == 308
+    with start_gateway(tmp_path, config=config, workers=2) as gateway:
+        content_range = {"Content-Range": f"bytes {half}-{len(DATA) - 1}/{len(DATA)}"}
+        for moved, status in ((session.replace("name=in%2Ftwo", "name=other"), 404), (session, 200)):
+            found = httpx.put(gateway.url + moved, content=DATA[half:], headers=content_range, trust_env=False)
+            assert found.status_code == status
+        assert httpx.get(f"{gateway.url}/goog/in/two", trust_env=False).content == DATA
 
 
 def test_copies_compositions_and_patches_invalidate_what_they_write(crossing: Crossing) -> None:

@@ -112,7 +112,7 @@ class Surface:
             route("*", self.origin),
         )
         self.forwarder = Forwarder(self.keys, linger_s=0.0)
-        self.app = GcsApp(NoGateway(routes), self.forwarder)
+        self.app = GcsApp(NoGateway(routes), self.forwarder, session_keys=[b"key"])
 
     async def ask(self, method: str, target: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(cast(Any, self.app))

@@ -1,10 +1,9 @@
-"""Uploads: which object they write, found in query, resource or session; sessions that are not ours."""
+"""Uploads: which object they write, found in query or resource."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -12,19 +11,15 @@ from hypothesis import strategies as st
 
 from gcsapi.uploads import (
     RESOURCE_BYTES_MAX,
-    Session,
     boundary_of,
     object_name,
     parse_resource,
-    parse_session,
     read_first_part,
     second_part,
-    session_location,
 )
-from proxy.errors import InvalidRequest, NotFound
+from proxy.errors import InvalidRequest
 
 RELATED = 'multipart/related; boundary="==x=="'
-HOST = "http://gateway:9000"
 
 
 def body(resource: bytes, data: bytes, end: bytes = b"\r\n", begin: bytes = b"") -> bytes:
@@ -100,50 +95,6 @@ def test_a_resource_is_a_json_object(content: bytes) -> None:
     with pytest.raises(InvalidRequest):
         parse_resource(content)
     assert parse_resource(b" ") == {}
-
-
-@pytest.mark.parametrize(
-    ("location", "path"),
-    [
-        (
-            "https://storage.googleapis.com/upload/storage/v1/b/real%2Db/o?uploadType=resumable&upload_id=A-b_c",
-            "/upload/storage/v1/b/real%2Db/o",
-        ),
-        ("http://127.0.0.1:4443/upload/resumable/0a1b?x=", "/upload/resumable/0a1b"),
-        ("/resumable/upload/storage/v1/b/real-b/o?upload_id=1", "/resumable/upload/storage/v1/b/real-b/o"),
-    ],
-)
-def test_a_session_leads_back_through_this_gateway(location: str, path: str) -> None:
-    ours = session_location(location, HOST, "alias", "a/ü b")
-    parts = urlsplit(ours)
-    assert ours.startswith(f"{HOST}/upload/storage/v1/b/alias/o?")
-    query = parse_qs(parts.query)
-    assert query["name"] == ["a/ü b"]
-    session = parse_session(query["upload_id"][0], "real-b")
-    assert session == Session(
-        path, tuple((k, v[0]) for k, v in parse_qs(urlsplit(location).query, keep_blank_values=True).items())
-    )
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "/upload/storage/v1/b/other/o?upload_id=1",  # another bucket's
-        "/storage/v1/b/real-b/o/x",  # not an upload at all
-        "/upload/resumable/../storage/v1/b/x",
-        "/upload/storage/v1/b/real-b/o/x?upload_id=1",
-    ],
-)
-def test_a_session_for_something_else_is_not_found(location: str) -> None:
-    token = parse_qs(urlsplit(session_location(location, HOST, "alias", "n")).query)["upload_id"][0]
-    with pytest.raises(NotFound):
-        parse_session(token, "real-b")
-
-
-@given(st.text(max_size=60))
-def test_a_session_from_elsewhere_is_not_found(token: str) -> None:
-    with pytest.raises(NotFound):
-        parse_session(token, "real-b")
 
 
 def test_a_resource_may_hold_anything_json_can() -> None:
