@@ -31,6 +31,7 @@ from proxy.fleet.members.beats import Beats
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places, known_places
 from proxy.fleet.members.stats import NodeStats
+from proxy.fleet.messages import Seals
 from proxy.fleet.news import News
 from proxy.fleet.reception import Reception
 from proxy.fleet.redis import REDIS_ERRORS, open_configured
@@ -112,10 +113,11 @@ def parts_beside(
     if redis is None:
         return [Sharing(holds, lambda: len(company.roster.members)).run()]
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
-    bulletin = Bulletin(redis, settings.cluster.prefix)
+    seals = Seals(settings.cluster.secrets())
+    bulletin = Bulletin(redis, settings.cluster.prefix, seals)
     name = sender_name(company.own.node_id, board)
     news = News(bulletin, name, board, lambda key: store.keys.remove(key) is not None)
-    limits = LimitBoard(redis, settings.cluster.prefix, name)
+    limits = LimitBoard(redis, settings.cluster.prefix, name, seals)
     sharing = Sharing(holds, lambda: len(company.roster.members), limits, REDIS_ERRORS)
     return [_running_to_the_end(news.run(), store.close), sharing.run()]
 
@@ -143,7 +145,7 @@ def _open_membership(
     cluster = settings.cluster
     assert cluster is not None
     if redis is not None:
-        return Beats(company, board, redis, cluster.prefix, places)
+        return Beats(company, board, redis, cluster.prefix, places, Seals(cluster.secrets()))
     from proxy.fleet.members.greetings import open_greetings
 
     return open_greetings(company, cluster, places)

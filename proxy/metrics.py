@@ -135,12 +135,25 @@ FLEET_TWINS = Gauge(
     "1 while another node has the id of this one: a copied disk",
     multiprocess_mode="mostrecent",
 )
-PEER_REFUSED = Counter("warmstart_peer_refused", "Requests for other nodes only that were not signed by one")
+MISSING_REMEMBERED = Counter(
+    "warmstart_missing_remembered", "Requests for keys of which the origin said lately that they do not exist"
+)
+PEER_REFUSED = Counter(
+    "warmstart_peer_refused",
+    "Requests for members of the fleet only that were refused, by reason (unsigned, secret, clock, protocol, replayed)",
+    ["reason"],
+)
 WRITES_TOLD = Counter(
     "warmstart_writes_told",
     "Writes that the fleet was told of, by outcome (acknowledged: by every node; waited_out: some node was silent until"
     " it could serve nothing old; untold: Redis did not answer)",
     ["outcome"],
+)
+DROPPED_MESSAGES = Counter(
+    "warmstart_fleet_dropped_messages",
+    "Messages in Redis that were dropped, by kind (member, news, lease, limits) and reason (signature: not sealed with"
+    " the fleet's secret; time: too old or too early; stamp: a number that Redis did not make; malformed)",
+    ["kind", "reason"],
 )
 KEYS_HEARD = Counter("warmstart_keys_heard", "Keys forgotten because another node has written them")
 PEER_RECEIVED_BYTES = Counter("warmstart_peer_received_bytes", "Bytes of blocks received from other nodes")
@@ -194,6 +207,11 @@ LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
     PEER_UPLOADS: {"outcome": ("done", "broken", "busy", "missing", "unavailable")},
     PEER_FAILURES: {
         "reason": ("gone", "silent", "busy", "refused", "foreign", "wrong", "missing", "unavailable"),
+    },
+    PEER_REFUSED: {"reason": ("unsigned", "secret", "clock", "protocol", "replayed")},
+    DROPPED_MESSAGES: {
+        "kind": ("member", "news", "lease", "limits"),
+        "reason": ("signature", "time", "stamp", "malformed"),
     },
     RELAYED_FILLS: {"source": ("zone", "region", "former", "lease", "origin", "mixed")},
     UNLEASED_FILLS: {"reason": ("redis", "holder")},

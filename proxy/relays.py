@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
+from proxy.fetch.digests import derive_key
 from proxy.fetch.lease import Leases
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.relay import Relays
 from proxy.fleet.board import Board
 from proxy.fleet.fills import REGION, ZONE
 from proxy.fleet.freshness import Freshness
+from proxy.fleet.members.sighting import Sighting, sighting_values
 from proxy.fleet.members.stats import NodeStats
+from proxy.fleet.messages import Seals
+from proxy.fleet.roster import Member
 from proxy.fleet.view import FleetView
 from proxy.gateway.keyowner import KeyOwners
 from proxy.gateway.supply import Supply
@@ -35,6 +39,7 @@ from proxy.wire.tls import make_tls_context
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from proxy.config.cluster import ProveBlocks
     from proxy.config.settings import Settings
     from proxy.fleet.writes import Writes
 
@@ -61,7 +66,7 @@ class FleetParts:
     def peer_app(self, supply: Supply, versions: Versions, origins: Mapping[str, Origin], store: Store) -> PeerApp:
         """What the data port answers to other nodes."""
         by_id = {origin.id: origin for origin in origins.values() if origin.id not in self.relays.private}
-        blocks = Blocks(supply, by_id, self.board, self.row, block_bytes=store.block_bytes)
+        blocks = Blocks(supply, by_id, self.board, self.row, block_bytes=store.block_bytes, secret=self.secrets[0])
         keys = Keys(versions, by_id, self.freshness)
         return PeerApp(self.view.node_id, self.secrets, blocks, keys, self._describe)
 
@@ -73,7 +78,7 @@ class FleetParts:
         me = self.view.me()
         if me is None:
             raise ValueError("this node does not know its own address yet")
-        return {"member": asdict(me), "stats": self.stats.read()}
+        return sighting_values(Sighting(me, self.stats.read()))
 
     async def aclose(self) -> None:
         """After the flights have ended."""
@@ -101,7 +106,8 @@ def build_fleet(
 
         redis_errors = REDIS_ERRORS
         redis = open_configured(cluster.redis.get_secret_value())
-        writes = Writes(Bulletin(redis, cluster.prefix), sender_name(node_id, board))
+        bulletin = Bulletin(redis, cluster.prefix, Seals(cluster.secrets()))
+        writes = Writes(bulletin, sender_name(node_id, board))
     wire = WireClient(
         connect_timeout_s=SILENCE_S,
         tls_timeout_s=2 * SILENCE_S,
@@ -122,7 +128,16 @@ def build_fleet(
         board=board,
         row=row,
         view=view,
-        relays=Relays(view, peers, leases, row, private),
+        relays=Relays(
+            view,
+            peers,
+            leases,
+            row,
+            private,
+            digest_key=derive_key(secrets[0]),
+            prove=partial(_needs_proof, cluster.prove_blocks),
+            digested=cluster.prove_blocks == "always" or (cluster.prove_blocks == "auto" and settings.tls is None),
+        ),
         leases=leases,
         key_owners=KeyOwners(view, peers, private, freshness),
         freshness=freshness,
@@ -139,6 +154,11 @@ def room_above(fills_max: int, bytes_in_flight_max: int) -> dict[int, FillLimite
     return {
         level: FillLimiter(bytes_in_flight_max=bytes_in_flight_max, fills_max=fills_max) for level in (REGION, ZONE)
     }
+
+
+def _needs_proof(rule: ProveBlocks, source: Member) -> bool:
+    """Whether a source must prove its bytes: where TLS does not do that already."""
+    return rule == "always" or (rule == "auto" and not source.url.startswith("https://"))
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hmac
 import http.client
 import json
 import os
@@ -95,10 +94,10 @@ def ask_members(url: str, secrets: Sequence[bytes]) -> dict[str, Any]:
         answer = ask(url, MEMBERS_PATH, TIMEOUT_S, {"authorization": signed.authorization})
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer(f"no answer ({error or type(error).__name__})") from None
-    status, proof, body = answer.status, answer.headers.get(PROOF_HEADER, ""), answer.body
+    status, proof, body = answer.status, answer.headers.get(PROOF_HEADER), answer.body
     if status == 401:
         raise NoAnswer("refused: its secret is another one, or the clocks differ")
-    if not any(hmac.compare_digest(proof.encode(), known.encode()) for known in signed.proofs):
+    if not signed.proves_answer(proof, status, body):
         raise NoAnswer(f"status {status}, not from a node of this fleet")
     try:
         found = json.loads(body)

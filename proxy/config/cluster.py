@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
@@ -15,6 +15,7 @@ from proxy.config.quantities import Address, LocalPath, parse_address
 from proxy.config.section import KeyProblem, Section
 
 SECRET_BYTES_MIN = 16
+ProveBlocks = Literal["auto", "always", "never"]
 
 
 def parse_redis_url(value: object) -> object:
@@ -90,6 +91,8 @@ class ClusterSettings(Section):
     zone: Annotated[str, BeforeValidator(expand)] | None = None
     """Where links are wide: blocks cross into each zone once. An empty one is none, with a warning: a node may lack the
     label that it comes from."""
+    prove_blocks: ProveBlocks = "auto"
+    """Whether nodes prove each other the bytes of blocks by a MAC: `auto` (where TLS does not), `always` or `never`."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "warmstart"
     """What all keys and channels in Redis begin with: two fleets on one Redis need two."""
     ca_file: LocalPath | None = None

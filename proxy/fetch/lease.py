@@ -7,7 +7,9 @@ that it names. When the block is there, the lease says so for a minute (`done`),
 the block instead of fetching it again. A node that stood still for longer than its lease (paused, cut off) has lost it,
 fills its own disk on, and takes nothing from its successor.
 
-Redis away: nobody's read waits for it. The owners alone see to it then that a block is fetched once.
+Redis away: nobody's read waits for it. The owners alone see to it then that a block is fetched once. A lease is a hint:
+whoever forges one delays a block by a few seconds, but what is read where it points must be proved. Nodes of another
+protocol have other keys, so that nobody waits for a node that it can't read from.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from proxy.fleet.messages import parse_json
+from proxy.fleet.signing import PROTOCOL
+from proxy.metrics import DROPPED_MESSAGES
 from proxy.notices import Notice
 
 LEASE_S = 4.0
 RENEW_S = 1.0
 DONE_S = 60.0
 PAUSE_S = 1.0  # how long Redis is left alone when it did not answer
+LEASE_BYTES_MAX = 4096
 
 _TAKE = """
 local held = redis.call('GET', KEYS[1])
@@ -104,7 +110,7 @@ class Leases:
         self, digest: bytes, index: int, fill_id: int, instead: Elsewhere | None = None
     ) -> Lease | Elsewhere:
         """The lease, or who has it. `instead` of one that turned out to be worth nothing."""
-        name = f"{self._prefix}:lease:{digest.hex()}:{index}"
+        name = f"{self._prefix}:lease-{PROTOCOL}:{digest.hex()}:{index}"
         text = self._render(fill_id, done=False)
         if self._redis is None or self._clock() < self._away_until_s:
             return Lease(name, text, real=False)
@@ -176,10 +182,13 @@ def _parse(held: Any) -> Elsewhere | None:
     """None for no lease, and for what is none."""
     if not held:
         return None
-    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
+    raw = held if isinstance(held, bytes) else str(held).encode("utf-8", "replace")
     try:
-        values = json.loads(text)
+        values = parse_json(raw, bytes_max=LEASE_BYTES_MAX)
         node_id, url, fill_id = str(values["node"]), str(values["url"]), int(values["fill"], 16)
-        return Elsewhere(node_id, url, fill_id, bool(values["done"]), text)
+        if not 0 <= fill_id < 1 << 64:
+            raise ValueError("a fill id has 64 bits")
+        return Elsewhere(node_id, url, fill_id, bool(values["done"]), raw.decode())
     except (ValueError, KeyError, TypeError):
+        DROPPED_MESSAGES.labels("lease", "malformed").inc()
         return None

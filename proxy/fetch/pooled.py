@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from proxy.blocks import ByteSink, Origin, update_sum
 from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.digests import digest_bytes
 from proxy.fetch.fill import deliver
 from proxy.fetch.relay import OWNERS_MAX, SOURCES_MAX, STEP_MAX_S, Relays
 from proxy.fleet.asks import Ask, WantedBlock
@@ -119,19 +120,29 @@ class Pooled:
         start, end = step.start - self.block.start, step.end - self.block.start
         kept = _Kept()
         wanted = WantedBlock(
-            self.record.version, self.index, start, end, fill_id, last=False, sums=self.record.sums, summed=True
+            self.record.version,
+            self.index,
+            start,
+            end,
+            fill_id,
+            last=False,
+            sums=self.record.sums,
+            summed=True,
+            proved=self.relays.prove(source),
         )
         async with asyncio.timeout(STEP_MAX_S):
-            crc32c = await self.relays.peers.read_block(source, wanted, kept)
-        if crc32c is None or update_sum(SumKind.CRC32C, memoryview(kept.data)) != crc32c:
+            tail = await self.relays.peers.read_block(source, wanted, kept)
+        data = memoryview(kept.data)
+        digest = digest_bytes(self.relays.digest_key, data) if tail.proved else None
+        if not tail.fits(update_sum(SumKind.CRC32C, data), digest):
             CHECKSUM_FAILURES.labels("peer").inc()
             log.warning(
                 "%s gave wrong bytes of block %d of %s", source.node_id[:8], self.index, self.record.version.key
             )
             self.relays.view.avoid(source.node_id)
             return None
-        self.relays.view.board.add(self.relays.row, RECEIVED_BYTES, len(kept.data))
-        return bytes(kept.data)
+        self.relays.view.board.add(self.relays.row, RECEIVED_BYTES, len(data))
+        return bytes(data)
 
 
 class _Kept:

@@ -9,10 +9,12 @@ How it works. `bring` stands where the origin would: it delivers a span of the b
 3. At ORIGIN the next in the hash order are asked, first of all, for the whole block: they owned it before this node
    joined, so that a fleet that grows keeps what it has. Then comes the fleet's lease. Where another node has it, the
    bytes are read from that one.
-4. `settle`, before the block is published: the block's crc32c is compared with the last source's. One that was gone
-   with all but that said is replaced like any other, for the checksum alone. Where no node is left to tell it, the
-   bytes of nodes are read again from the origin and compared. (The object's own checksum would come too late: for those
-   who read ranges of it, and for other nodes, which would take wrong bytes with the right checksum of these.)
+4. `settle`, before the block is published: the block is compared with the last source's tail, its crc32c and, unless
+   TLS vouches for the source, its keyed digest. A source that was gone with all but that said is replaced like any
+   other, for the tail alone. Where no node is left to tell it, the bytes of nodes are read again from the origin and
+   compared. (The object's own checksum would come too late: for those who read ranges of it, and for other nodes, which
+   would take wrong bytes with the right checksum of these.)
+5. The digest is made as the bytes arrive, of whatever source, and kept on the board: this node's own proof to others.
 """
 
 from __future__ import annotations
@@ -20,22 +22,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.blocks import BlockWriter, ByteSink, Origin
 from proxy.errors import BytesWrong, OriginUnavailable
 from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.digests import Digest
 from proxy.fetch.fill import deliver
 from proxy.fetch.lease import LEASE_S, Elsewhere, Lease, Leases
-from proxy.fetch.sinks import Dropped, Rest, Summed
+from proxy.fetch.sinks import Dropped, Rest, Watched
 from proxy.fleet.asks import Ask, Named, WantedBlock
 from proxy.fleet.board import RECEIVED_BYTES, UPLOADS
 from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, may_be_guarded, new_fill_id
 from proxy.fleet.owners import block_place
 from proxy.fleet.roster import Member
+from proxy.fleet.tail import Tail
 from proxy.fleet.view import FleetView
 from proxy.metrics import CHECKSUM_FAILURES, RELAYED_FILLS, REREAD_BYTES, UNLEASED_FILLS
 from proxy.objects import ObjectRecord, ObjectVersion
@@ -58,18 +63,25 @@ class Peers(Protocol):
 
     async def ask(self, owner: Member, ask: Ask) -> Named: ...
 
-    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None: ...
+    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Relays:
-    """What the relays of one worker share. `row`: the worker's, on the board; `private`: origins of this node alone."""
+    """What the relays of one worker share. `row`: the worker's, on the board; `private`: origins of this node alone.
+
+    `digest_key`: of the fleet (`proxy.fetch.digests`). `prove` says from which sources a MAC is wanted, `digested`
+    whether others will want this node's: then digests are made as bytes arrive.
+    """
 
     view: FleetView
     peers: Peers
     leases: Leases
     row: int
     private: frozenset[str] = field(default_factory=frozenset)
+    digest_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    prove: Callable[[Member], bool] = lambda source: False
+    digested: bool = True
 
     def open(
         self, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, below: int | None = None
@@ -104,7 +116,10 @@ class Relays:
 
 
 class Relay:
-    """See the module's text. `guarded`: bytes of other nodes are in the block, or will be."""
+    """See the module's text. `guarded`: bytes of other nodes are in the block, or will be.
+
+    `read_digest` gives the digest of bytes [start, end) of the block as they stand in its file, and blocks.
+    """
 
     def __init__(
         self, relays: Relays, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, level: int
@@ -119,11 +134,13 @@ class Relay:
         self.guarded = level > ORIGIN
         self._lease: Lease | None = None
         self.fill_id = 0
-        self._crc32c: int | None = None
+        self.read_digest: Callable[[int, int], bytes] = _no_file
+        self._tail: Tail | None = None
+        self._digest: Digest | None = None  # of all that came so far; None: not of all
         self._last_source = ""
         self._used: set[str] = set()
         self._givers: dict[str, None] = {}  # nodes that gave bytes, in order
-        self._unchecked: tuple[int, int] | None = None  # of peers' bytes in the fill's order: how many, their crc32c
+        self._unchecked: int | None = None  # how many bytes, in the fill's order, peers' are among
         self._writer: BlockWriter | None = None
 
     def begin(self, writer: BlockWriter) -> None:
@@ -131,14 +148,16 @@ class Relay:
         self._writer = writer
         if writer.progress and may_be_guarded(self._relays.view.board.joined(self._place)):
             self.guarded = True
+        if self._relays.digested and writer.start == writer.progress == 0:
+            self._digest = Digest(self._relays.digest_key)
         self._join(new_fill_id(self.level, guarded=self.guarded))
 
     async def bring(
         self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
     ) -> None:
         """Delivers the span. `last`: the block is complete with it. Raises what `deliver` does."""
-        rest = Rest(span, sink, last)
-        self._crc32c = None
+        rest = Rest(span, sink if self._digest is None else Watched(sink, self._digest), last)
+        self._tail = None
         with self._spoiling():
             while self.level >= REGION and self._owed(rest):
                 for owner in self._owners():
@@ -151,7 +170,7 @@ class Relay:
 
     def _owed(self, rest: Rest) -> bool:
         """Whether other nodes have still something to give: bytes, or the whole block's checksum behind them."""
-        return rest.left > 0 or (rest.last and self._crc32c is None)
+        return rest.left > 0 or (rest.last and (self._tail is None or self._tail.crc32c is None))
 
     @contextlib.contextmanager
     def _spoiling(self) -> Iterator[None]:
@@ -171,8 +190,9 @@ class Relay:
         assert writer is not None
         RELAYED_FILLS.labels("mixed" if len(self._used) > 1 else next(iter(self._used), "origin")).inc()
         with self._spoiling():
-            if self._crc32c is not None:
-                if writer.block_crc32c != self._crc32c:
+            own = await self._own_digest()
+            if self._tail is not None and self._tail.crc32c is not None:
+                if not self._tail.fits(writer.block_crc32c, own):
                     # of several, the last one's checksum is the judge
                     for node_id in [name for name in self._givers if name != self._last_source] or [self._last_source]:
                         self._relays.view.avoid(node_id)
@@ -180,6 +200,16 @@ class Relay:
                 self._relays.view.trust(self._last_source)
             elif self.guarded:
                 await self._reread(policy)
+        if own is not None:
+            self._relays.view.board.keep_digest(self._place, own)
+
+    async def _own_digest(self) -> bytes | None:
+        """This node's, of the block as it has come; None: nobody will ask for it."""
+        if self._digest is not None and self._digest.length == self._block.length:
+            return self._digest.finish()
+        if self._tail is not None and self._tail.proved:
+            return await asyncio.to_thread(self.read_digest, 0, self._block.length)
+        return None
 
     def end(self, *, done: bool) -> None:
         """The fill is over; `done`: the block is there."""
@@ -235,8 +265,8 @@ class Relay:
             taken_bytes = rest.taken_bytes
             try:
                 async with asyncio.timeout(STEP_MAX_S):
-                    self._crc32c = await self._relays.peers.read_block(
-                        source, self._wanted(fill_id, rest), rest if rest.left else Dropped()
+                    self._tail = await self._relays.peers.read_block(
+                        source, self._wanted(source, fill_id, rest), rest if rest.left else Dropped()
                     )
             except (PeerFailed, TimeoutError) as error:
                 self._count(used, source, rest.taken_bytes - taken_bytes)
@@ -251,8 +281,8 @@ class Relay:
             self._last_source = source.node_id
             return not self._owed(rest)
 
-    def _wanted(self, fill_id: int, rest: Rest) -> WantedBlock:
-        """Where only the checksum is owed, the last byte again: the answer to that waits for the block to be whole."""
+    def _wanted(self, source: Member, fill_id: int, rest: Rest) -> WantedBlock:
+        """Where only the tail is owed, the last byte again: the answer to that waits for the block to be whole."""
         return WantedBlock(
             self._record.version,
             self._index,
@@ -261,6 +291,7 @@ class Relay:
             fill_id,
             rest.last,
             self._record.sums,
+            proved=self._relays.prove(source),
         )
 
     def _count(self, used: str, source: Member, taken_bytes: int) -> None:
@@ -279,8 +310,8 @@ class Relay:
         if self._lease is None and (await self._read_at_former(rest) or await self._read_at_holder(rest)):
             return
         if self.guarded and self._unchecked is None and self._writer is not None:
-            self._unchecked = (self._writer.progress, self._writer.crc32c)
-        self._crc32c = None
+            self._unchecked = self._writer.progress
+        self._tail = None
         span, version = ByteRange(rest.start, rest.end), self._record.version
         try:
             await deliver(self._origin, version.origin, version, span, rest, policy, urgent=urgent)
@@ -337,26 +368,27 @@ class Relay:
 
     async def _reread(self, policy: RetryPolicy) -> None:
         """Compares peers' bytes that no checksum covers with the origin's."""
-        assert self._writer is not None
-        count, crc32c = self._unchecked or (self._writer.length, self._writer.crc32c)
-        found, left = Summed(), count
-        start = self._block.start + self._writer.start
-        for span in (
-            ByteRange(start, min(start + count, self._block.end)),
-            ByteRange(self._block.start, self._block.start + max(0, self._writer.start + count - self._writer.length)),
-        ):
-            if span.length:
-                version = self._record.version
-                await deliver(self._origin, version.origin, version, span, found, policy)
-                left -= span.length
-                REREAD_BYTES.inc(span.length)
-        assert left == 0
-        if found.crc32c != crc32c:
-            for node_id in self._givers:
-                self._relays.view.avoid(node_id)
-            raise self._wrong("what other nodes gave is not what the origin has")
+        writer, version = self._writer, self._record.version
+        assert writer is not None
+        count = writer.length if self._unchecked is None else self._unchecked
+        first = ByteRange(writer.start, min(writer.start + count, writer.length))
+        for span in (first, ByteRange(0, max(0, writer.start + count - writer.length))):
+            if not span.length:
+                continue
+            found, start = Digest(self._relays.digest_key), self._block.start
+            there = ByteRange(start + span.start, start + span.end)
+            await deliver(self._origin, version.origin, version, there, found, policy)
+            REREAD_BYTES.inc(span.length)
+            if found.finish() != await asyncio.to_thread(self.read_digest, span.start, span.end):
+                for node_id in self._givers:
+                    self._relays.view.avoid(node_id)
+                raise self._wrong("what other nodes gave is not what the origin has")
 
     def _wrong(self, why: str) -> BytesWrong:
         CHECKSUM_FAILURES.labels("peer").inc()
         log.warning("block %d of %s: %s; it is fetched again", self._index, self._record.version.key, why)
         return BytesWrong(f"block {self._index} of {self._record.version.key!r}: {why}")
+
+
+def _no_file(start: int, end: int) -> bytes:
+    raise AssertionError("a relay that has begun knows its block's file")

@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from proxy.fetch.ledger import FREE_RATE, START_RATE, Ledger, Share, private_numbers
+from proxy.fleet.messages import parse_json
 
 REPORT_S = 2.0  # an older report is of a node that is gone
 HEADROOM = 1.25  # of the use of a node that did not wait
+SHARE_BYTES_MAX = 4096
 _CONCURRENCY_MAX = 1 << 20
 
 
@@ -168,18 +170,19 @@ def parse_plan(text: bytes) -> Plan:
     """Raises ValueError."""
     values = _fields(text, Plan)
     state = values["state"]
-    if not isinstance(state, list) or not all(isinstance(number, (int, float)) for number in state):
+    if not isinstance(state, list) or not all(isinstance(each, int | float) for each in state):
         raise ValueError("the state of a pace is numbers")
     return Plan(**values | {"state": tuple(float(number) for number in state)})
 
 
 def _fields(text: bytes, kind: type[Report | Plan]) -> dict[str, Any]:
-    values = json.loads(text)
+    values = parse_json(text, bytes_max=SHARE_BYTES_MAX)
     names = kind.__dataclass_fields__
     if not isinstance(values, dict) or any(name not in values for name in names):
         raise ValueError(f"not a {kind.__name__.lower()}")
     found = {name: values[name] for name in names}
-    if not all(isinstance(value, (int, float)) for name, value in found.items() if name != "state"):
+    numbers = [value for name, value in found.items() if name != "state"]
+    if not all(isinstance(value, int | float) and not math.isnan(value) for value in numbers):
         raise ValueError("not numbers")
     return found
 

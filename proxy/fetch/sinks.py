@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from proxy.blocks import ByteSink, Later, update_sum
-from proxy.objects import SumKind
+from proxy.blocks import ByteSink, Later
+from proxy.fetch.digests import Digest
 from proxy.ranges import ByteRange
 
 
@@ -56,11 +56,13 @@ class Dropped:
         return
 
 
-class Summed:
-    """Keeps nothing but the checksum."""
+class Watched:
+    """Gives bytes on, and to a digest before that."""
 
-    def __init__(self) -> None:
-        self.crc32c = 0
+    def __init__(self, sink: ByteSink, digest: Digest) -> None:
+        self._sink = sink
+        self._digest = digest
 
-    def write(self, data: memoryview) -> None:
-        self.crc32c = update_sum(SumKind.CRC32C, data, self.crc32c)
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        self._digest.write(data)
+        return self._sink.write(data)

@@ -17,8 +17,6 @@ ASK_PATH = "/-/peer/ask"
 BLOCK_PATH = "/-/peer/block"
 RECORD_PATH = "/-/peer/record"
 HELLO_PATH = "/-/peer/hello"
-TAIL_BYTES = 8
-TAIL_KNOWN = 1  # flag: the checksum behind it is known: the whole block's crc32c, or that of what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,8 @@ class Named:
 class WantedBlock:
     """Bytes [start, end) of a block of a version. `last`: the block is complete with them.
 
-    `summed`: the tail shall have the checksum of just these bytes. `sums`: what is known of the whole object's
-    checksums, for who fills the block.
+    `summed`: the tail shall have the checksum of just these bytes. `proved`: it shall have a MAC. `sums`: what is known
+    of the whole object's checksums, for who fills the block.
     """
 
     version: ObjectVersion
@@ -95,6 +93,7 @@ class WantedBlock:
     last: bool
     sums: tuple[tuple[SumKind, int], ...] = ()
     summed: bool = False
+    proved: bool = False
 
     def target(self) -> bytes:
         version = self.version
@@ -110,6 +109,7 @@ class WantedBlock:
             "fill": f"{self.fill_id:x}",
             "last": "1" if self.last else "0",
             "summed": "1" if self.summed else "0",
+            "proved": "1" if self.proved else "0",
             "sums": ",".join(f"{kind.value}:{value:x}" for kind, value in self.sums),
         }
         return _target(BLOCK_PATH, fields)
@@ -127,21 +127,23 @@ class WantedBlock:
         fill_id = int(_text(query, "fill"), 16)
         if not 0 <= fill_id < 1 << 64:
             raise ValueError("a fill id has 64 bits")
-        last, summed = (query.get(name) == "1" for name in ("last", "summed"))
-        return cls(version, index, start, end, fill_id, last, sums, summed)
+        last, summed, proved = (query.get(name) == "1" for name in ("last", "summed", "proved"))
+        return cls(version, index, start, end, fill_id, last, sums, summed, proved)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedRecord:
     """What is known of a key. `anew`: the origin must be asked for this very request; else within `ttl_s` is fresh.
 
-    `ttl_s` None: for ever. `heard`: the stamp of the last write that the asker has heard of.
+    `ttl_s` None: for ever. `negative_ttl_s`: how long ago the origin may have said "not found". `heard`: the stamp of
+    the last write that the asker has heard of.
     """
 
     key: ObjectKey
     ttl_s: float | None
     anew: bool = False
     heard: int | None = None
+    negative_ttl_s: float = 0.0
 
     def target(self) -> bytes:
         fields = {"origin": self.key.origin, "bucket": self.key.bucket, "key": self.key.key}
@@ -149,6 +151,8 @@ class WantedRecord:
             fields["version"] = self.key.version_id
         if self.ttl_s is not None:
             fields["ttl"] = repr(self.ttl_s)
+        if self.negative_ttl_s:
+            fields["negative_ttl"] = repr(self.negative_ttl_s)
         if self.anew:
             fields["anew"] = "1"
         if self.heard is not None:
@@ -159,9 +163,11 @@ class WantedRecord:
     def parse(cls, query: Mapping[str, str]) -> WantedRecord:
         """Raises ValueError."""
         origin, bucket, key = (_text(query, name) for name in ("origin", "bucket", "key"))
-        ttl_s = float(query["ttl"]) if "ttl" in query else None
+        ttl_s = _seconds(query, "ttl") if "ttl" in query else None
+        negative_ttl_s = _seconds(query, "negative_ttl") if "negative_ttl" in query else 0.0
         heard = _number(query, "heard") if "heard" in query else None
-        return cls(ObjectKey(origin, bucket, key, query.get("version")), ttl_s, query.get("anew") == "1", heard)
+        name = ObjectKey(origin, bucket, key, query.get("version"))
+        return cls(name, ttl_s, query.get("anew") == "1", heard, negative_ttl_s)
 
 
 def parse_query(text: bytes) -> dict[str, str]:
@@ -182,6 +188,13 @@ def _text(query: Mapping[str, str], name: str) -> str:
     if name not in query:
         raise ValueError(f"{name} is missing")
     return query[name]
+
+
+def _seconds(query: Mapping[str, str], name: str) -> float:
+    value = float(_text(query, name)[:32])
+    if not value >= 0:
+        raise ValueError(f"{name} is no time")
+    return value
 
 
 def _number(query: Mapping[str, str], name: str) -> int:

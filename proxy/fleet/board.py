@@ -3,8 +3,9 @@
 How it works. The control process writes the roster and the times until which records may be trusted; workers read
 them. Which fill a block of this node belongs to (`join`) and which fills this node's desk has begun (`own`) stand in
 two tables, one slot for the hash of a block: the fill's id, and the same mixed with the block's place. So a slot that
-another block has taken, or that two processes write at the same time, says "nobody knows". The rows of workers are
-their own affair, read by the control process.
+another block has taken, or that two processes write at the same time, says "nobody knows". The keyed digests of blocks
+(`proxy.fetch.digests`) stand in a third table of the kind: 1.5 MiB, for 512 GiB of blocks of 8 MiB. The rows of workers
+are their own affair, read by the control process.
 
 The roster is guarded by its sequence number, odd while it is being written: a reader that finds it odd, or changed,
 or a checksum that does not fit (a writer killed in the middle), keeps what it read before.
@@ -19,10 +20,11 @@ import secrets
 import zlib
 
 _MAGIC = 0x77735F626F617264  # "ws_board"
-_VERSION = 2
+_VERSION = 3
 ROSTER_BYTES_MAX = 2 << 20
 SLOT_COUNT = 65_536
 SPOILT_COUNT = 4096
+DIGEST_BYTES = 16
 ROW_COUNT = 256  # workers
 ROW_WORDS = 16
 
@@ -31,7 +33,8 @@ _ROWS = 512
 _JOINED = _ROWS + ROW_COUNT * ROW_WORDS
 _OWNED = _JOINED + 2 * SLOT_COUNT
 _SPOILT = _OWNED + 2 * SLOT_COUNT
-_ROSTER = _SPOILT + SPOILT_COUNT
+_DIGESTS = _SPOILT + SPOILT_COUNT
+_ROSTER = _DIGESTS + 3 * SLOT_COUNT
 _WORD = 2**64 - 1
 _BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
 
@@ -173,6 +176,20 @@ class Board:
 
     def spoil(self, place: int) -> None:
         self._words[_SPOILT + place % SPOILT_COUNT] = secrets.randbits(64)
+
+    def keep_digest(self, place: int, digest: bytes) -> None:
+        """The block has these bytes on this node's disks."""
+        at, words = _DIGESTS + 3 * (place % SLOT_COUNT), self._words
+        first, second = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        words[at], words[at + 1], words[at + 2] = first, second, (first ^ second ^ place) & _WORD
+
+    def digest(self, place: int) -> bytes | None:
+        """None: nobody knows."""
+        at, words = _DIGESTS + 3 * (place % SLOT_COUNT), self._words
+        first, second = words[at], words[at + 1]
+        if words[at + 2] == 0 or (first ^ second ^ place) & _WORD != words[at + 2]:
+            return None
+        return first.to_bytes(8, "little") + second.to_bytes(8, "little")
 
     # Workers' rows.
 

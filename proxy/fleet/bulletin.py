@@ -11,17 +11,23 @@ it has to be acknowledged by those, and by nobody else. Each acknowledgement tak
 A Redis that has just started, or was emptied, does not know who listened before. Until every freshness lease of that
 time has run out (`since`), it says so: `Told.complete` is False, and the writer waits as if somebody were silent.
 Everything expires. One Redis server holds it all: a Redis Cluster's channels have no common order.
+
+Messages are sealed (`proxy.fleet.messages`): Redis, or whoever else writes there, can forge none. The stamp before a
+message is Redis's own, and so are the counts of who has to acknowledge; they can make a write be seen late, by the
+bucket's ttl at most. A key there that holds what no node can have written is begun anew.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from proxy.fleet.board import Board
 from proxy.fleet.freshness import DRIFT_S, LEASE_S
+from proxy.fleet.messages import Seals
 from proxy.objects import ObjectKey
 
 if TYPE_CHECKING:
@@ -30,20 +36,30 @@ if TYPE_CHECKING:
 LISTENING_S = 10.0  # after its last beat: what a node that went without a word costs writers
 _EXPIRES_S = 30
 _STAMP_EXPIRES_S = 86_400
+MESSAGE_BYTES_MAX = 8 << 20  # a batch delete names 1,000 keys of 1,024 bytes, each up to 6 in JSON
+NAME_MAX = 256  # of a write, a run, a channel
+_STAMP = re.compile(rb"\d{1,18}")
 
 _OPENING = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
+local kinds = {[KEYS[2]] = 'zset', [KEYS[3]] = 'hash'}
+for key, kind in pairs(kinds) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= 'none' and found ~= kind then redis.call('DEL', key) end
+end
 local since = tonumber(redis.call('HGET', KEYS[3], run))
-if not since then
+if not since or not (since <= now) then
     since = now
     redis.call('DEL', KEYS[3])
     redis.call('HSET', KEYS[3], run, string.format('%.0f', now))
 end
 redis.call('EXPIRE', KEYS[3], ARGV[1])
-local stamp = tonumber(redis.call('GET', KEYS[1]) or '0')
+local stamp = redis.pcall('GET', KEYS[1])
+stamp = type(stamp) == 'string' and tonumber(stamp) or 0
+if not (stamp >= 0 and stamp <= now + 3600000000) then stamp = 0 end
 """
 
 # KEYS: stamp, listening, since. ARGV: expiry, channel, node, message
@@ -121,33 +137,49 @@ class Told:
     complete: bool
 
 
-def render_message(message: Message) -> str:
+def render_message(seals: Seals, message: Message) -> bytes:
     if isinstance(message, Beat):
-        return json.dumps({"kind": "beat", "node": message.node_id, "run": message.run, "at": message.at_s})
+        return seals.seal("news", message.node_id, {"kind": "beat", "run": message.run, "at": message.at_s})
     keys = [[key.origin, key.bucket, key.key, key.version_id] for key in message.keys]
-    return json.dumps(
-        {"kind": "write", "id": message.write_id, "from": message.node_id, "reply": message.reply, "keys": keys}
-    )
+    values = {"kind": "write", "id": message.write_id, "reply": message.reply, "keys": keys}
+    return seals.seal("news", message.node_id, values)
 
 
-def parse_message(data: bytes) -> tuple[int, Message | None]:
-    """Stamp and message; None: of a kind that this program does not know. Raises ValueError."""
+def parse_message(seals: Seals, data: bytes) -> tuple[int | None, Message | None]:
+    """Stamp and message. No stamp: it is none that Redis has made; no message: this program does not know its kind.
+
+    Raises Unsealed for what no member has written, ValueError for a member's that can't be read. A message's time does
+    not matter: only the beats of the process that reads them count, and a write that is heard twice does no harm.
+    """
     stamp, _, text = data.partition(b" ")
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("a message is a mapping")
-    try:
-        if found["kind"] == "beat":
-            return int(stamp), Beat(str(found["node"]), str(found["run"]), float(found["at"]))
-        if found["kind"] == "write":
-            keys = tuple(_parse_key(values) for values in found["keys"])
-            return int(stamp), Write(str(found["id"]), str(found["from"]), keys, str(found["reply"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a message: {error!r}") from None
-    return int(stamp), None
+    found = seals.open("news", text, bytes_max=MESSAGE_BYTES_MAX, window_s=None)
+    number = int(stamp) if _STAMP.fullmatch(stamp) else None
+    values = found.values
+    if values.get("kind") == "beat":
+        at_s = values.get("at")
+        if not isinstance(at_s, int | float) or not math.isfinite(at_s):
+            raise ValueError("a beat has a time")
+        return number, Beat(found.node_id, _name(values, "run"), float(at_s))
+    if values.get("kind") == "write":
+        keys = values.get("keys")
+        if not isinstance(keys, list):
+            raise ValueError("a write has keys")
+        return number, Write(
+            _name(values, "id"), found.node_id, tuple(_parse_key(each) for each in keys), _name(values, "reply")
+        )
+    return number, None
+
+
+def _name(values: Mapping[str, Any], field: str) -> str:
+    name = values.get(field)
+    if not isinstance(name, str) or len(name) > NAME_MAX:
+        raise ValueError(f"{field} is a name")
+    return name
 
 
 def _parse_key(values: Any) -> ObjectKey:
+    if not isinstance(values, list) or len(values) != 4:
+        raise ValueError("a key has four parts")
     origin, bucket, key, version_id = values
     texts = (origin, bucket, key) if version_id is None else (origin, bucket, key, version_id)
     if not all(isinstance(text, str) for text in texts):
@@ -163,8 +195,9 @@ def sender_name(node_id: str, board: Board) -> str:
 class Bulletin:
     """The fleet's news in Redis, for one event loop. Every call raises proxy.fleet.redis.REDIS_ERRORS."""
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: Redis, prefix: str, seals: Seals) -> None:
         self.redis = redis
+        self.seals = seals
         self.channel = f"{prefix}:news"
         self._prefix = prefix
         self._keys = [f"{prefix}:news:stamp", f"{prefix}:news:listening", f"{prefix}:news:since"]
@@ -173,12 +206,20 @@ class Bulletin:
         self._acknowledge = redis.register_script(_ACKNOWLEDGE)
 
     async def beat(self, message: Beat) -> None:
-        await self._beat(self._keys, [_STAMP_EXPIRES_S, self.channel, message.node_id, render_message(message)])
+        await self._beat(
+            self._keys, [_STAMP_EXPIRES_S, self.channel, message.node_id, render_message(self.seals, message)]
+        )
 
     async def tell(self, message: Write) -> Told:
         keys = [*self._keys, self._waiting(message.write_id)]
         times = [int(LISTENING_S * 1e6), int((LEASE_S + DRIFT_S) * 1e6), _EXPIRES_S if message.reply else 0]
-        arguments: list[str | int] = [_STAMP_EXPIRES_S, self.channel, message.node_id, render_message(message), *times]
+        arguments: list[str | bytes | int] = [
+            _STAMP_EXPIRES_S,
+            self.channel,
+            message.node_id,
+            render_message(self.seals, message),
+            *times,
+        ]
         waiting, complete = cast("list[int]", await self._tell(keys, arguments))
         return Told(waiting, bool(complete))
 

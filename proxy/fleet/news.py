@@ -7,7 +7,8 @@ freshness lease, counted from the moment the beat was *sent*. A stopped process,
 lets the lease run out by itself, and writers wait for no longer than that.
 
 Whenever the subscription is made (again), messages may have been missed: all that was checked before is due once. So
-it is when keys can't be forgotten, or a message can't be read.
+it is when keys can't be forgotten, or a member's message can't be read. What no member has sealed is dropped and
+counted: anybody may publish there.
 
 Beats of another process of this node (the one before this, say) do not count: what it heard, this one did not.
 """
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 from proxy.fleet.board import Board
 from proxy.fleet.bulletin import Beat, Bulletin, Write, parse_message
 from proxy.fleet.freshness import LEASE_S
+from proxy.fleet.messages import Unsealed
 from proxy.fleet.redis import REDIS_ERRORS
-from proxy.metrics import KEYS_HEARD
+from proxy.metrics import DROPPED_MESSAGES, KEYS_HEARD
+from proxy.notices import Notice
 from proxy.objects import ObjectKey
 from proxy.threads import Threads
 
@@ -37,8 +40,10 @@ BEAT_S = 1.0
 SILENCE_S = 2.5  # without even the own beats: the connection is dead
 PAUSE_S = 0.5  # before the next try to subscribe
 LEAVE_S = 1.0
+STAMP_AHEAD_S = 3600.0  # Redis's clock and this node's may differ by so much
 
 log = logging.getLogger("warmstart.fleet")
+_unsealed = Notice(log)
 
 
 class News:
@@ -106,17 +111,35 @@ class News:
         if kind != "message":
             return
         try:
-            stamp, message = parse_message(data)
+            stamp, message = parse_message(self._bulletin.seals, data)
+        except Unsealed as error:
+            DROPPED_MESSAGES.labels("news", error.reason).inc()
+            _unsealed.say(
+                f"a message in Redis about writes is dropped ({error}): compare cluster.secret and the versions of all"
+                " nodes; else a stranger writes to Redis"
+            )
+            return
         except ValueError as error:
+            DROPPED_MESSAGES.labels("news", "malformed").inc()
             log.error("a message of the fleet can't be read: %s", error)
             self._all_due()
             return
         if isinstance(message, Write):
             await self._take_write(message)
         elif isinstance(message, Beat) and (message.node_id, message.run) == (self._name, self._run):
-            self._board.fresh_until_s = max(self._board.fresh_until_s, message.at_s + LEASE_S)
-            self._complained = False
-        self._board.heard = stamp
+            self._take_own_beat(message)
+        if stamp is not None and stamp <= (self._now() + STAMP_AHEAD_S) * 1e6:
+            self._board.heard = stamp
+        else:
+            DROPPED_MESSAGES.labels("news", "stamp").inc()
+
+    def _take_own_beat(self, beat: Beat) -> None:
+        """It can't have been sent later than now."""
+        if beat.at_s > self._clock():
+            DROPPED_MESSAGES.labels("news", "time").inc()
+            return
+        self._board.fresh_until_s = max(self._board.fresh_until_s, beat.at_s + LEASE_S)
+        self._complained = False
 
     async def _take_write(self, write: Write) -> None:
         """Of this node's own the worker that sent it takes care: its fences stand."""

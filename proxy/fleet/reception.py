@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from proxy.fleet.asks import ASK_PATH, HELLO_PATH, parse_query
+from proxy.fleet.callers import Callers, address_of
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.sighting import render_sighting
-from proxy.fleet.signing import PROOF_HEADER, Caller, Nonces, verify
-from proxy.metrics import PEER_REFUSED
+from proxy.fleet.signing import PROOF_HEADER, Caller, Refusal
 
 HEALTH_PATH = "/-/health"
 MEMBERS_PATH = "/-/peer/members"
@@ -44,9 +44,7 @@ class Reception:
     ) -> None:
         self._company = company
         self._desk = desk
-        self._secrets = secrets
-        self._clock = clock
-        self._nonces = Nonces()
+        self._callers = Callers(secrets, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -64,29 +62,28 @@ class Reception:
         if path == HEALTH_PATH:
             return 200, [(b"content-type", b"text/plain")], b"healthy\n"
         target = scope["raw_path"] + (b"?" + query if query else b"")
-        caller = self._verify(path, scope["headers"], target)
-        if caller is None:
-            PEER_REFUSED.inc()
-            return 401, [], b""
-        headers = [(PROOF_HEADER.encode(), caller.proof.encode())]
+        caller = self._identify(scope, path, target)
+        if isinstance(caller, Refusal):
+            return 401, [], b"" if caller is Refusal.UNSIGNED else f"{caller}\n".encode()
+        status, headers, body = 200, [(b"content-type", b"application/json")], b""
         try:
-            body = self._say(path, query, caller)
+            said = self._say(path, query, caller)
+            status, body = (200, said) if said is not None else (404, b"")
         except ValueError as error:
-            return 400, headers, str(error).encode("utf-8", "replace")
-        if body is None:
-            return 404, headers, b""
-        return 200, [(b"content-type", b"application/json"), *headers], body
+            status, headers, body = 400, [], str(error).encode("utf-8", "replace")
+        proof = caller.proofs.answer(status, body)
+        return status, [*headers, (PROOF_HEADER.encode(), proof.encode())], body
 
-    def _verify(self, path: str, headers: Iterable[tuple[bytes, bytes]], target: bytes) -> Caller | None:
+    def _identify(self, scope: Scope, path: str, target: bytes) -> Caller | Refusal:
         """An ask is for this very node; who says hello or asks for the members does not know yet whom it meets."""
         own = self._company.own.node_id
-        authorization = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), None)
-        receivers = (own,) if path == ASK_PATH else (own, "")
-        now_s = self._clock()
-        caller = verify(self._secrets, authorization, receivers=receivers, method="GET", target=target, now_s=now_s)
-        if caller is None or not self._nonces.take(caller.nonce, now_s):
-            return None
-        return caller
+        return self._callers.identify(
+            scope["headers"],
+            receivers=(own,) if path == ASK_PATH else (own, ""),
+            method="GET",
+            target=target,
+            address=address_of(scope.get("client")),
+        )
 
     def _say(self, path: str, query: bytes, caller: Caller) -> bytes | None:
         """Raises ValueError for a query that can't be answered."""

@@ -69,7 +69,8 @@ def parse_member(values: Any) -> Member:
     known = {name: values[name] for name in _FIELDS if name in values}
     texts = ("node_id", "url", "control_url", "zone")
     sound = all(isinstance(known.get(name, ""), str) for name in texts)
-    sound = sound and type(known.get("capacity_bytes", 0)) is int
+    capacity_bytes = known.get("capacity_bytes", 0)
+    sound = sound and type(capacity_bytes) is int and 0 <= capacity_bytes < 1 << 63
     sound = sound and all(type(known.get(name, False)) is bool for name in ("draining", "slow"))
     if not sound or not known.get("node_id") or not known.get("url") or not known.get("control_url"):
         raise ValueError("not a member")

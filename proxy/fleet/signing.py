@@ -1,11 +1,20 @@
-"""Who may speak for the fleet: requests between nodes are signed with its shared secret. Pure.
+"""Who may speak for the fleet, and what it said: requests between nodes are signed, and their answers proved. Pure.
 
-How it works. A request carries `authorization: Warmstart node="<sender>", time="<Unix seconds>", nonce="<hex>",
+How it works. A request carries `authorization: Warmstart-2 node="<sender>", time="<Unix seconds>", nonce="<hex>",
 signature="<hex>"`. The signature is HMAC-SHA256 (RFC 2104) over the sender, the receiver, the time, the nonce, the
 method and the target as sent: a request caught on the wire says the same thing to the same node, within WINDOW_S of
-its time, and once to each process of it (`Nonces`). The answer's `x-warmstart-proof` is made of the request's signature
-with the same secret: whoever gives it is a member, too. Of several secrets, the first one signs and all verify, so
-that a fleet can change its secret without a pause: add the new one behind the old one everywhere, swap, remove.
+its time, and once to each process of it (`Nonces`).
+
+The answer's `x-warmstart-proof` is an HMAC with the secret that signed the request, over the request's signature and
+what is said: the status and the body of a small answer, the status and the length of a block's. The block's bytes are
+proved by the MAC in its tail (`proxy.fleet.tail`). So an answer can neither be changed on its way, nor be taken from
+one request for another.
+
+Of several secrets, the first one signs and all verify, so that a fleet can change its secret without a pause: add the
+new one behind the old one everywhere, swap, remove.
+
+The number in the scheme is the protocol's. Nodes of another protocol refuse each other, and each reads from the origin
+what it can't read from the other: a rolling upgrade loses no reads.
 """
 
 from __future__ import annotations
@@ -17,40 +26,81 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
+PROTOCOL = 2
 WINDOW_S = 30.0
 NONCES_MAX = 200_000
 PROOF_HEADER = "x-warmstart-proof"
 
 _CREDENTIALS = re.compile(
-    r'Warmstart node="(?P<node>[0-9a-f]{1,64})", time="(?P<time>\d{1,12})", '
+    r'Warmstart(?:-(?P<protocol>\d{1,4}))? node="(?P<node>[0-9a-f]{1,64})", time="(?P<time>\d{1,12})", '
     r'nonce="(?P<nonce>[0-9a-f]{16,64})", signature="(?P<signature>[0-9a-f]{64})"'
 )
 
 
+class Refusal(StrEnum):
+    """Why a request is not believed."""
+
+    UNSIGNED = "unsigned"
+    PROTOCOL = "protocol"  # signed as another version of this program does
+    SECRET = "secret"  # signed with none of this node's secrets, or for another request
+    CLOCK = "clock"  # signed with this fleet's secret, too long ago or too early
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What only members of the fleet can say about one request: both ends compute the same, and compare."""
+
+    secret: bytes
+    signature: str
+
+    def answer(self, status: int, body: bytes) -> str:
+        """The proof header of an answer that is sent as a whole."""
+        return self._make("answer", f"{status} {hashlib.sha256(body).hexdigest()}".encode()).hex()
+
+    def stream(self, status: int, length: int) -> str:
+        """The proof header of an answer whose body proves itself by its tail. `length` is in bytes, the tail's too."""
+        return self._make("stream", b"%d %d" % (status, length)).hex()
+
+    def tail(self, said: bytes) -> bytes:
+        """The MAC of what a tail says."""
+        return self._make("tail", said)
+
+    def _make(self, kind: str, said: bytes) -> bytes:
+        return hmac.digest(self.secret, f"{kind} {self.signature} ".encode() + said, "sha256")
+
+
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A request's header value, and the proof that its answer must carry (any of them, while secrets rotate)."""
+    """A request's header value, and what proves its answer."""
 
     authorization: str
-    proofs: tuple[str, ...]
+    proofs: Proofs
+
+    def proves_answer(self, given: str | None, status: int, body: bytes) -> bool:
+        return _equal(given, self.proofs.answer(status, body))
+
+    def proves_stream(self, given: str | None, status: int, length: int) -> bool:
+        return _equal(given, self.proofs.stream(status, length))
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A verified request: who sent it, and the proof to answer with."""
+    """A verified request: who sent it, and what proves the answer to it."""
 
     node_id: str
     nonce: str
-    proof: str
+    proofs: Proofs
 
 
 def sign(secrets_: Sequence[bytes], *, sender: str, receiver: str, method: str, target: bytes, now_s: float) -> Signed:
     """`receiver` is the node's id, "" where it is not known yet. `now_s` is Unix time."""
     time, nonce = str(int(now_s)), secrets.token_hex(12)
     signature = _signature(secrets_[0], (sender, receiver, time, nonce, method), target)
-    header = f'Warmstart node="{sender}", time="{time}", nonce="{nonce}", signature="{signature}"'
-    return Signed(header, tuple(_proof(secret, signature) for secret in secrets_))
+    header = f'Warmstart-{PROTOCOL} node="{sender}", time="{time}", nonce="{nonce}", signature="{signature}"'
+    return Signed(header, Proofs(secrets_[0], signature))
 
 
 def verify(
@@ -61,17 +111,21 @@ def verify(
     method: str,
     target: bytes,
     now_s: float,
-) -> Caller | None:
-    """The caller, or None: no member, or too old. `receivers`: the names by which this node may be meant."""
+) -> Caller | Refusal:
+    """The caller, or why the request is not believed. `receivers`: the names by which this node may be meant."""
     found = _CREDENTIALS.fullmatch(authorization or "")
-    if found is None or abs(now_s - int(found["time"])) > WINDOW_S:
-        return None
+    if found is None:
+        return Refusal.UNSIGNED
+    if found["protocol"] != str(PROTOCOL):
+        return Refusal.PROTOCOL
     for secret in secrets_:
         for receiver in receivers:
             said = (found["node"], receiver, found["time"], found["nonce"], method)
             if hmac.compare_digest(_signature(secret, said, target), found["signature"]):
-                return Caller(found["node"], found["nonce"], _proof(secret, found["signature"]))
-    return None
+                if abs(now_s - int(found["time"])) > WINDOW_S:
+                    return Refusal.CLOCK
+                return Caller(found["node"], found["nonce"], Proofs(secret, found["signature"]))
+    return Refusal.SECRET
 
 
 class Nonces:
@@ -93,9 +147,9 @@ class Nonces:
 
 
 def _signature(secret: bytes, said: Sequence[str], target: bytes) -> str:
-    text = "\n".join(said).encode() + b"\n" + target
-    return hmac.new(secret, text, hashlib.sha256).hexdigest()
+    text = "\n".join((f"request {PROTOCOL}", *said)).encode() + b"\n" + target
+    return hmac.digest(secret, text, "sha256").hex()
 
 
-def _proof(secret: bytes, signature: str) -> str:
-    return hmac.new(secret, b"proof " + signature.encode(), hashlib.sha256).hexdigest()
+def _equal(given: str | None, expected: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())

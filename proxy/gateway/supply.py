@@ -31,6 +31,7 @@ from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.errors import StoreUnavailable
 from proxy.fetch.arrival import FAR_BYTES, Arrival
+from proxy.fetch.digests import digest_piece
 from proxy.fetch.flight import Flights
 from proxy.fetch.opening import OpenedFirst, Opening
 from proxy.fetch.pooled import Pooled
@@ -275,13 +276,16 @@ class Supply:
     def launch(self, claim: Claim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
-        relay = self._relays.open(claim.origin, claim.record, index, span, below) if self._relays is not None else None
-        if relay is not None:
+        relays = self._relays
+        relay = relays.open(claim.origin, claim.record, index, span, below) if relays is not None else None
+        if relay is not None and relays is not None:
             if claim.writer is not None and claim.writer.progress:  # a predecessor's, and readers may have it at once
                 relay.guarded = relay.guarded or claim.arrival.guarded
             claim.source = relay
             claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
             claim.arrival.fill_id = lambda: relay.fill_id
+            key, block = relays.digest_key, claim.arrival.block
+            relay.read_digest = lambda start, end: digest_piece(key, block.piece(start, end - start))
             if relay.level > ORIGIN:
                 claim.first_bytes = None
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)

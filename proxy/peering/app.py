@@ -1,7 +1,8 @@
 """`/-/peer/…` as an ASGI application: signed GETs of other nodes. Everyone else is refused, whatever is asked.
 
-How it works. The signature is looked at first (`proxy.fleet.signing`); every answer to a member carries the proof that
-this node is one. While an answer waits for a fill or for an origin, interim heads say that this node is at work.
+How it works. The signature is looked at first (`proxy.fleet.callers`); every answer to a member proves that this node
+is one, and what it says (`proxy.fleet.signing`). While an answer waits for a fill or for an origin, interim heads say
+that this node is at work.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 from proxy.errors import WarmstartError
 from proxy.fleet.asks import BLOCK_PATH, HELLO_PATH, RECORD_PATH, WantedBlock, WantedRecord, parse_query
-from proxy.fleet.signing import PROOF_HEADER, Nonces, verify
+from proxy.fleet.callers import Callers, address_of
+from proxy.fleet.signing import PROOF_HEADER, Caller, Proofs, Refusal
 from proxy.lanes.asgi import INTERIM, DisconnectGuard, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.incoming import raw_target
-from proxy.metrics import PEER_REFUSED, PEER_UPLOADS
-from proxy.peering.blocks import Blocks, NotHere, Upload
+from proxy.metrics import PEER_UPLOADS
+from proxy.peering.blocks import Blocks, NotHere
 from proxy.peering.keys import Keys
 
 SIGN_OF_LIFE_S = 0.2
@@ -41,12 +43,10 @@ class PeerApp:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._node_id = node_id
-        self._secrets = tuple(secrets)
+        self._callers = Callers(secrets, clock)
         self._blocks = blocks
         self._keys = keys
         self._describe = describe
-        self._clock = clock
-        self._nonces = Nonces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         guard, response = DisconnectGuard(receive), None
@@ -66,49 +66,42 @@ class PeerApp:
     async def _answer(self, scope: Scope, send: Send) -> PiecesResponse:
         target = raw_target(scope)
         path, _, query = target.partition(b"?")
-        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        caller = verify(
-            self._secrets,
-            authorization.decode("latin-1"),
+        caller = self._callers.identify(
+            scope["headers"],
             receivers=(self._node_id, "") if path == HELLO_PATH.encode() else (self._node_id,),
             method=scope["method"],
             target=target,
-            now_s=self._clock(),
+            address=address_of(scope.get("client")),
         )
-        if caller is None or not self._nonces.take(caller.nonce, self._clock()):
-            PEER_REFUSED.inc()
-            return _text(401, "this is for members of the fleet: the signature is missing, wrong or too old\n", ())
-        proof = ((PROOF_HEADER, caller.proof),)
+        if isinstance(caller, Refusal):
+            return _refuse(caller)
         if scope["method"] != "GET":
-            return _text(405, "only GET\n", proof)
+            return _text(405, "only GET\n", caller.proofs)
         try:
             fields = parse_query(query)
             async with _lively(scope, send):
                 match path.decode("latin-1"):
                     case _ if path == HELLO_PATH.encode():
-                        return _json(200, self._describe(), proof)
+                        return _json(200, self._describe(), caller.proofs)
                     case _ if path == RECORD_PATH.encode():
-                        return _json(*await self._keys.answer(WantedRecord.parse(fields)), proof)
+                        return _json(*await self._keys.answer(WantedRecord.parse(fields)), caller.proofs)
                     case _ if path == BLOCK_PATH.encode():
-                        return await self._block(WantedBlock.parse(fields), proof)
+                        return await self._block(WantedBlock.parse(fields), caller)
         except ValueError as error:
-            return _text(400, f"{error}\n", proof)
-        return _text(404, "no such page\n", proof)
+            return _text(400, f"{error}\n", caller.proofs)
+        return _text(404, "no such page\n", caller.proofs)
 
-    async def _block(self, wanted: WantedBlock, proof: Sequence[tuple[str, str]]) -> PiecesResponse:
+    async def _block(self, wanted: WantedBlock, caller: Caller) -> PiecesResponse:
         try:
-            upload = await self._blocks.open(wanted)
+            upload = await self._blocks.open(wanted, caller.proofs)
         except NotHere as error:
             PEER_UPLOADS.labels(error.outcome).inc()
-            return _text(error.status, f"{error}\n", proof)
+            return _text(error.status, f"{error}\n", caller.proofs)
         except WarmstartError as error:
             PEER_UPLOADS.labels("unavailable").inc()
-            return _text(503, f"{error}\n", proof)
-        return _body(upload, proof)
-
-
-def _body(upload: Upload, proof: Sequence[tuple[str, str]]) -> PiecesResponse:
-    return PiecesResponse(200, proof, upload, upload.length, memory_source="peer", file_source="peer")
+            return _text(503, f"{error}\n", caller.proofs)
+        proof = (PROOF_HEADER, caller.proofs.stream(200, upload.length))
+        return PiecesResponse(200, (proof,), upload, upload.length, memory_source="peer", file_source="peer")
 
 
 @contextlib.asynccontextmanager
@@ -128,13 +121,22 @@ async def _lively(scope: Scope, send: Send) -> AsyncIterator[None]:
             task.cancel()
 
 
-def _text(status: int, text: str, headers: Sequence[tuple[str, str]]) -> PiecesResponse:
-    return _reply(status, text.encode(), (("content-type", "text/plain; charset=utf-8"), *headers))
+def _refuse(why: Refusal) -> PiecesResponse:
+    """Nothing proves it: whoever asks is no member for this node."""
+    body = f"this is for members of the fleet: {why}\n".encode()
+    return _reply(401, body, (("content-type", "text/plain; charset=utf-8"),))
 
 
-def _json(status: int, values: object, headers: Sequence[tuple[str, str]]) -> PiecesResponse:
-    body = json.dumps(values, separators=(",", ":")).encode()
-    return _reply(status, body, (("content-type", "application/json"), *headers))
+def _text(status: int, text: str, proofs: Proofs) -> PiecesResponse:
+    return _prove(status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8", proofs)
+
+
+def _json(status: int, values: object, proofs: Proofs) -> PiecesResponse:
+    return _prove(status, json.dumps(values, separators=(",", ":")).encode(), "application/json", proofs)
+
+
+def _prove(status: int, body: bytes, kind: str, proofs: Proofs) -> PiecesResponse:
+    return _reply(status, body, (("content-type", kind), (PROOF_HEADER, proofs.answer(status, body))))
 
 
 def _reply(status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> PiecesResponse:

@@ -6,23 +6,26 @@ How it works. A request names a fill (`proxy.fleet.fills`).
    fill that waits for nobody of that tree. Where one is under way that does, the asker must go elsewhere (409).
 3. The fill is the one that this node's own fill of the block belongs to: it is followed, from its first byte on. A node
    may be named as a source before it has heard of its own, so there is a moment's patience.
-The body ends with eight bytes (`proxy.origin.peer.client`): the block's crc32c, once this node has compared it itself.
+The body ends with a tail (`proxy.fleet.tail`): the block's crc32c and a MAC over its keyed digest, once this node has
+compared them itself. The digest is on the board since the block came; else it is made of the file, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 
 from proxy.blocks import ByteSink, Origin, Piece, block_span
-from proxy.cache.sums import sum_piece
 from proxy.errors import OriginUnavailable
 from proxy.fetch.arrival import WAKE_BYTES
-from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, WantedBlock
+from proxy.fetch.digests import derive_key, sum_and_digest
+from proxy.fleet.asks import WantedBlock
 from proxy.fleet.board import SENT_BYTES, UPLOADS, Board
 from proxy.fleet.fills import REGION, level_of
 from proxy.fleet.owners import block_place
+from proxy.fleet.signing import Proofs
+from proxy.fleet.tail import TAIL_BYTES, render_tail
 from proxy.gateway.follow import BlockArrival
 from proxy.gateway.supplied import Supplied
 from proxy.gateway.supply import Supply
@@ -46,20 +49,30 @@ class NotHere(Exception):
 
 
 class Blocks:
-    """`origins` by their ids; `row` is this worker's on the board."""
+    """`origins` by their ids; `row` is this worker's on the board, `secret` the one that its digests are made with."""
 
     def __init__(
-        self, supply: Supply, origins: Mapping[str, Origin], board: Board, row: int, *, block_bytes: int
+        self,
+        supply: Supply,
+        origins: Mapping[str, Origin],
+        board: Board,
+        row: int,
+        *,
+        block_bytes: int,
+        secret: bytes,
     ) -> None:
         self._supply = supply
         self._origins = origins
         self._board = board
         self._row = row
         self._block_bytes = block_bytes
+        self._digests = _Digests(board, secret)
 
-    async def open(self, wanted: WantedBlock) -> Upload:
-        """The body, its first bytes there. Raises NotHere, ValueError for a request that makes no sense, and what a
-        fill raises."""
+    async def open(self, wanted: WantedBlock, proofs: Proofs) -> Upload:
+        """The body, its first bytes there; its tail is proved to this request.
+
+        Raises NotHere, ValueError for a request that makes no sense, and what a fill raises.
+        """
         version = wanted.version
         if wanted.end > block_span(wanted.index, version.size_bytes, self._block_bytes).length:
             raise ValueError("the range lies outside of the block")
@@ -74,7 +87,7 @@ class Blocks:
         except BaseException:
             self._supply.release(version, supplied)
             raise
-        return Upload(self._supply, supplied, wanted, self._board, self._row)
+        return Upload(self._supply, supplied, wanted, self._board, self._row, partial(self._digests.render, proofs))
 
     async def _find(self, wanted: WantedBlock, record: ObjectRecord) -> Supplied:
         place = block_place(record.version.digest, wanted.index)
@@ -128,10 +141,50 @@ class Blocks:
             raise NotHere(409, "busy", "this node waits for another one's fill of the block itself")
 
 
+class _Digests:
+    """Tails that prove what this node has. `secret`: the one with which its digests on the board were made."""
+
+    def __init__(self, board: Board, secret: bytes) -> None:
+        self._board = board
+        self._secret = secret
+
+    async def render(self, proofs: Proofs, supplied: Supplied, wanted: WantedBlock) -> bytes:
+        """The tail of these bytes, where the asker wants their checksum, or of the whole block, which is here."""
+        key = derive_key(proofs.secret)
+        if wanted.summed:
+            piece = supplied.piece(wanted.start, wanted.end - wanted.start)
+            crc32c, digest = await asyncio.to_thread(sum_and_digest, piece, key)
+            return render_tail(crc32c, proofs, digest if wanted.proved else None)
+        block = supplied.block
+        if not wanted.proved:
+            return render_tail(block.crc32c(), proofs, None)
+        own, place = proofs.secret == self._secret, block_place(wanted.version.digest, wanted.index)
+        known = self._board.digest(place) if own else None
+        if known is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
+            crc32c, known = await asyncio.to_thread(sum_and_digest, supplied.piece(0, block.length), key)
+            if crc32c != block.crc32c():
+                raise OriginUnavailable("the disk lost bytes of the block")
+            if own:
+                self._board.keep_digest(place, known)
+        return render_tail(block.crc32c(), proofs, known)
+
+
+RenderTail = Callable[[Supplied, WantedBlock], Awaitable[bytes]]
+
+
 class Upload:
     """A body under way: iterate it once and aclose it. `length` is in bytes, the tail's included."""
 
-    def __init__(self, supply: Supply, supplied: Supplied, wanted: WantedBlock, board: Board, row: int) -> None:
+    def __init__(
+        self,
+        supply: Supply,
+        supplied: Supplied,
+        wanted: WantedBlock,
+        board: Board,
+        row: int,
+        render_tail: RenderTail,
+    ) -> None:
+        self._render_tail = render_tail
         self.length = wanted.end - wanted.start + TAIL_BYTES
         self._supply = supply
         self._supplied = supplied
@@ -173,20 +226,17 @@ class Upload:
         if wanted.summed:
             if supplied.guarded and arrival is not None:
                 await arrival.wait_end()
-            crc32c = await asyncio.to_thread(sum_piece, supplied.piece(wanted.start, end - wanted.start))
-            if supplied.block.at_risk and supplied.block.is_lost():  # the same zeros may have been sent and summed
-                raise OriginUnavailable("the disk lost bytes that were being sent")
+        elif not wanted.last:
             self._done = True
-            yield struct.pack("<II", TAIL_KNOWN, crc32c)
+            yield bytes(TAIL_BYTES)  # nothing is known of the block
             return
-        if not wanted.last:
-            self._done = True
-            yield struct.pack("<II", 0, 0)
-            return
-        if arrival is not None:
+        elif arrival is not None:
             await arrival.wait_end()
+        tail = await self._render_tail(supplied, wanted)
+        if wanted.summed and supplied.block.at_risk and supplied.block.is_lost():  # the same zeros may have been sent
+            raise OriginUnavailable("the disk lost bytes that were being sent")
         self._done = True
-        yield struct.pack("<II", TAIL_KNOWN, supplied.block.crc32c())
+        yield tail
 
 
 class _Nowhere:

@@ -15,6 +15,7 @@ from proxy.fleet.fills import new_fill_id
 from proxy.fleet.owners import block_place
 from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.roster import Member, Roster, render_roster
+from proxy.fleet.tail import Tail
 from proxy.fleet.view import FleetView
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin.peer.errors import PeerFailed
@@ -64,7 +65,10 @@ class ScriptedPeers:
         named = self.names.get(owner.node_id, [owner.node_id])
         return Named(next((name for name in named if name not in ask.tried), None), fill_id)
 
-    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
+    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
+        return Tail(await self._serve(source, wanted, sink))
+
+    async def _serve(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
         if not wanted.fill_id:
             self.whole_asked.append(source.node_id)
             if source.node_id not in self.whole:

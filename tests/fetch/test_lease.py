@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, server: RedisServer) -> None:
         self.digest = next(_digests).to_bytes(32, "big")
-        self.name = f"test:lease:{self.digest.hex()}:7"
+        self.name = f"test:lease-2:{self.digest.hex()}:7"
         self.eye = server.client()
         self.server = server
         self.now_s = 1000.0

@@ -9,6 +9,7 @@ from typing import Any
 
 from proxy.fetch.arrival import Arrival
 from proxy.fetch.attempts import RetryPolicy
+from proxy.fetch.digests import digest_bytes
 from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.relay import Relay
@@ -51,7 +52,11 @@ class Trial:
     def open(self, below: int | None = None) -> Relay:
         relay = self.fleet.relays.open(self.origin, self.record, INDEX, SPAN, below)
         assert relay is not None
+        relay.read_digest = self._digest
         return relay
+
+    def _digest(self, start: int, end: int) -> bytes:
+        return digest_bytes(self.fleet.relays.digest_key, memoryview(bytes(self.writer.data))[start:end])
 
     async def fill(self, relay: Relay | None = None) -> Relay:
         """Runs the flight to its end; raises what its readers are told."""
@@ -87,5 +92,5 @@ def hold(redis: MemoryRedis, t: Trial, node_id: str, *, done: bool = False, url:
     text = (
         f'{{"node":"{node_id}","url":"{url}","fill":"{fill_id:x}","done":{"true" if done else "false"},"token":"ab"}}'
     )
-    redis.keys[f"test:lease:{t.record.version.digest.hex()}:{INDEX}"] = text
+    redis.keys[f"test:lease-2:{t.record.version.digest.hex()}:{INDEX}"] = text
     return fill_id

@@ -5,7 +5,8 @@
         door.open()      # and go on
 
 A door that is shut says nothing: no FIN, no RST. `slam` breaks what goes through, as the death of a machine's far end
-does, and keeps others out with RST.
+does, and keeps others out with RST. `change` makes, for each connection, what is given the bytes from inside
+and gives those that go out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from typing import Self
 
 _PIECE_BYTES = 64 << 10
@@ -26,6 +28,7 @@ class Door:
     """One port; its threads end with it."""
 
     def __init__(self, here: Address, there: Address) -> None:
+        self.change: Callable[[], Callable[[bytes], bytes]] | None = None
         self._there = there
         self._passable = threading.Event()
         self._passable.set()
@@ -97,7 +100,8 @@ class Door:
             return
         with self._guard:
             self._ends |= {outside, inside}
-        back = threading.Thread(target=self._pump, args=(inside, outside), daemon=True)
+        change = self.change() if self.change is not None else None
+        back = threading.Thread(target=self._pump, args=(inside, outside, change), daemon=True)
         back.start()
         self._pump(outside, inside)
         back.join()
@@ -106,12 +110,14 @@ class Door:
         for end in (outside, inside):
             end.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(
+        self, source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes] | None = None
+    ) -> None:
         try:
             source.settimeout(None)
             while data := source.recv(_PIECE_BYTES):
                 self._passable.wait()
-                target.sendall(data)
+                target.sendall(data if change is None else change(data))
             self._passable.wait()
             if not self._slammed and not self._ended:
                 target.shutdown(socket.SHUT_WR)

@@ -15,17 +15,18 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import struct
 import threading
 import time
 from typing import Any, Self
 
 from proxy.blocks import update_sum
-from proxy.fleet.asks import ASK_PATH, BLOCK_PATH, HELLO_PATH, TAIL_KNOWN, Ask, Named, WantedBlock, parse_query
+from proxy.fetch.digests import derive_key, digest_bytes
+from proxy.fleet.asks import ASK_PATH, BLOCK_PATH, HELLO_PATH, Ask, Named, WantedBlock, parse_query
 from proxy.fleet.fills import new_fill_id
 from proxy.fleet.members.sighting import Sighting, render_sighting
 from proxy.fleet.roster import Member
-from proxy.fleet.signing import PROOF_HEADER, verify
+from proxy.fleet.signing import PROOF_HEADER, Caller, Proofs, verify
+from proxy.fleet.tail import render_tail
 from proxy.objects import SumKind
 from tests.fakes.scripted import Exchange, ScriptedServer
 from tests.fleet.cloud import HeldCloud
@@ -76,51 +77,57 @@ class Liar:
             target=request.target,
             now_s=time.time(),
         )
-        if caller is None:
+        if not isinstance(caller, Caller):
             await exchange.respond(401)
             return
-        proof = [(PROOF_HEADER, caller.proof)]
         path, _, query = request.target.partition(b"?")
         if path == HELLO_PATH.encode():
             member = Member(self.node_id, self.url, self.url, capacity_bytes=self._capacity_bytes)
-            await exchange.respond(200, render_sighting(Sighting(member)), proof)
+            await _say(exchange, caller.proofs, render_sighting(Sighting(member)))
         elif path == ASK_PATH.encode():
-            await self._answer_ask(exchange, Ask.parse(parse_query(query)), proof)
+            await self._answer_ask(exchange, Ask.parse(parse_query(query)), caller.proofs)
         elif path == BLOCK_PATH.encode():
             self.deceived += 1
-            await self._answer_block(exchange, WantedBlock.parse(parse_query(query)), proof)
+            await self._answer_block(exchange, WantedBlock.parse(parse_query(query)), caller.proofs)
         else:
-            await exchange.respond(404, b"{}", proof)
+            await _say(exchange, caller.proofs, b"{}", 404)
 
-    async def _answer_ask(self, exchange: Exchange, ask: Ask, proof: list[tuple[str, str]]) -> None:
+    async def _answer_ask(self, exchange: Exchange, ask: Ask, proofs: Proofs) -> None:
         answer: Any = Named(self.node_id, new_fill_id(ask.level)).render()
         if self.manner in ("nonsense", "nobody"):
             self.deceived += 1
             answer = "nonsense" if self.manner == "nonsense" else Named("f" * 32, new_fill_id(ask.level)).render()
-        await exchange.respond(200, json.dumps(answer).encode(), proof)
+        await _say(exchange, proofs, json.dumps(answer).encode())
 
-    async def _answer_block(self, exchange: Exchange, wanted: WantedBlock, proof: list[tuple[str, str]]) -> None:
+    async def _answer_block(self, exchange: Exchange, wanted: WantedBlock, proofs: Proofs) -> None:
         start = wanted.index * self._cloud.block_bytes
         block = bytearray(self._cloud.content(wanted.version.key)[start : start + self._cloud.block_bytes])
         crc32c = update_sum(SumKind.CRC32C, memoryview(block))
+        digest = digest_bytes(derive_key(self._secret), memoryview(block))
         if self.manner in ("wrong", "consistent"):
             block[(wanted.start + wanted.end) // 2] ^= 1
         if self.manner == "consistent":
             crc32c = update_sum(SumKind.CRC32C, memoryview(block))
+            digest = digest_bytes(derive_key(self._secret), memoryview(block))
         body = bytes(block[wanted.start : wanted.end])
-        half, whole = body[: len(body) // 2], body + struct.pack("<II", TAIL_KNOWN, crc32c)
+        half, whole = body[: len(body) // 2], body + render_tail(crc32c, proofs, digest if wanted.proved else None)
+        proof = [(PROOF_HEADER, proofs.stream(200, len(whole)))]
         match self.manner:
             case "silent":
                 await exchange.stall()
             case "refuses":
-                await exchange.respond(500, b"", proof)
+                await _say(exchange, proofs, b"", 500)
             case "unproven":
                 await exchange.respond(200, whole)
             case "long":
-                await exchange.respond(200, whole + b"more", proof)
+                await exchange.respond(200, whole + b"more", [(PROOF_HEADER, proofs.stream(200, len(whole) + 4))])
             case "short" | "stalls":
                 await exchange.send_head(200, proof, content_length=len(whole))
                 await exchange.send(half)
                 await exchange.stall() if self.manner == "stalls" else exchange.close()
             case _:
                 await exchange.respond(200, whole, proof)
+
+
+async def _say(exchange: Exchange, proofs: Proofs, body: bytes, status: int = 200) -> None:
+    await exchange.respond(status, body, [(PROOF_HEADER, proofs.answer(status, body))])

@@ -17,6 +17,7 @@ from proxy.cache.store import Store
 from proxy.fleet.board import Board
 from proxy.fleet.bulletin import Bulletin, sender_name
 from proxy.fleet.freshness import Freshness
+from proxy.fleet.messages import Seals
 from proxy.fleet.news import News
 from proxy.fleet.redis import open_redis
 from proxy.fleet.writes import Writes
@@ -27,6 +28,9 @@ KEY = ObjectKey("s3://origin", "bucket", "key")
 
 def other_key(number: int) -> ObjectKey:
     return ObjectKey("s3://origin", "bucket", f"key {number}")
+
+
+SEALS = Seals([b"the fleet's secret of a test"])
 
 
 class Node:
@@ -45,7 +49,7 @@ class Node:
             max_open_segments=4,
         )
         self.redis = open_redis(url)
-        self.bulletin = Bulletin(self.redis, "test")
+        self.bulletin = Bulletin(self.redis, "test", SEALS)
         name = sender_name(node_id, self.board)
         self.news = News(self.bulletin, name, self.board, self._forget)
         self.writes = Writes(self.bulletin, name, patience_s=patience_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -20,6 +21,8 @@ from tests.fleet.asking import SECRET, ask_signed, control_pid, control_url, mem
 from tests.fleet.servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway, wait_until
 from tests.servers import free_port
+
+LOST = re.compile("a node (has left|is gone)")
 
 
 def start(
@@ -108,7 +111,7 @@ def test_the_data_port_refuses_strangers_and_counts_them(fleet: list[GatewayProc
         assert httpx.get(fleet[1].url + path, trust_env=False).status_code == 401
         assert ask_signed(fleet[1].url, path, secret="another secret, as long").status_code == 401
     assert fleet[1].metric("warmstart_peer_refused_total") == before + 6
-    assert ask_signed(fleet[1].url, "/-/peer/hello").json()["member"]["url"] == fleet[1].url
+    assert ask_signed(fleet[1].url, "/-/peer/hello").json()["self"]["url"] == fleet[1].url
 
 
 def test_only_gets_are_answered(fleet: list[GatewayProcess]) -> None:
@@ -122,7 +125,7 @@ def test_a_signed_request_counts_once_and_for_one_receiver(fleet: list[GatewayPr
     headers = {"authorization": signed.authorization}
     first = httpx.get(url + target.decode(), headers=headers, trust_env=False)
     assert first.status_code == 200
-    assert first.headers["x-warmstart-proof"] in signed.proofs
+    assert signed.proves_answer(first.headers["x-warmstart-proof"], 200, first.content)
     assert httpx.get(url + target.decode(), headers=headers, trust_env=False).status_code == 401
     assert ask_signed(url, target.decode(), receiver="abc").status_code == 401
 
@@ -149,7 +152,7 @@ def test_a_killed_control_process_is_replaced_and_the_members_stay(tmp_path: Pat
         wait_until(lambda: a.logs().count("is reached at") == 2, "no new control process")
         wait_for_states(a, everybody)
         assert control_pid(a) != before
-        assert "has left" not in a.logs() + b.logs()
+        assert not LOST.search(a.logs() + b.logs())
         assert a.metric("warmstart_worker_restarts_total", role="control") == 1
 
 
@@ -173,9 +176,36 @@ def test_a_killed_node_leaves_and_one_that_drains_says_so_first(tmp_path: Path, 
                 pass
         wait_until(lambda: not alive(b.pid), "the body has ended, and the node is still there")
         wait_for_states(a, {a.url: "up", b.url: "gone", c.url: "gone"})
-        client = redis.client()
-        assert len(list(client.scan_iter("leaving:member:*"))) == 1
-        client.close()
+        said = {line["message"]: line["level"] for line in log_lines(a.logs())}
+        assert said[f"a node is gone without leaving: {c.url}"] == "warning"
+        assert said[f"a node has left: {b.url}"] == "info"
+        with redis.client() as client:
+            wait_until(lambda: len(list(client.scan_iter("leaving:member:*"))) == 1, "what they wrote stays")
+
+
+@pytest.mark.parametrize("found_by", ["redis", "peers"])
+def test_nodes_whose_secrets_differ_say_so_both_of_them(tmp_path: Path, redis: RedisServer, found_by: str) -> None:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    urls = [f"http://{address}" for address in addresses]
+    cluster: dict[str, Any] = {"redis": redis.url, "prefix": "differing"} if found_by == "redis" else {"peers": urls}
+    secrets = ["the secret of the one node", "the secret of the other"]
+    with (
+        start(tmp_path, "a", _differing(cluster, secrets[0]), listen=addresses[0]) as a,
+        start(tmp_path, "b", _differing(cluster, secrets[1]), listen=addresses[1]) as b,
+    ):
+        for node, other in ((a, addresses[1]), (b, addresses[0])):
+            wait_until(lambda: _warns(node, "cluster.secret", other), f"no word of {other}:\n{node.logs()}")  # noqa: B023
+            assert node.metric("warmstart_fleet_members") == 1
+            assert not any(secret in node.logs() for secret in secrets)
+
+
+def _differing(cluster: dict[str, Any], secret: str) -> dict[str, Any]:
+    return {**cluster, "secret": secret, "control": f"127.0.0.1:{free_port()}"}
+
+
+def _warns(node: GatewayProcess, *words: str) -> bool:
+    lines = [line["message"] for line in log_lines(node.logs()) if line["level"] == "warning"]
+    return any(all(word in line for word in words) for line in lines)
 
 
 def test_without_redis_the_last_members_stay_and_with_it_again_all_goes_on(tmp_path: Path) -> None:
@@ -193,7 +223,7 @@ def test_without_redis_the_last_members_stay_and_with_it_again_all_goes_on(tmp_p
             redis.restart()
             wait_until(lambda: a.metric("warmstart_fleet_coordinated") == 1, "it does not go on")
             wait_for_states(a, everybody)
-            assert "has left" not in a.logs() + b.logs()
+            assert not LOST.search(a.logs() + b.logs())
         assert [line for line in log_lines(a.logs()) if "Redis does not answer" in line["message"]]
 
 
@@ -304,7 +334,7 @@ def test_a_redis_that_hangs_is_one_that_does_not_answer(tmp_path: Path) -> None:
         send_signal(redis.pid, signal.SIGCONT)
         wait_until(lambda: a.metric("warmstart_fleet_coordinated") == 1, "it does not go on")
         wait_for_states(a, everybody)
-        assert "has left" not in a.logs() + b.logs()
+        assert not LOST.search(a.logs() + b.logs())
 
 
 @pytest.mark.long

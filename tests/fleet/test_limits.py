@@ -11,6 +11,7 @@ from proxy.fetch.ledger import Ledger, Ticket, private_numbers
 from proxy.fetch.sharing import Hold, Sharing
 from proxy.fleet.limits import LimitBoard
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
+from tests.fleet.nodes import SEALS
 from tests.fleet.servers import RedisServer, start_redis
 
 ORIGIN = "s3://origin"
@@ -28,7 +29,7 @@ async def boards(server: RedisServer) -> AsyncIterator[tuple[LimitBoard, LimitBo
     with server.client() as client:
         client.flushall()
     redis = open_redis(server.url)
-    yield LimitBoard(redis, "test", "one"), LimitBoard(redis, "test", "two")
+    yield LimitBoard(redis, "test", "one", SEALS), LimitBoard(redis, "test", "two", SEALS)
     await redis.aclose()
 
 
@@ -106,6 +107,8 @@ async def test_a_redis_that_does_not_answer_changes_nothing(tmp_path_factory: py
         ledger = Ledger(numbers, 0, concurrency_max=64, name=ORIGIN)
         assert isinstance(ledger.enter(), Ticket)
         gone.kill()
-        await Sharing([Hold(ledger, numbers)], lambda: 2, LimitBoard(redis, "test", "one"), REDIS_ERRORS).exchange()
+        await Sharing(
+            [Hold(ledger, numbers)], lambda: 2, LimitBoard(redis, "test", "one", SEALS), REDIS_ERRORS
+        ).exchange()
         assert not ledger.is_shared
         await redis.aclose()

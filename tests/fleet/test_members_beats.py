@@ -15,13 +15,15 @@ from proxy.fleet.bulletin import Beat, Bulletin, Write
 from proxy.fleet.members.beats import GRACE_S, NODES_PER_PERIOD, Beats
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places
-from proxy.fleet.members.sighting import Sighting, render_sighting
+from proxy.fleet.members.sighting import Sighting, sighting_values
+from proxy.fleet.messages import Seals
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.roster import Member
 from proxy.objects import ObjectKey
 from tests.fleet.servers import RedisServer, start_redis
 
 ROOT = Path(__file__).parents[2]
+SEALS = Seals([b"0123456789abcdef"])
 NOWHERE = Places(("127.0.0.1", 1), ("127.0.0.1", 2), ())
 
 
@@ -38,7 +40,7 @@ class Node:
         self.board = Board.create()
         self.company = Company(self.board, Member(name, "", "", capacity_bytes=1), dict, lambda: clock[0])
         self.company.locate(url or f"http://{name}:9000", f"http://{name}:9001")
-        self.beats = Beats(self.company, self.board, redis, prefix, NOWHERE, clock=lambda: clock[0])
+        self.beats = Beats(self.company, self.board, redis, prefix, NOWHERE, SEALS, clock=lambda: clock[0])
 
     @property
     def known(self) -> list[str]:
@@ -105,12 +107,23 @@ async def test_redis_lets_a_node_expire_by_its_own_clock(fleet: Fleet) -> None:
     assert await fleet.redis.pttl("fleet:members") > 0
 
 
-async def test_who_leaves_is_gone_at_once(fleet: Fleet) -> None:
+async def test_who_leaves_is_gone_at_once(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Its last word says so, until that expires: one that is just gone is worth a warning."""
+    caplog.set_level("INFO", "warmstart.fleet")
     a, b = await fleet.two()
     await b.beats.leave()
     await a.beat()
     assert a.known == ["aa"]
-    assert await fleet.redis.keys("fleet:member:*") == [b"fleet:member:aa"]
+    assert 0 < await fleet.redis.pttl("fleet:member:bb") <= 4000
+    said = {record.getMessage(): record.levelname for record in caplog.records}
+    assert said["a node has left: http://bb:9000"] == "INFO"
+    await b.beat()
+    await a.beat()
+    assert a.known == ["aa", "bb"]
+    await fleet.expire("bb")
+    await a.beat()
+    said = {record.getMessage(): record.levelname for record in caplog.records}
+    assert said["a node is gone without leaving: http://bb:9000"] == "WARNING"
 
 
 async def test_two_prefixes_are_two_fleets(fleet: Fleet) -> None:
@@ -185,7 +198,7 @@ async def test_a_new_control_process_does_not_forget_the_members_of_the_last_one
     a, _ = await fleet.two()
     fleet.server.restart()
     company = Company(a.board, Member("aa", "", ""), dict, lambda: fleet.clock[0])
-    beats = Beats(company, a.board, fleet.redis, "fleet", NOWHERE, clock=lambda: fleet.clock[0])
+    beats = Beats(company, a.board, fleet.redis, "fleet", NOWHERE, SEALS, clock=lambda: fleet.clock[0])
     await beats.beat()
     assert list(company.others) == ["bb"]
 
@@ -226,7 +239,7 @@ async def test_a_large_fleet_is_read_less_often_than_it_is_told(fleet: Fleet) ->
     a, b = await fleet.two()
     crowd = {f"{number:04}": Member(f"{number:04}", "http://x:1", "http://x:2") for number in range(NODES_PER_PERIOD)}
     for name, member in crowd.items():
-        await fleet.redis.set(f"fleet:member:{name}", render_sighting(Sighting(member)))
+        await fleet.redis.set(f"fleet:member:{name}", SEALS.seal("member", name, sighting_values(Sighting(member))))
         await fleet.redis.zadd("fleet:members", {name: 9e12})
     await a.beat()
     assert len(a.known) == NODES_PER_PERIOD + 2
@@ -260,7 +273,7 @@ async def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> No
     assert line
     with start_redis(tmp_path, arguments=("--user", *line[1].split(), "--user", "default", "off")) as server:
         redis = open_redis(server.url.replace("//", "//warmstart:password@"))
-        node, bulletin = Node(redis, "aa", [0.0], prefix="warmstart"), Bulletin(redis, "warmstart")
+        node, bulletin = Node(redis, "aa", [0.0], prefix="warmstart"), Bulletin(redis, "warmstart", SEALS)
         assert await node.beat()
         await bulletin.beat(Beat("aa", "run", 0.0))
         await bulletin.tell(Write("1", "aa", (ObjectKey("o", "b", "k"),), bulletin.reply_channel("aa")))

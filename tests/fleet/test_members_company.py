@@ -146,10 +146,15 @@ def test_a_sighting_is_read_as_it_was_written() -> None:
         b"",
         b"[]",
         b"\xff",
-        b'{"member": {}}',
-        b'{"stats": {}}',
-        b'{"member": {"node_id": "a", "url": 1, "control_url": "b"}}',
-        b'{"member": {"node_id": "a", "url": "u", "control_url": "b"}, "stats": []}',
+        b'{"protocol": 2, "self": {}}',
+        b'{"protocol": 2, "stats": {}}',
+        b'{"protocol": 2, "self": {"node_id": "a", "url": 1, "control_url": "b"}}',
+        b'{"protocol": 2, "self": {"node_id": "a", "url": "u", "control_url": "b"}, "stats": []}',
+        b'{"protocol": 3, "self": {"node_id": "a", "url": "u", "control_url": "b"}}',
+        b'{"self": {"node_id": "a", "url": "u", "control_url": "b"}}',
+        b'{"protocol": 2, "self": {"node_id": "a", "url": "u", "control_url": "b", "capacity_bytes": 1'
+        + b"0" * 19
+        + b"}}",
     ],
 )
 def test_what_is_no_sighting_is_refused(text: bytes) -> None:
@@ -158,7 +163,8 @@ def test_what_is_no_sighting_is_refused(text: bytes) -> None:
 
 
 def test_what_a_newer_program_says_more_is_left_out() -> None:
-    text = b'{"member": {"node_id": "a", "url": "u", "control_url": "c", "new": 1}, "stats": {"y": NaN}, "z": 1}'
+    text = b'{"protocol": 2, "self": {"node_id": "a", "url": "u", "control_url": "c", "new": 1},'
+    text += b'"stats": {"y": NaN}, "z": 1}'
     assert parse_sighting(text) == Sighting(Member("a", "u", "c"))
 
 

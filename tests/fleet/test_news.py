@@ -14,7 +14,7 @@ from proxy.fleet.freshness import LEASE_S
 from proxy.fleet.news import News
 from proxy.fleet.writes import KEYS_MAX
 from proxy.objects import ObjectKey
-from tests.fleet.nodes import KEY, Node, other_key, start_node
+from tests.fleet.nodes import KEY, SEALS, Node, other_key, start_node
 from tests.fleet.servers import RedisServer, start_redis, start_sentinels
 
 LONG_AGO_S = 3600.0
@@ -186,7 +186,7 @@ async def test_a_lease_counts_from_the_moment_its_beat_was_sent(tmp_path: Path, 
         sent: list[bytes] = []
 
         async def keep(message: Beat) -> None:
-            sent.append(b"5 " + render_message(message).encode())
+            sent.append(b"5 " + render_message(SEALS, message))
 
         node.bulletin.beat = keep  # type: ignore[method-assign]
         await news.beat()
@@ -210,7 +210,10 @@ async def test_messages_read_back_as_they_were_written() -> None:
         Write("id", "node", (KEY, ObjectKey("o", "b", "k", "v"))),
         Write("id", "node", (), "reply"),
     ):
-        assert parse_message(b"1700000000000000 " + render_message(message).encode()) == (1700000000000000, message)
+        assert parse_message(SEALS, b"1700000000000000 " + render_message(SEALS, message)) == (
+            1700000000000000,
+            message,
+        )
 
 
 async def test_a_write_during_an_outage_waits_and_is_told_when_redis_is_back(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from proxy.fleet.board import Board
 from proxy.fleet.bulletin import LISTENING_S, Beat, Bulletin, Message, Write, render_message
 from proxy.fleet.freshness import DRIFT_S, LEASE_S, Freshness
+from proxy.fleet.messages import Seals
 from proxy.fleet.news import News
 from proxy.threads import Threads
-from tests.fleet.nodes import KEY
+from tests.fleet.nodes import KEY, SEALS
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -56,8 +57,12 @@ class ModelNode:
         self.record = None
         return True
 
+    @property
+    def seals(self) -> Seals:
+        """The bulletin's, as is the next one."""
+        return SEALS
+
     async def beat(self, message: Beat) -> None:
-        """The bulletin's."""
         self.sent.append(message)
 
 
@@ -116,7 +121,7 @@ class Fleet:
                 return
             message = self.channel[node.next]
             node.next += 1
-            at_once(node.news.take("message", f"{node.next} {render_message(message)}".encode()))
+            at_once(node.news.take("message", b"%d " % node.next + render_message(SEALS, message)))
             if isinstance(message, Write):
                 self.writes[int(message.write_id)].waiting.discard(node.name)
 

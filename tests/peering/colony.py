@@ -21,12 +21,14 @@ from uvicorn.server import ServerState
 from proxy.blocks import ByteSink
 from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
+from proxy.fetch.digests import derive_key
 from proxy.fetch.lease import Leases
 from proxy.fetch.relay import Relays
 from proxy.fleet.asks import Ask, Named, WantedBlock
 from proxy.fleet.board import UPLOADS, Board
 from proxy.fleet.desk import Desk
 from proxy.fleet.roster import Member, Roster, render_roster
+from proxy.fleet.tail import Tail
 from proxy.fleet.view import FleetView
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
@@ -108,18 +110,18 @@ class ColonyPeers:
         )
         return Named.parse(json.loads(json.dumps(values)))
 
-    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
+    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
         faults = self._colony.faults
         try:
             worker = faults.random.choice(self._colony.nodes[source.node_id].workers)  # as the kernel picks one
-            crc32c = await self._client.read_block(
+            tail = await self._client.read_block(
                 replace(source, url=worker.url), wanted, _FaultySink(sink, faults, wanted.end - wanted.start)
             )
         except _Broken:
             raise PeerFailed(source.node_id, faults.random.choice(["gone", "silent"]), "a fault") from None
         if faults.happens(faults.tail_is_lost):
             raise PeerFailed(source.node_id, faults.random.choice(["gone", "silent"]), "a fault at the end")
-        return crc32c
+        return tail
 
 
 class ColonyWorker:
@@ -129,10 +131,12 @@ class ColonyWorker:
         self.peers = ColonyPeers(colony, node.node_id)
         self.view = FleetView(node.board, node.node_id)
         self.leases = Leases(colony.redis, "test", node.node_id, where=self.view.url)
-        self.relays = Relays(self.view, self.peers, self.leases, row)
+        self.relays = Relays(
+            self.view, self.peers, self.leases, row, digest_key=derive_key(SECRET), prove=lambda source: True
+        )
         self.rig = Rig(path, colony.origin, relays=self.relays, tables=tables, writer_id=f"w{row}")
         origins = {colony.origin.id: colony.origin}
-        blocks = Blocks(self.rig.supply, origins, node.board, row, block_bytes=BLOCK_BYTES)
+        blocks = Blocks(self.rig.supply, origins, node.board, row, block_bytes=BLOCK_BYTES, secret=SECRET)
         self.app = PeerApp(node.node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
         self.state = ServerState()
         self.url = ""

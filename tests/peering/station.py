@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from proxy.blocks import ByteSink
+from proxy.fetch.digests import derive_key
 from proxy.fleet.asks import WantedBlock
 from proxy.fleet.board import UPLOADS
 from proxy.fleet.fills import ZONE, new_fill_id
@@ -43,7 +45,9 @@ LAST_BYTES = len(CONTENT) - BLOCK_BYTES
 class Station:
     """`me` is this node's place in the order of the first block's owners. `now_s` is its clock, Unix time."""
 
-    def __init__(self, path: Path, content: bytes, *, me: int, sums: tuple[SumKind, ...]) -> None:
+    def __init__(
+        self, path: Path, content: bytes, *, me: int, sums: tuple[SumKind, ...], secrets: Sequence[bytes]
+    ) -> None:
         self.path = path
         self.content = content
         self.origin = ObjectOrigin()
@@ -52,13 +56,13 @@ class Station:
         self.fleet.peers.serves = {name: [self._give] for name in self.fleet.order}
         self.board = self.fleet.board
         self.place = self.fleet.place
-        self.rig = Rig(path, self.origin, relays=self.fleet.relays)
+        self.rig = Rig(path, self.origin, relays=replace(self.fleet.relays, digest_key=derive_key(secrets[0])))
         self.now_s = time.time()
         origins = {self.origin.id: self.origin}
-        self.blocks = Blocks(self.rig.supply, origins, self.board, 0, block_bytes=BLOCK_BYTES)
+        self.blocks = Blocks(self.rig.supply, origins, self.board, 0, block_bytes=BLOCK_BYTES, secret=secrets[0])
         self.keys = Keys(self.rig.versions, origins)
         self.app = PeerApp(
-            self.fleet.me, [SECRET], self.blocks, self.keys, lambda: {"node": self.fleet.me}, lambda: self.now_s
+            self.fleet.me, secrets, self.blocks, self.keys, lambda: {"node": self.fleet.me}, lambda: self.now_s
         )
         self.url = ""
         self.connections: set[asyncio.Transport] = set()
@@ -120,15 +124,20 @@ class Asker:
         """The bytes, and the checksum behind them. Raises PeerFailed."""
         copying = CopyingSink()
         async with asyncio.timeout(60):
-            crc32c = await self.peers.read_block(self.station.member, wanted, sink or copying)
-        return bytes(copying.data), crc32c
+            tail = await self.peers.read_block(self.station.member, wanted, sink or copying)
+        return bytes(copying.data), tail.crc32c
 
 
 @asynccontextmanager
 async def start_station(
-    path: Path, content: bytes, *, me: int = 0, sums: tuple[SumKind, ...] = ()
+    path: Path,
+    content: bytes,
+    *,
+    me: int = 0,
+    sums: tuple[SumKind, ...] = (),
+    secrets: Sequence[bytes] = (SECRET,),
 ) -> AsyncIterator[Station]:
-    station = Station(path, content, me=me, sums=sums)
+    station = Station(path, content, me=me, sums=sums, secrets=secrets)
     config = uvicorn.Config(
         station.app,
         http=ExpressProtocol.limited(Limits()),

@@ -52,6 +52,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "awscrt": ("proxy.blocks", "proxy.wire"),
     "botocore": ("proxy.origin.s3",),
     "cachetools": ("proxy.gateway", "proxy.wire", "s3api.auth", "gcsapi.auth"),
+    "cryptography": ("proxy.fetch.digests",),
     "google": ("proxy.origin.gcs",),
     "httpcore": ("proxy.origin.network",),
     "httptools": ("proxy.wire", "proxy.lanes"),

@@ -2,6 +2,7 @@
 
 How it works. Each second a node writes its sighting under a key of its own, which expires after EXPIRES_S, and reads
 those of all others: one script, one round trip, by Redis's clock alone. Large fleets read less often than they write.
+Sightings are sealed (`proxy.fleet.messages`): one that no member has written, or an old one, is dropped and counted.
 
 Redis may lose everything: then nobody is there until each has written again, and no node may believe that it is alone.
 So whoever is missing stays a member for GRACE_S after the first round that Redis has answered again, or after the
@@ -13,33 +14,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from redis.asyncio import Redis
 
 from proxy.fleet.board import Board
 from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places, locate
-from proxy.fleet.members.sighting import Sighting, parse_sighting, render_sighting
+from proxy.fleet.members.sighting import SIGHTING_BYTES_MAX, Sighting, read_sighting, sighting_values
+from proxy.fleet.messages import Seals, Unsealed
 from proxy.fleet.redis import REDIS_ERRORS
-from proxy.metrics import FLEET_COORDINATED, FLEET_FAILED_BEATS
+from proxy.metrics import DROPPED_MESSAGES, FLEET_COORDINATED, FLEET_FAILED_BEATS
+from proxy.notices import Notice
 
 PERIOD_S = 1.0
 EXPIRES_S = 4.0
 GRACE_S = 8.0
 ANSWER_TIMEOUT_S = 3.0
+KIND = "member"  # of its sealed messages
 PAUSE_MAX_S = 2.0
 NODES_PER_PERIOD = 100  # larger fleets read the members every so many beats
+NODES_MAX = 10_000  # more entries are not read: fleets have 2,000 at most
 
 assert PERIOD_S + PAUSE_MAX_S + ANSWER_TIMEOUT_S < GRACE_S
 
 # KEYS: members by the time of their last beat (ms), this node's sighting. ARGV: node, sighting ("": not written),
-# expiry in ms, the prefix of sightings ("": not read). Gives this node's sighting as it was, then all that stand.
+# expiry in ms, the prefix of sightings ("": not read), the most bytes of one, the most nodes. Gives this node's
+# sighting as it was, then all that stand; longer ones are cut, and so found wrong.
 _BEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found = {redis.call('GET', KEYS[2]) or ''}
+local function read(key)
+    local found = redis.pcall('GETRANGE', key, 0, ARGV[5])
+    return type(found) == 'string' and found or ''
+end
+local found = {read(KEYS[2])}
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'none' and kind ~= 'zset' then redis.call('DEL', KEYS[1]) end
 if ARGV[2] ~= '' then
     redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
     redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
@@ -47,9 +61,9 @@ if ARGV[2] ~= '' then
 end
 if ARGV[4] ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[3]))
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-        local sighting = redis.call('GET', ARGV[4] .. node)
-        if sighting then
+    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[6] - 1)) do
+        local sighting = read(ARGV[4] .. node)
+        if sighting ~= '' then
             found[#found + 1] = sighting
         end
     end
@@ -58,6 +72,7 @@ return found
 """
 
 log = logging.getLogger("warmstart.fleet")
+_unsealed = Notice(log)
 
 
 class Beats:
@@ -70,12 +85,14 @@ class Beats:
         redis: Redis,
         prefix: str,
         places: Places,
+        seals: Seals,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._company = company
         self._board = board
         self._redis = redis
         self._places = places
+        self._seals = seals
         self._clock = clock
         self._members = f"{prefix}:members"
         self._sightings = f"{prefix}:member:"
@@ -106,11 +123,13 @@ class Beats:
         self._wake.set()
 
     async def leave(self) -> None:
-        """Out of the membership at once. Raises nothing: what can't be removed expires."""
+        """Out of the membership at once: its last sighting says so, until it expires. Raises nothing."""
+        own = self._company.last_sight()
+        text = self._seals.seal(KIND, own.member.node_id, sighting_values(replace(own, left=True)))
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await self._redis.delete(self._sightings + self._company.own.node_id)
-                await self._redis.zrem(self._members, self._company.own.node_id)
+                if self._company.located:
+                    await self._redis.set(self._sightings + own.member.node_id, text, px=int(1000 * EXPIRES_S))
         except REDIS_ERRORS as error:
             log.warning("can't leave the fleet's members, as Redis does not answer: %s", error)
 
@@ -120,10 +139,11 @@ class Beats:
         company, own = self._company, self._company.sight()
         reads = self._rounds % (1 + len(company.others) // NODES_PER_PERIOD) == 0
         self._rounds += 1
-        text = render_sighting(own) if company.located else b""
+        text = self._seals.seal(KIND, own.member.node_id, sighting_values(own)) if company.located else b""
         keys = [self._members, self._sightings + own.member.node_id]
         prefix, expires_ms = self._sightings if reads else "", int(1000 * EXPIRES_S)
         arguments: list[str | bytes | int] = [own.member.node_id, text, expires_ms, prefix]
+        arguments += [SIGHTING_BYTES_MAX, NODES_MAX]
         before, *found = await self._beat(keys, arguments)
         self._answered(began_s, before)
         if text:
@@ -155,26 +175,41 @@ class Beats:
     def _see(self, found: list[bytes]) -> None:
         seen: dict[str, Sighting] = {}
         for text in found:
-            try:
-                sighting = parse_sighting(text)
-            except ValueError as error:
-                log.debug("a member in Redis can't be read: %s", error)
-                continue
-            seen[sighting.member.node_id] = sighting
-        seen.pop(self._company.own.node_id, None)
+            sighting = self._open(text)
+            if sighting is not None:
+                seen[sighting.member.node_id] = sighting
+        left = {name for name, sighting in seen.items() if sighting.left}
+        for name in (*left, self._company.own.node_id):
+            seen.pop(name, None)
         if self._sure_from_s is None or self._clock() < self._sure_from_s:
-            staying = {name: other for name, other in self._company.others.items() if not other.member.draining}
+            others = self._company.others.items()
+            staying = {name: other for name, other in others if not other.member.draining and name not in left}
             seen = {**staying, **seen}
-        self._company.see(seen)
+        self._company.see(seen, left)
+
+    def _open(self, text: bytes) -> Sighting | None:
+        """None: no member's; counted, and said."""
+        try:
+            message = self._seals.open(KIND, text, bytes_max=SIGHTING_BYTES_MAX)
+            sighting = read_sighting(message.values)
+            if sighting.member.node_id != message.node_id:
+                raise ValueError("a node speaks for itself alone")
+            return sighting
+        except Unsealed as error:
+            DROPPED_MESSAGES.labels("member", error.reason).inc()
+            look_at = "the clocks of all nodes" if error.reason == "time" else "cluster.secret and the version"
+            _unsealed.say(f"what says in Redis that it is {_name(text)} is dropped ({error}): compare {look_at}")
+        except ValueError as error:
+            DROPPED_MESSAGES.labels("member", "malformed").inc()
+            _unsealed.say(f"what says in Redis that it is {_name(text)} is dropped ({error})")
+        return None
 
     def _look_for_twin(self, before: bytes) -> None:
         """Somebody else writes this node's key, after this node did."""
         url: str | None = None
         if before:
-            try:
-                url = parse_sighting(before).member.url
-            except ValueError:
-                url = "unknown"
+            twin = self._open(before)
+            url = twin.member.url if twin is not None else None  # what no member has written is no twin
         self._company.note_twin(url if url != self._written_url else None)
 
     async def _pause(self, took_s: float) -> None:
@@ -189,3 +224,9 @@ class Beats:
         except TimeoutError:
             pass
         self._wake.clear()
+
+
+def _name(text: bytes) -> str:
+    """For the log alone, of what nobody vouches for: the URL in it, if it has one."""
+    found = re.search(rb'"url": ?"([^"\\]{1,200})"', text)
+    return repr(found[1].decode("ascii", "replace")) if found is not None else "a member"

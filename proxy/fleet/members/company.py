@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -90,8 +90,8 @@ class Company:
         """This node with the stats of the last round."""
         return Sighting(self.own, self._stats)
 
-    def see(self, others: Mapping[str, Sighting]) -> None:
-        """These are all the other members, by their ids."""
+    def see(self, others: Mapping[str, Sighting], left: Collection[str] = ()) -> None:
+        """These are all the other members, by their ids; those that `left` have said so."""
         now_s = self._clock()
         lost = {name: (seen, now_s) for name, seen in self._others.items() if name not in others}
         self._gone |= lost
@@ -103,7 +103,10 @@ class Company:
         for name in others.keys() - self._others.keys():
             log.info("a node has joined: %s", others[name].member.url, extra={"fields": {"node": name}})
         for name, (seen, _) in lost.items():
-            log.info("a node has left: %s", seen.member.url, extra={"fields": {"node": name}})
+            if seen.member.draining or name in left:
+                log.info("a node has left: %s", seen.member.url, extra={"fields": {"node": name}})
+            else:
+                log.warning("a node is gone without leaving: %s", seen.member.url, extra={"fields": {"node": name}})
         self._others = dict(others)
         self._publish()
 

@@ -12,7 +12,6 @@ answer, for a DNS server may leave some of many out of each.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import socket
 import time
@@ -24,6 +23,7 @@ from proxy.fleet.members.company import Company
 from proxy.fleet.members.places import Places, locate
 from proxy.fleet.members.sighting import Sighting, parse_sighting
 from proxy.fleet.signing import PROOF_HEADER, sign
+from proxy.notices import Notice
 from proxy.wire import Endpoint, WireClient, WireError
 from proxy.wire.tls import make_tls_context
 
@@ -113,6 +113,7 @@ class Greetings:
         self._now = now
         self._met: dict[Endpoint, tuple[Sighting, float]] = {}  # by address: who answered there last, and when
         self._turns = asyncio.Semaphore(HELLOS_MAX)
+        self._notice = Notice(log)
 
     async def run(self) -> None:
         """Say hello until cancelled."""
@@ -184,15 +185,23 @@ class Greetings:
         except (WireError, OSError, ValueError) as error:
             log.debug("no hello from %s: %s", endpoint, error or type(error).__name__)
             return None
-        proof = answer.head.get(PROOF_HEADER) or ""
-        proven = any(hmac.compare_digest(proof.encode(), known.encode()) for known in signed.proofs)
-        if answer.status != 200 or not proven:
+        if answer.status == 401:
+            said = answer.body[:100].decode("utf-8", "replace").strip()
+            self._notice.say(
+                f"the node at {endpoint} refuses this node's hello ({said!r}): compare cluster.secret on both, their"
+                " clocks, and their versions"
+            )
+            return None
+        if not signed.proves_answer(answer.head.get(PROOF_HEADER), answer.status, answer.body):
+            self._notice.say(f"whoever answers at {endpoint} is no member of this fleet: compare cluster.secret")
+            return None
+        if answer.status != 200:
             log.debug("no member at %s: status %s", endpoint, answer.status)
             return None
         try:
             return parse_sighting(answer.body)
         except ValueError as error:
-            log.debug("no member at %s: %s", endpoint, error)
+            self._notice.say(f"the node at {endpoint} is no member for this one: {error}")
             return None
 
 

@@ -1,4 +1,7 @@
-"""What a node says of itself, in Redis and in its answer to a hello: who it is, and how it is doing. Pure."""
+"""What a node says of itself, in Redis and in its answer to a hello: who it is, and how it is doing. Pure.
+
+It names the protocol that it speaks: a node of another one is no member, for neither believes the other's answers.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,56 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from proxy.fleet.messages import parse_json
 from proxy.fleet.roster import Member, parse_member
+from proxy.fleet.signing import PROTOCOL
 
 STATS_MAX = 64
+SIGHTING_BYTES_MAX = 16 << 10  # one has less than a kilobyte
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A member as it was seen last. `stats` are numbers by name: proxy.fleet.members.stats lists them."""
+    """A member as it was seen last. `stats` are numbers by name: proxy.fleet.members.stats lists them.
+
+    `left`: this was its last word, it is no member any more.
+    """
 
     member: Member
     stats: Mapping[str, float] = field(default_factory=dict)
+    left: bool = False
+
+
+def sighting_values(sighting: Sighting) -> dict[str, Any]:
+    values = {"protocol": PROTOCOL, "self": asdict(sighting.member), "stats": dict(sighting.stats)}
+    return values | {"left": True} if sighting.left else values
+
+
+def read_sighting(values: Any) -> Sighting:
+    """What this program does not know is left out. Raises ValueError."""
+    if not isinstance(values, dict):
+        raise ValueError("a sighting is a mapping")
+    if values.get("protocol") != PROTOCOL:
+        said = str(values.get("protocol", 1))[:20]
+        raise ValueError(f"it speaks protocol {said} of the fleet, this node {PROTOCOL}: run one version on both")
+    stats = values.get("stats", {})
+    if not isinstance(stats, dict):
+        raise ValueError("stats are a mapping")
+    numbers = {name: value for name, value in stats.items() if _is_number(value)}
+    left = values.get("left") is True
+    return Sighting(parse_member(values.get("self")), dict(list(numbers.items())[:STATS_MAX]), left)
 
 
 def render_sighting(sighting: Sighting) -> bytes:
-    values = {"member": asdict(sighting.member), "stats": dict(sighting.stats)}
-    return json.dumps(values, separators=(",", ":")).encode()
+    return json.dumps(sighting_values(sighting), separators=(",", ":")).encode()
 
 
 def parse_sighting(text: bytes) -> Sighting:
-    """What this program does not know is left out. Raises ValueError."""
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("a sighting is a mapping")
-    stats = found.get("stats", {})
-    if not isinstance(stats, dict):
-        raise ValueError("stats are a mapping")
-    numbers = {name: value for name, value in stats.items() if type(value) in (int, float) and math.isfinite(value)}
-    return Sighting(parse_member(found.get("member")), dict(list(numbers.items())[:STATS_MAX]))
+    """Raises ValueError."""
+    return read_sighting(parse_json(text, bytes_max=SIGHTING_BYTES_MAX))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))

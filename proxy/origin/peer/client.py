@@ -1,25 +1,25 @@
-"""Requests to other nodes, by the range client: signed, judged by their proof, bodies with a tail.
+"""Requests to other nodes, by the range client: signed, judged by what proves them, bodies with a tail.
 
 How it works. Every request is a signed GET (`proxy.fleet.signing`); an answer counts only with the proof that a member
-gave it. A block's body is its bytes and eight more, little-endian: flags, and the crc32c of the whole block where the
-flag says so. So a body has a length from the start, and leaves the other node by sendfile. While that node waits
-itself, it says so by interim heads: one that says nothing for SILENCE_S is gone.
+gave just this one. A block's body is its bytes and a tail (`proxy.fleet.tail`), by which the receiver judges the block.
+While the other node waits itself, it says so by interim heads: one that says nothing for SILENCE_S is gone.
 """
 
 from __future__ import annotations
 
-import hmac
-import json
-import struct
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from proxy.blocks import ByteSink
-from proxy.fleet.asks import TAIL_BYTES, TAIL_KNOWN, Ask, Named, WantedBlock, WantedRecord
+from proxy.fleet.asks import Ask, Named, WantedBlock, WantedRecord
+from proxy.fleet.messages import parse_json
 from proxy.fleet.roster import Member
 from proxy.fleet.signing import PROOF_HEADER, Signed, sign
+from proxy.fleet.tail import TAIL_BYTES, Tail
 from proxy.metrics import PEER_FAILURES, PEER_RECEIVED_BYTES
+from proxy.notices import Notice
 from proxy.origin.peer.errors import PeerFailed
 from proxy.wire import (
     ConnectFailed,
@@ -33,9 +33,11 @@ from proxy.wire import (
 )
 
 SILENCE_S = 2.0  # a peer whose processors are busy is not gone
-_TAIL = struct.Struct("<II")
-assert _TAIL.size == TAIL_BYTES
+ANSWER_BYTES_MAX = 64 << 10  # of what is not a block: the wire client gathers no more
 _REASONS = {401: "refused", 404: "missing", 409: "busy", 503: "unavailable"}
+
+_refused = Notice(logging.getLogger("warmstart.fleet"))
+_foreign = Notice(logging.getLogger("warmstart.fleet"))
 
 
 class PeerClient:
@@ -57,9 +59,9 @@ class PeerClient:
         except ValueError as error:
             raise self._failed(owner, "wrong", str(error)) from error
 
-    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> int | None:
-        """Brings the bytes to the sink; the whole block's crc32c where the source knows it. Raises PeerFailed, and what
-        the sink does."""
+    async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
+        """Brings the bytes to the sink; what the source says of the whole block. Raises PeerFailed, and what the sink
+        does."""
         length = wanted.end - wanted.start
         tailed = _TailedSink(sink, length)
 
@@ -67,31 +69,33 @@ class PeerClient:
             return tailed if head.status == 200 and _length(head) == length + TAIL_BYTES else None
 
         try:
-            answer = await self._get(source, source.url, wanted.target(), accept)
+            answer, signed = await self._get(source, source.url, wanted.target(), accept)
         finally:
             PEER_RECEIVED_BYTES.inc(tailed.taken_bytes)
         if len(tailed.tail) != TAIL_BYTES:
             raise self._refusal(source, answer)
-        flags, crc32c = _TAIL.unpack(tailed.tail)
-        return crc32c if flags & TAIL_KNOWN else None
+        tail = Tail.parse(bytes(tailed.tail), signed.proofs)
+        if wanted.proved and tail.crc32c is not None and not tail.proved:
+            raise self._failed(source, "wrong", "a checksum without a proof")
+        return tail
 
     async def read_record(self, owner: Member, wanted: WantedRecord) -> Any:
         """What the owner of a key says of it, as JSON. Raises PeerFailed."""
         return await self._get_json(owner, owner.url, wanted.target())
 
     async def _get_json(self, member: Member, url: str, target: bytes) -> Any:
-        answer = await self._get(member, url, target, lambda head: None)
+        answer, _ = await self._get(member, url, target, lambda head: None)
         if answer.status != 200:
             raise self._refusal(member, answer)
         try:
-            return json.loads(answer.body)
+            return parse_json(answer.body, bytes_max=ANSWER_BYTES_MAX)
         except ValueError as error:
-            raise self._failed(member, "wrong", "an answer that is no JSON") from error
+            raise self._failed(member, "wrong", f"an answer that can't be read: {error}") from error
 
     async def _get(
         self, member: Member, url: str, target: bytes, accept: Callable[[ResponseHead], ByteSink | None]
-    ) -> Response:
-        """A proven answer of any status."""
+    ) -> tuple[Response, Signed]:
+        """A proved answer of any status but 401, which can't be: whoever gives it does not believe this node."""
         signed = sign(
             self._secrets,
             sender=self._node_id,
@@ -101,22 +105,42 @@ class PeerClient:
             now_s=self._clock(),
         )
 
+        streamed = False
+
         def judge(head: ResponseHead) -> ByteSink | None:
-            if not _proven(head, signed):
-                if head.status == 401:
-                    return None
-                raise self._failed(member, "foreign", "an answer without the fleet's proof")
-            return accept(head)
+            nonlocal streamed
+            sink = accept(head)
+            if sink is not None:
+                streamed = True
+                if not signed.proves_stream(_proof(head), head.status, _length(head) or 0):
+                    raise self._foreign(member, url)
+            return sink
 
         try:
             endpoint = Endpoint.parse(url)
-            return await self._wire.get(endpoint, target, (("authorization", signed.authorization),), judge)
+            answer = await self._wire.get(endpoint, target, (("authorization", signed.authorization),), judge)
         except TimedOut as error:
             raise self._failed(member, "silent", str(error)) from error
         except MalformedResponse as error:
             raise self._failed(member, "wrong", str(error)) from error
         except (ConnectFailed, WireError, ValueError) as error:
             raise self._failed(member, "gone", str(error)) from error
+        if answer.status == 401:
+            said = answer.body[:100].decode("utf-8", "replace").strip()
+            _refused.say(
+                f"the node at {url} refuses this node's signature ({said!r}): compare cluster.secret on both, their"
+                " clocks, and their versions"
+            )
+        elif not streamed and not signed.proves_answer(_proof(answer.head), answer.status, answer.body):
+            raise self._foreign(member, url)
+        return answer, signed
+
+    def _foreign(self, member: Member, url: str) -> PeerFailed:
+        _foreign.say(
+            f"an answer from {url} does not prove that the node there gave it: compare cluster.secret on both; else"
+            " something on the way changes what nodes say"
+        )
+        return self._failed(member, "foreign", "an answer without the fleet's proof")
 
     def _refusal(self, member: Member, answer: Response) -> PeerFailed:
         reason = _REASONS.get(answer.status, "wrong")
@@ -150,6 +174,6 @@ def _length(head: ResponseHead) -> int | None:
     return int(values[0]) if len(values) == 1 and values[0].isascii() and values[0].isdigit() else None
 
 
-def _proven(head: ResponseHead, signed: Signed) -> bool:
+def _proof(head: ResponseHead) -> str | None:
     given = [value for name, value in head.headers if name == PROOF_HEADER]
-    return len(given) == 1 and any(hmac.compare_digest(given[0], proof) for proof in signed.proofs)
+    return given[0] if len(given) == 1 else None
