@@ -50,12 +50,18 @@ def blame(error: Error, reason: str, said: str = "", request_id: str = "") -> Er
 
 
 class NotFound(WarmstartError):
-    """The bucket, key or version does not exist at the origin."""
+    """The bucket, key or version does not exist at the origin.
 
-    def __init__(self, what: str, name: str) -> None:
+    Not `certain`: a key is missing, or its bucket is; the origin did not say which. `checked_at_s`: when it said so
+    (Unix time), where that was not for this very request.
+    """
+
+    def __init__(self, what: str, name: str, *, certain: bool = True, checked_at_s: float | None = None) -> None:
         super().__init__(f"{what} {name!r} does not exist")
         self.what = what  # "bucket" | "key" | "version"
         self.name = name
+        self.certain = certain
+        self.checked_at_s = checked_at_s
 
 
 class AccessDenied(WarmstartError):

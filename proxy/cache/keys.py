@@ -41,6 +41,7 @@ from pathlib import Path
 from proxy.cache.accounts import PAGE_BYTES, file_charge, folder_of_key
 from proxy.cache.disks import BROKEN, FULL, Disk, rank
 from proxy.cache.layout import make_private
+from proxy.cache.missing import Missing
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
 from proxy.cache.runlocks import look_up_place, writer_place
 from proxy.cache.shared import SharedTables
@@ -119,22 +120,39 @@ class KeyStore:
             return True
         return any(self._living(_load(disk, key)) for disk in self._disks if not disk.failed)
 
-    def remove(self, key: ObjectKey, token: int | None = None) -> int | None:
-        """Forget the key, on every disk and in every process, and return its new token; fences stay.
-
-        With a `token`, peeked before the origin said that there is no such key: None, and nothing is done, where that
-        may be outdated.
-        """
+    def remove(self, key: ObjectKey) -> int | None:
+        """Forget the key, on every disk and in every process, and return its new token; fences stay."""
         try:
             with self._tables.locks.stripe(key.digest):
-                if token is not None and (self._tables.tokens.peek(key) != token or self.fenced(key)):
-                    return None
                 self._clear_disks(key, None)
                 return self._tables.tokens.renew(key)
         except OSError as error:
             log.error("no lock to forget %r: %s", key.key, error)
             self._tables.tokens.renew(key)
             return None
+
+    def note_missing(self, key: ObjectKey, token: int, missing: Missing, *, keep: bool) -> None:
+        """The origin said, after `token` was peeked, that there is no such key; `keep`: it is to be remembered.
+
+        Nothing is done where that may be outdated. The token is renewed only where a record was forgotten: keys share
+        tokens, and a thousand missing ones must not make each other be asked for again.
+        """
+        try:
+            with self._tables.locks.stripe(key.digest):
+                if self._tables.tokens.peek(key) != token or self.fenced(key):
+                    return
+                if any(_path(disk, key).exists() for disk in self._disks if not disk.failed):
+                    self._clear_disks(key, None)
+                    token = self._tables.tokens.renew(key)
+                if keep:
+                    self._tables.missing.put(key.digest, token, missing)
+        except OSError as error:
+            log.error("no lock to forget %r: %s", key.key, error)
+            self._tables.tokens.renew(key)
+
+    def missing(self, key: ObjectKey) -> Missing | None:
+        """What is remembered of a key that is not there. Inline."""
+        return self._tables.missing.get(key.digest, self._tables.tokens.peek(key))
 
     def try_look_up(self, key: ObjectKey) -> bool:
         """The right to ask the origin for a key, which one process has at a time, until `end_look_up`. Inline."""
@@ -151,6 +169,7 @@ class KeyStore:
         disk = self._home(key)
         if disk is None or self._tables.tokens.peek(key) != token or self.fenced(key):
             return False
+        self._tables.missing.drop(key.digest)
         try:
             disk.guard(PAGE_BYTES, 1)
             _publish(disk, key, raw)

@@ -9,6 +9,7 @@ descriptor to its children; each maps it. All that is shared is single 64-bit wo
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
     ledgers    numbers of 64 origins, their own affair                             (proxy.fetch.ledger)
     beats      of each worker, the time of its last tick
+    missing    keys that an origin does not have                                   (missing.py)
 
 A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. It is made anew with each
 run: nothing in it means anything to the next one.
@@ -20,6 +21,7 @@ import fcntl
 import mmap
 import os
 
+from proxy.cache.missing import MISSING_WORDS, MissingTable
 from proxy.cache.runlocks import RunLocks
 from proxy.cache.tokens import TOKEN_COUNT, TokenTable
 from proxy.cache.usage import DISK_COUNT_MAX, PROCESS_COUNT_MAX, USAGE_WORDS, UsageTable
@@ -34,7 +36,8 @@ LEDGER_COUNT = 64
 LEDGER_WORDS = 288
 _LEDGERS_END = _USAGE_END + LEDGER_COUNT * LEDGER_WORDS
 BEAT_COUNT = 256  # workers
-_TABLE_WORDS = _LEDGERS_END + BEAT_COUNT
+_BEATS_END = _LEDGERS_END + BEAT_COUNT
+_TABLE_WORDS = _BEATS_END + MISSING_WORDS
 _TABLE_BYTES = 8 * _TABLE_WORDS
 _HEADER = (_MAGIC, _LAYOUT_VERSION, _TABLE_BYTES, TOKEN_COUNT, PROCESS_COUNT_MAX, DISK_COUNT_MAX)
 
@@ -47,12 +50,17 @@ class SharedTables:
         self.fd = fd
         self._map = mmap.mmap(fd, _TABLE_BYTES)
         self._words = memoryview(self._map).cast("Q")
-        self._parts = (self._words[_HEADER_WORDS:_TOKENS_END], self._words[_TOKENS_END:_USAGE_END])
+        self._parts = (
+            self._words[_HEADER_WORDS:_TOKENS_END],
+            self._words[_TOKENS_END:_USAGE_END],
+            self._words[_BEATS_END:],
+        )
         self._numbers = memoryview(self._map).cast("d")
         self._ledgers: list[memoryview[float]] = []
         self.locks = RunLocks(fd)
         self.tokens = TokenTable(self._parts[0])
         self.usage = UsageTable(self._parts[1], self.locks)
+        self.missing = MissingTable(self._parts[2])
 
     @classmethod
     def create(cls) -> SharedTables:

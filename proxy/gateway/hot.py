@@ -163,7 +163,7 @@ class HotRead:
     def _recall(self) -> Known | None:
         """None: nothing is known of the key, or a verdict that a record out of date may have got wrong."""
         known = self._versions.recall(self._key)
-        if known is None or known.record is None or not known.record.cacheable:
+        if known is None or not known.record.cacheable:
             return None
         if not known.record.sums_known and self._request.needs_sums:
             return None

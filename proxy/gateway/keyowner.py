@@ -14,11 +14,13 @@ less asks the origin.
 from __future__ import annotations
 
 import base64
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from proxy.cache.missing import KINDS
 from proxy.cache.records import parse_record, record_fields
 from proxy.errors import AccessDenied, NotFound, OriginRefused, WarmstartError
 from proxy.fleet.asks import WantedRecord
@@ -65,10 +67,13 @@ class KeyOwners:
         """Whether this node is the key's owner, or the fleet has no part in it."""
         return self._owner(key) is None
 
-    async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None:
+    async def tell(
+        self, key: ObjectKey, ttl_s: float | None, *, anew: bool, negative_ttl_s: float = 0.0
+    ) -> Told | None:
         """What the key's owner says; None: ask the origin. Raises NotFound, AccessDenied, OriginRefused.
 
-        `ttl_s`: how old its record may be, None: as old as it likes; `anew`: it must ask the origin now.
+        `ttl_s`: how old its record may be, None: as old as it likes; `negative_ttl_s` the same of its "not found";
+        `anew`: it must ask the origin now.
         """
         owner = self._owner(key)
         if owner is None:
@@ -76,7 +81,8 @@ class KeyOwners:
         asked_at_s = self._clock()
         try:
             heard = self._freshness.heard if self._freshness is not None else None
-            values = await self._peers.read_record(owner, WantedRecord(key, ttl_s, anew, heard))
+            wanted = WantedRecord(key, ttl_s, anew, heard, negative_ttl_s)
+            values = await self._peers.read_record(owner, wanted)
             return self._parse(key, values, asked_at_s)
         except PeerFailed as error:
             if error.faulty:
@@ -93,9 +99,9 @@ class KeyOwners:
     def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> Told | None:
         try:
             if "error" in values:
-                raise parse_error(values["error"])
+                raise parse_error(values["error"], asked_at_s)
             record = parse_record(key, values["record"])
-            age_s, asked = max(0.0, float(values["age_s"])), values["asked"] is True
+            age_s, asked = _age(values), values["asked"] is True
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
         return Told(replace(record, checked_at_s=asked_at_s - age_s), asked)
@@ -106,10 +112,12 @@ def render_told(record: ObjectRecord, now_s: float, *, asked: bool) -> dict[str,
     return {"record": record_fields(record), "age_s": now_s - record.checked_at_s, "asked": asked}
 
 
-def render_error(error: WarmstartError) -> dict[str, Any] | None:
+def render_error(error: WarmstartError, now_s: float) -> dict[str, Any] | None:
     """The origin's final answers travel; None for what the asker had better find out for itself."""
     if isinstance(error, NotFound):
-        return {"error": {"kind": "not_found", "what": error.what, "name": error.name}}
+        values = {"kind": "not_found", "what": error.what, "name": error.name, "certain": error.certain}
+        age_s = 0.0 if error.checked_at_s is None else max(0.0, now_s - error.checked_at_s)
+        return {"error": values | {"age_s": age_s}}
     if isinstance(error, OriginRefused):
         body = base64.b64encode(error.body).decode()
         headers = [list(pair) for pair in error.headers]
@@ -119,14 +127,25 @@ def render_error(error: WarmstartError) -> dict[str, Any] | None:
     return None
 
 
-def parse_error(values: Any) -> WarmstartError:
+def parse_error(values: Any, asked_at_s: float) -> WarmstartError:
     """Raises KeyError, TypeError, ValueError or OverflowError for anything that `render_error` does not make."""
     match values["kind"]:
         case "not_found":
-            return NotFound(str(values["what"]), str(values["name"]))
+            what, certain = str(values["what"]), values["certain"] is not False
+            if what not in KINDS:
+                raise ValueError("not what can be missing")
+            return NotFound(what, str(values["name"]), certain=certain, checked_at_s=asked_at_s - _age(values))
         case "denied":
             return AccessDenied(str(values["said"]))
         case "refused":
             headers = tuple((str(name), str(value)) for name, value in values["headers"])
             return OriginRefused(int(values["status"]), headers, base64.b64decode(values["body"]))
     raise ValueError("not an error")
+
+
+def _age(values: Any) -> float:
+    """Raises KeyError, TypeError, ValueError or OverflowError for what is no age."""
+    age_s = float(values["age_s"])
+    if not math.isfinite(age_s):
+        raise ValueError("an age has an end")
+    return max(0.0, age_s)

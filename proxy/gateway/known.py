@@ -17,7 +17,7 @@ class Known:
     """
 
     token: int
-    record: ObjectRecord | None  # None: the origin said "not found"
+    record: ObjectRecord
     checked_at_s: float
     down_until_s: float = 0.0
     superseded: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.cache.missing import Missing
 from proxy.gateway.keyowner import Told
 from proxy.objects import ObjectKey, ObjectRecord
 
@@ -24,7 +25,11 @@ class Records(Protocol):
 
     def fenced(self, key: ObjectKey) -> bool: ...
 
-    def remove(self, key: ObjectKey, token: int | None = None) -> int | None: ...
+    def remove(self, key: ObjectKey) -> int | None: ...
+
+    def note_missing(self, key: ObjectKey, token: int, missing: Missing, *, keep: bool) -> None: ...
+
+    def missing(self, key: ObjectKey) -> Missing | None: ...
 
     def try_look_up(self, key: ObjectKey) -> bool: ...
 
@@ -64,7 +69,9 @@ class KeyOwner(Protocol):
         """Whether this node is the key's owner."""
         ...
 
-    async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> Told | None: ...
+    async def tell(
+        self, key: ObjectKey, ttl_s: float | None, *, anew: bool, negative_ttl_s: float = 0.0
+    ) -> Told | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ How it works.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -19,7 +20,15 @@ from cachetools import LRUCache
 
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
-from proxy.errors import InvalidRequest, Overloaded, PreconditionFailed, RangeNotSatisfiable, VersionChanged
+from proxy.errors import (
+    InvalidRequest,
+    NotFound,
+    OriginUnavailable,
+    Overloaded,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    VersionChanged,
+)
 from proxy.fetch.attempts import Asked, with_attempts
 from proxy.fetch.flight import Flights
 from proxy.fetch.stream import stream_span
@@ -36,7 +45,7 @@ from proxy.gateway.supply import second_sums
 from proxy.gateway.versions import Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
-from proxy.origin import PartSpan
+from proxy.origin import ExplainsMissing, PartSpan
 from proxy.ranges import ByteRange
 
 Pieces = AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
@@ -96,9 +105,20 @@ class Gateway:
 
         try:
             return await self._read(route, request, expect)
+        except NotFound as error:
+            if error.certain or request.head_only:
+                raise
+            raise await self._explain(route, request, error) from None
         finally:
             if expected is not None:
                 expected.forget()
+
+    async def _explain(self, route: BucketRoute, request: ReadObject, error: NotFound) -> NotFound:
+        """For a client whose answer has a body: is the key missing, or its bucket?"""
+        if isinstance(route.origin, ExplainsMissing):
+            with contextlib.suppress(OriginUnavailable):
+                return await route.origin.explain_missing(route.real_bucket, request.name.key, request.name.version_id)
+        return NotFound(error.what, error.name)
 
     def _expect(self, route: BucketRoute, request: ReadObject) -> Expected | None:
         """Asks for the first bytes before the object is known, where these are likely to be what the read wants."""

@@ -58,7 +58,7 @@ class BucketRoute:
 
     def absent(self, checked_at_s: float, now_s: float) -> bool:
         """Whether "not found", said then, may be said again now."""
-        if not now_s - checked_at_s < self.negative_ttl_s:
+        if not 0 <= now_s - checked_at_s < self.negative_ttl_s:
             return False
         return self.lease is None or self.lease.covers(checked_at_s, now_s)
 

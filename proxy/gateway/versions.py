@@ -12,7 +12,9 @@ How it works.
 3. A request joins a look-up only if no invalidation lies between them, heard of or, in a fleet, missed. Where the
    answer must be of after the request's arrival (`strong`, or a client's no-cache), it joins only a look-up that began
    after it.
-4. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
+4. "Not found" is remembered in memory that all workers share (`proxy.cache.missing`), for the bucket's `negative_ttl`,
+   under the key's token like a record. In a fleet the key's owner remembers it for all.
+5. When the origin is down, a due record goes on being served for `stale_if_error`. The origin is asked again every
    few seconds, by a task that no reader waits for: an origin that swallows packets costs one reader a time-out, once.
 """
 
@@ -23,13 +25,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
+from proxy.cache.missing import Missing
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import Asked, RetryPolicy, with_attempts
 from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.lookup import KeyOwner, LookUp, OnUnknown, Records, Resolved, Tokens, Wish
 from proxy.gateway.routes import BucketRoute, Consistency
-from proxy.metrics import STALE_SERVED
+from proxy.metrics import MISSING_REMEMBERED, STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
 from proxy.threads import Threads
 
@@ -79,14 +83,12 @@ class Versions:
     def recall(self, key: ObjectKey) -> Known | None:
         """What is remembered of the key and has not been invalidated, however old it is."""
         known = self._known.get(key.digest)
-        if known is None or known.token != self._tokens.peek(key):
-            return None
-        return known
+        return known if known is not None and known.token == self._tokens.peek(key) else None
 
     def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
         """The record, if it is known in memory and fresh. Costs a dict look-up and one compare."""
         known = self.recall(key)
-        if known is None or known.record is None or not route.fresh(known.checked_at_s, self.clock()):
+        if known is None or not route.fresh(known.checked_at_s, self.clock()):
             return None
         return known.record
 
@@ -139,9 +141,14 @@ class Versions:
             self._announce([key])
 
     def _check_negative(self, route: BucketRoute, key: ObjectKey) -> None:
-        known = self.recall(key)
-        if known is not None and known.record is None and route.absent(known.checked_at_s, self.clock()):
-            raise NotFound("key", key.key)
+        """Costs a look into shared memory, where the bucket remembers missing keys. Raises NotFound."""
+        if not route.negative_ttl_s:
+            return
+        missing = self._records.missing(key)
+        if missing is not None and route.absent(missing.checked_at_s, self.clock()):
+            MISSING_REMEMBERED.inc()
+            name = key.bucket if missing.what == "bucket" else key.key
+            raise NotFound(missing.what, name, certain=False, checked_at_s=missing.checked_at_s)
 
     async def _look_up(self, route: BucketRoute, key: ObjectKey, wish: Wish) -> Resolved:
         self._arrivals += 1
@@ -193,31 +200,18 @@ class Versions:
             found.set_result(task.result())
 
     async def _find(
-        self,
-        route: BucketRoute,
-        key: ObjectKey,
-        token: int,
-        wish: Wish,
-        found: asyncio.Future[Resolved],
+        self, route: BucketRoute, key: ObjectKey, token: int, wish: Wish, found: asyncio.Future[Resolved]
     ) -> Resolved:
         known = self.recall(key)
         record = await self._newest(key, known)
-        if record is not None:
-            if not wish.after_arrival and route.fresh(record.checked_at_s, self.clock()):
-                self._known.put(key.digest, Known(token, record, record.checked_at_s))
-                return Resolved(record)
-            usable = route.usable_on_error(record.checked_at_s, self.clock())
-            if usable and known is not None and self._is_down(key, known):
-                self._ask_aside(route, key, known)
-                return self._stale(record)
-        else:
-            usable = False
-        asked_at_s = self.clock()
+        if record is not None and not wish.after_arrival and route.fresh(record.checked_at_s, self.clock()):
+            self._known.put(key.digest, Known(token, record, record.checked_at_s))
+            return Resolved(record)
+        usable = record is not None and route.usable_on_error(record.checked_at_s, self.clock())
+        if record is not None and usable and known is not None and self._is_down(key, known):
+            self._ask_aside(route, key, known)
+            return self._stale(record)
         try:
-            if record is None and wish.on_unknown is not None:
-                told = await self._take_first(key, token, wish.on_unknown, found)
-                if told is not None:
-                    return told
             by_owner = await self._ask_owner(route, key, token, wish, found)
             if by_owner is not None:
                 return by_owner
@@ -225,7 +219,12 @@ class Versions:
                 if by_other is not None:
                     self._known.put(key.digest, Known(token, by_other, by_other.checked_at_s))
                     return Resolved(by_other)
-                return await self._ask(route, key, token, self._policy if not usable else self._once, found)
+                async with self._noting_missing(route, key, token):  # before the next one has its turn
+                    if record is None and wish.on_unknown is not None:
+                        told = await self._take_first(key, token, wish.on_unknown, found)
+                        if told is not None:
+                            return told
+                    return await self._ask(route, key, token, self._policy if not usable else self._once, found)
         except OriginUnavailable:
             if found.done():  # the first answer has told all but the checksums
                 return await self._install(key, token, replace(found.result(), later=None))
@@ -233,19 +232,29 @@ class Versions:
                 raise
             self._known.put(key.digest, Known(token, record, record.checked_at_s, self.clock() + DOWN_PAUSE_S))
             return self._stale(record)
-        except NotFound:
-            renewed = await self._threads.run(self._records.remove, key, token)
-            if renewed is not None and route.negative_ttl_s > 0:
-                self._known.put(key.digest, Known(renewed, None, asked_at_s))
+
+    @asynccontextmanager
+    async def _noting_missing(self, route: BucketRoute, key: ObjectKey, token: int) -> AsyncIterator[None]:
+        """What the origin, or the key's owner, says meanwhile of a missing key is kept, where the bucket wants it."""
+        asked_at_s = self.clock()
+        try:
+            yield
+        except NotFound as error:
+            self._known.drop(key.digest)
+            missing = Missing(error.what, asked_at_s if error.checked_at_s is None else error.checked_at_s)
+            keep = route.negative_ttl_s > 0
+            await self._threads.run(partial(self._records.note_missing, key, token, missing, keep=keep))
             raise
 
     @asynccontextmanager
     async def _turn(self, route: BucketRoute, key: ObjectKey, wish: Wish) -> AsyncIterator[ObjectRecord | None]:
-        """This process's turn to ask the origin, where it asks for a fleet: other workers are asked for the same key.
+        """This process's turn to ask the origin, where it asks for a fleet, or for all who remember what is missing:
+        other workers are asked for the same key.
 
-        Gives the record where another one has asked meanwhile. Waits TURN_S at most: a worker may have stopped.
+        Gives the record where another one has asked meanwhile, or raises NotFound. Waits TURN_S at most: a worker may
+        have stopped.
         """
-        if self._owner is None or wish.after_arrival:
+        if wish.after_arrival or (self._owner is None and not route.negative_ttl_s):
             yield None
             return
         give_up_at_s, held = self.clock() + TURN_S, False
@@ -256,6 +265,7 @@ class Versions:
                 if record is not None and route.fresh(record.checked_at_s, self.clock()):
                     yield record
                     return
+                self._check_negative(route, key)
                 if not held:
                     await asyncio.sleep(TURN_PAUSE_S)
             yield None
@@ -293,7 +303,8 @@ class Versions:
         if self._owner is None or wish.as_owner:
             return None
         ttl_s = None if route.consistency is Consistency.IMMUTABLE else route.ttl_s
-        told = await self._owner.tell(key, ttl_s, anew=wish.after_arrival)
+        async with self._noting_missing(route, key, token):
+            told = await self._owner.tell(key, ttl_s, negative_ttl_s=route.negative_ttl_s, anew=wish.after_arrival)
         if told is None:
             return None
         resolved = Resolved(told.record, asked=told.asked)
@@ -312,9 +323,10 @@ class Versions:
 
         async def ask() -> None:
             try:
-                await self._ask(route, key, known.token, self._once)
+                async with self._noting_missing(route, key, known.token):
+                    await self._ask(route, key, known.token, self._once)
             except NotFound:
-                await self._threads.run(self._records.remove, key, known.token)
+                return
             except WarmstartError:
                 known.down_until_s = self.clock() + DOWN_PAUSE_S
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from proxy.blocks import ByteSink
+from proxy.errors import NotFound
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
 
@@ -113,6 +114,15 @@ class OpensRanges(Protocol):
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """One GET without a condition; `span` may lie beyond the object's end. Raises as `read_range`."""
+        ...
+
+
+@runtime_checkable
+class ExplainsMissing(Protocol):
+    """An origin whose `head` can't tell a missing bucket from a missing key: its NotFound is not `certain`."""
+
+    async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
+        """What is missing. Raises OriginUnavailable."""
         ...
 
 

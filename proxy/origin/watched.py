@@ -12,7 +12,17 @@ from typing import TypeVar
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginRefused, OriginUnavailable, VersionChanged, WarmstartError, blame
 from proxy.objects import ObjectRecord, ObjectVersion
-from proxy.origin import Attach, ForwardRequest, ForwardResponse, ListPage, Opened, OpensRanges, Origin, PartSpan
+from proxy.origin import (
+    Attach,
+    ExplainsMissing,
+    ForwardRequest,
+    ForwardResponse,
+    ListPage,
+    Opened,
+    OpensRanges,
+    Origin,
+    PartSpan,
+)
 from proxy.origin.incidents import Incidents
 from proxy.origin.passing import peek, replay
 from proxy.origin.refusals import parse_refusal
@@ -43,6 +53,12 @@ class WatchedOrigin:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
         return await self._seen(self._origin.head(bucket, key, version_id), bucket, key)
+
+    async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
+        """A key, where the origin knows no better."""
+        if not isinstance(self._origin, ExplainsMissing):
+            return NotFound("key", key)
+        return await self._seen(self._origin.explain_missing(bucket, key, version_id), bucket, key)
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
         await self._seen(self._origin.read_range(version, span, sink), version.bucket, version.key)

@@ -159,14 +159,15 @@ class _Digests:
         if not wanted.proved:
             return render_tail(block.crc32c(), proofs, None)
         own, place = proofs.secret == self._secret, block_place(wanted.version.digest, wanted.index)
-        known = self._board.digest(place) if own else None
-        if known is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
-            crc32c, known = await asyncio.to_thread(sum_and_digest, supplied.piece(0, block.length), key)
+        kept = self._board.digest(place) if own else None
+        if kept is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
+            crc32c, read = await asyncio.to_thread(sum_and_digest, supplied.piece(0, block.length), key)
             if crc32c != block.crc32c():
                 raise OriginUnavailable("the disk lost bytes of the block")
             if own:
-                self._board.keep_digest(place, known)
-        return render_tail(block.crc32c(), proofs, known)
+                self._board.keep_digest(place, read)
+            kept = read
+        return render_tail(block.crc32c(), proofs, kept)
 
 
 RenderTail = Callable[[Supplied, WantedBlock], Awaitable[bytes]]

@@ -36,6 +36,7 @@ class Keys:
             writes_through=False,
             consistency=Consistency.IMMUTABLE if wanted.ttl_s is None else Consistency.TTL,
             ttl_s=wanted.ttl_s or 0.0,
+            negative_ttl_s=wanted.negative_ttl_s,
             lease=self._freshness,
         )
         name = ObjectName(key.bucket, key.key, key.version_id)
@@ -43,7 +44,8 @@ class Keys:
             anew = wanted.anew or self._is_behind(wanted.heard)
             resolved = await self._versions.resolve(route, name, revalidate=anew, as_owner=True)
         except WarmstartError as error:
-            told = render_error(error) if not isinstance(error, OriginUnavailable) else None
+            now_s = self._versions.clock()
+            told = render_error(error, now_s) if not isinstance(error, OriginUnavailable) else None
             return (200, told) if told is not None else (503, {"said": str(error)})
         return 200, render_told(resolved.record, self._versions.clock(), asked=resolved.asked)
 

@@ -159,7 +159,11 @@ class HeldCloud:
         asked = Asked(int(node[1]) if node else -1, request.method, key, start, end)
         self.asked.append(asked)
         headers = [("etag", etag), ("accept-ranges", "bytes"), ("last-modified", "Tue, 24 Nov 2026 09:00:00 GMT")]
-        if found is None:
+        if request.method == "PUT":
+            asked.status = 200
+            self.put(key, request.body)
+            await exchange.respond(200, b"", [("etag", self._objects[key][1])])
+        elif found is None:
             asked.status = 404
             await exchange.respond(404, b"")
         elif self._refuses(asked):

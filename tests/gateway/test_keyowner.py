@@ -141,21 +141,31 @@ async def test_an_owner_that_can_not_say_is_passed_by_and_asked_again_next_time(
     "error",
     [
         NotFound("key", "a key"),
+        NotFound("key", "a key", certain=False),
         NotFound("version", "7"),
         AccessDenied("the origin refuses"),
         OriginRefused(403, (("content-type", "application/xml"), ("x", "ü")), b"<Error>\xff</Error>"),
     ],
 )
 async def test_final_answers_of_the_origin_arrive_as_they_were(desk: Desk, error: WarmstartError) -> None:
-    desk.owner.answer = render_error(error)
+    desk.owner.answer = render_error(error, 0.0)
     with pytest.raises(type(error)) as raised:
         await desk.owners.tell(KEY, 60.0, anew=False)
     assert str(raised.value) == str(error)
-    assert vars(raised.value) == vars(error)
+    assert vars(raised.value) | {"checked_at_s": None} == vars(error) | {"checked_at_s": None}
+
+
+async def test_not_found_is_as_old_as_the_owner_says(desk: Desk) -> None:
+    error = NotFound("key", "k", checked_at_s=5000.0)
+    desk.owner.answer = render_error(error, 5003.0)
+    with pytest.raises(NotFound) as raised:
+        await desk.owners.tell(KEY, 60.0, anew=False, negative_ttl_s=9.0)
+    assert raised.value.checked_at_s == desk.now_s - 3.0
+    assert desk.owner.asked[0][1].negative_ttl_s == 9.0
 
 
 def test_what_the_asker_had_better_find_out_itself_does_not_travel() -> None:
-    assert render_error(OriginUnavailable("down")) is None
+    assert render_error(OriginUnavailable("down"), 0.0) is None
 
 
 def with_change(**changes: Any) -> Any:
@@ -186,6 +196,9 @@ ANSWERS: list[Any] = [
     {"error": {}},
     {"error": {"kind": "else"}},
     {"error": {"kind": "not_found"}},
+    {"error": {"kind": "not_found", "what": "else", "name": "k", "certain": True, "age_s": 1}},
+    {"error": {"kind": "not_found", "what": "key", "name": "k", "certain": True, "age_s": "nan"}},
+    {"error": {"kind": "not_found", "what": "key", "name": "k", "certain": True}},
     {"error": {"kind": "refused", "status": "x", "headers": [], "body": ""}},
     {"error": {"kind": "refused", "status": 403, "headers": [["x"]], "body": ""}},
     {"error": {"kind": "refused", "status": 403, "headers": [], "body": "not base64"}},
@@ -215,6 +228,6 @@ json_values = st.recursive(
 @given(json_values)
 def test_no_error_of_another_node_breaks_the_one_that_asked(values: Any) -> None:
     try:
-        parse_error(values)
+        parse_error(values, 0.0)
     except (KeyError, TypeError, ValueError, OverflowError):
         return

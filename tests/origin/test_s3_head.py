@@ -156,15 +156,12 @@ async def test_final_answers_keep_their_meaning(status: int, error: type[Excepti
     if isinstance(caught.value, OriginRefused):
         assert caught.value.status == status
         assert ("x-amz-delete-marker", "true") in caught.value.headers
-    assert len(server.requests) == (2 if status in (400, 403, 404) else 1)
+    assert len(server.requests) == (2 if status in (400, 403) else 1)
 
 
 @pytest.mark.parametrize(
     ("status", "code", "error", "told"),
     [
-        (404, "NoSuchKey", NotFound, {"what": "key"}),
-        (404, "NoSuchVersion", NotFound, {"what": "version"}),
-        (404, "NoSuchBucket", NotFound, {"what": "bucket"}),
         (403, "InvalidObjectState", OriginRefused, {"status": 403}),
         (403, "InvalidAccessKeyId", AccessDenied, {}),
         (400, "ExpiredToken", AccessDenied, {}),
@@ -187,6 +184,68 @@ async def test_a_refusal_is_asked_for_its_code(
     assert {name: getattr(caught.value, name) for name in told} == told
     if isinstance(caught.value, OriginRefused):
         assert caught.value.body == document
+
+
+def refusing(status: int, code: str) -> ScriptedServer:
+    """A server that has nothing, and says why where an answer has a body."""
+    document = f"<Error><Code>{code}</Code></Error>".encode()
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.send_head(status, [], content_length=len(document))
+        if exchange.request.method == "GET":
+            await exchange.send(document)
+
+    return ScriptedServer(handler)
+
+
+@pytest.mark.parametrize(
+    ("code", "version_id", "what"),
+    [
+        ("NoSuchKey", None, "key"),
+        ("NoSuchBucket", None, "bucket"),
+        ("NoSuchVersion", "v1", "version"),
+        ("NoSuchBucket", "v1", "bucket"),
+        ("else", None, "key"),
+    ],
+)
+async def test_a_missing_key_costs_one_request_and_another_one_only_for_who_must_know_what_is_missing(
+    code: str, version_id: str | None, what: str
+) -> None:
+    async with refusing(404, code) as server, s3_origin(server.url) as origin:
+        for number in range(3):
+            with pytest.raises(NotFound) as caught:
+                await origin.head("models", f"k{number}", version_id)
+            assert not caught.value.certain
+        assert [request.method for request in server.requests] == ["HEAD"] * 3
+        found = await origin.explain_missing("models", "k1", version_id)
+        assert (found.what, found.certain) == (what, True)
+        assert found.name == ("models" if what == "bucket" else "k1")
+        assert len(server.requests) == 4
+
+
+async def test_a_bucket_that_is_there_is_not_asked_about_for_each_of_its_missing_keys() -> None:
+    async with refusing(404, "NoSuchKey") as server, s3_origin(server.url) as origin:
+        for number in range(10):
+            assert (await origin.explain_missing("models", f"k{number}")).what == "key"
+        assert len(server.requests) == 1
+    async with headed([ETAG]) as server, s3_origin(server.url) as origin:
+        await origin.head("models", "k")
+        assert (await origin.explain_missing("models", "other")).what == "key"
+        assert len(server.requests) == 1
+
+
+async def test_a_bucket_that_denies_access_is_not_asked_twice_for_each_of_its_keys() -> None:
+    """Without the right to list a bucket, S3 says 403 for every key that is missing."""
+    async with refusing(403, "AccessDenied") as server, s3_origin(server.url) as origin:
+        for number in range(10):
+            with pytest.raises(AccessDenied):
+                await origin.head("models", f"k{number}")
+        assert [request.method for request in server.requests] == ["HEAD", "GET", *["HEAD"] * 9]
+    async with refusing(403, "InvalidObjectState") as server, s3_origin(server.url) as origin:
+        for number in range(2):
+            with pytest.raises(OriginRefused):
+                await origin.head("models", f"k{number}")
+        assert len(server.requests) == 4, "the client must see why"
 
 
 @pytest.mark.parametrize(

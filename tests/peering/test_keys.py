@@ -75,7 +75,7 @@ async def test_an_owner_that_has_heard_of_fewer_writes_than_the_asker_asks_anew(
 
 
 async def test_what_does_not_exist_is_told_as_the_origins_word(station: Station, asker: Asker) -> None:
-    error = parse_error((await ask(asker, "missing"))["error"])
+    error = parse_error((await ask(asker, "missing"))["error"], 0.0)
     assert isinstance(error, NotFound)
     assert error.what == "key"
 
@@ -99,7 +99,7 @@ async def test_an_owner_never_asks_on_whoever_it_thinks_is_the_owner(station: St
         def is_here(self, key: ObjectKey) -> bool:
             return False
 
-        async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool) -> None:
+        async def tell(self, key: ObjectKey, ttl_s: float | None, *, anew: bool, negative_ttl_s: float = 0.0) -> None:
             raise AssertionError("the owner asks on")
 
     station.rig.versions._owner = Stranger()

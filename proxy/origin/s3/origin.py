@@ -24,11 +24,13 @@ from proxy.origin.answers import Claim, ExactSink, told_size
 from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.headers import first_value, parse_content_range, read_length
 from proxy.origin.pages import Found
+from proxy.origin.refusals import parse_code
 from proxy.origin.s3.answers import check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import refusal
 from proxy.origin.s3.forward import Forwarding
 from proxy.origin.s3.headers import parse_validator, read_record, without_sums
+from proxy.origin.s3.lately import Lately
 from proxy.origin.s3.listing import list_page, read_buckets, read_page
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
 from proxy.origin.s3.redirects import Course, Regions
@@ -91,6 +93,7 @@ class S3Origin:
         self._credentials = credentials
         self._clock = clock
         self._signer = Signer(clock, settings.user_agent)
+        self._there, self._denies = Lately(clock), Lately(clock)  # buckets that have answered, or denied access
         self._regions = Regions(settings.region)
         self._parts = PartSpans(self._ask_part)
         self._forwarding = Forwarding(self.name, self._site, self._regions, self._exchange, self._signer, credentials)
@@ -102,13 +105,32 @@ class S3Origin:
         checked_at_s = self._clock()
         query = (("versionId", version_id),) if version_id is not None else ()
         status, headers = await self._head(bucket, key, query, (_WITH_SUMS,))
+        if status == 404:  # a HEAD has no body to say which; `explain_missing` does, for whoever must tell a client
+            raise NotFound("key" if version_id is None else "version", key, certain=False)
         if status != 200:
             headers, body = await self._ask_why(status, headers, bucket, key, query)
             raise self._refusal(status, headers, body, bucket, key)
+        self._there.note(bucket)
         size_bytes = read_length(headers)
         if size_bytes is None or first_value(headers, "content-range") is not None:
             raise mismatch("an answer to HEAD that does not tell the object's size", headers)
         return read_record(self.id, bucket, key, version_id, size_bytes, headers, checked_at_s)
+
+    async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
+        """Which of bucket, key and version is missing, of a key that `head` has not found.
+
+        Asks the origin, but for a key of a bucket that was there a moment ago. Raises OriginUnavailable.
+        """
+        if version_id is None and self._there.lately(bucket):
+            return NotFound("key", key)
+        query = (("versionId", version_id),) if version_id is not None else ()
+        headers, body = await self._ask_why(404, (), bucket, key, query)
+        found = self._refusal(404, headers, body, bucket, key)
+        if not isinstance(found, NotFound):
+            return NotFound("key", key)
+        if found.what != "bucket":
+            self._there.note(bucket)
+        return found
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
         """Raises InvalidRequest("InvalidPartNumber"), VersionChanged, and what `head` raises."""
@@ -155,17 +177,21 @@ class S3Origin:
     ) -> tuple[Headers, bytes]:
         """Headers and body that explain a HEAD's refusal: those of a GET, for a HEAD has no body to say the code.
 
-        So a client that asked for an object learns whether its key, its version or its bucket is missing, at the cost
-        of a second request for what is not there. An answer of another status explains nothing.
+        An answer of another status explains nothing. Where the rights to list a bucket are missing, 403 says that a key
+        is: nobody asks twice for each of them, once the bucket has said plainly that access is denied.
         """
-        if status not in (400, 403, 404):
+        if status not in (400, 403, 404) or (status == 403 and self._denies.lately(bucket)):
             return headers, b""
         course = Course(self._site, self._regions, bucket, key, query)
         sent = (("accept-encoding", "identity"), ("range", "bytes=0-0"))
         ORIGIN_REQUESTS.labels(self.name, "head").inc()
         signed = await self._sign(course, "GET", sent)
         answer = await self._exchange.get(course.target, signed, lambda head: None)
-        return (answer.head.headers, answer.body) if answer.status == status else (headers, b"")
+        if answer.status != status:
+            return headers, b""
+        if status == 403 and parse_code(answer.body) == "AccessDenied":
+            self._denies.note(bucket)
+        return answer.head.headers, answer.body
 
     # its bytes
 

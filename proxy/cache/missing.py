@@ -1,0 +1,81 @@
+"""Keys that an origin has said it does not have, for all processes of a node: a table of a fixed size.
+
+How it works. An entry holds a key's digest, the key's token of the moment before the origin was asked, and when that
+was. It counts while the token is the same: whoever writes the key, here or at another node, stores another token. A set
+of WAYS entries belongs to a part of the digest; a key that finds no place there takes the oldest one's. Entries are
+written and read word by word, without a lock between keys: one whose words do not fit together is none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SETS = 4096
+WAYS = 8
+ENTRY_WORDS = 5  # digest (two), token, time and kind, check
+MISSING_WORDS = SETS * WAYS * ENTRY_WORDS  # 1.25 MiB for 32,768 keys
+KINDS = ("key", "version", "bucket")
+_WORD = (1 << 64) - 1
+_KIND_BITS = 2
+
+
+class Missing(NamedTuple):
+    """`what` does not exist: the key, its version, or its bucket. `checked_at_s` is Unix time."""
+
+    what: str
+    checked_at_s: float
+
+
+class MissingTable:
+    """By the digest of an ObjectKey."""
+
+    def __init__(self, words: memoryview) -> None:
+        assert words.format == "Q"
+        assert len(words) == MISSING_WORDS
+        self._words = words
+
+    def get(self, digest: bytes, token: int) -> Missing | None:
+        """Costs some 20 loads and compares."""
+        first, second = _names(digest)
+        for at in _places(first):
+            if self._words[at] != first:
+                continue
+            entry = self._words[at : at + ENTRY_WORDS].tolist()
+            if entry[:3] == [first, second, token] and entry[4] == _check(entry):
+                kind = entry[3] & ((1 << _KIND_BITS) - 1)
+                return Missing(KINDS[kind], (entry[3] >> _KIND_BITS) / 1e6)
+        return None
+
+    def put(self, digest: bytes, token: int, missing: Missing) -> None:
+        first, second = _names(digest)
+        when = (int(missing.checked_at_s * 1e6) << _KIND_BITS | KINDS.index(missing.what)) & _WORD
+        entry = [first, second, token, when, 0]
+        entry[4] = _check(entry)
+        at = self._find(first, second)
+        if at is None:
+            at = min(_places(first), key=lambda place: self._words[place + 3])
+        for number, word in enumerate(entry):
+            self._words[at + number] = word
+
+    def drop(self, digest: bytes) -> None:
+        """The origin has it."""
+        at = self._find(*_names(digest))
+        if at is not None:
+            self._words[at + 3] = self._words[at + 4] = 0
+
+    def _find(self, first: int, second: int) -> int | None:
+        return next((at for at in _places(first) if self._words[at] == first and self._words[at + 1] == second), None)
+
+
+def _names(digest: bytes) -> tuple[int, int]:
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+
+
+def _places(first: int) -> range:
+    start = (first % SETS) * WAYS * ENTRY_WORDS
+    return range(start, start + WAYS * ENTRY_WORDS, ENTRY_WORDS)
+
+
+def _check(entry: list[int]) -> int:
+    """Never 0: an entry that was dropped, or never written, fits nothing."""
+    return entry[0] ^ entry[1] ^ entry[2] ^ entry[3] or 1

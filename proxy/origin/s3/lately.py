@@ -1,0 +1,28 @@
+"""Buckets of which something was heard a moment ago: what need not be asked again for each of their keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+KEPT_S = 60.0
+BUCKETS_MAX = 1024  # a bucket's name has 63 characters
+
+
+class Lately:
+    """`clock` is Unix time; one that was set back forgets."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._noted: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, bucket: str) -> None:
+        self._noted[bucket] = self._clock()
+        self._noted.move_to_end(bucket)
+        if len(self._noted) > BUCKETS_MAX:
+            self._noted.popitem(last=False)
+
+    def lately(self, bucket: str) -> bool:
+        """Whether it was noted within the last KEPT_S."""
+        noted_s = self._noted.get(bucket)
+        return noted_s is not None and 0 <= self._clock() - noted_s < KEPT_S
