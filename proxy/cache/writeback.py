@@ -28,7 +28,8 @@ from pathlib import Path
 
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _BEHIND_EVERYTHING = 1 << 62
-_ABSENT_CALL = {errno.ENOSYS, errno.EPERM}  # an old kernel's or a sandbox's
+# What an old kernel or a sandbox says that has no such call, or not for this file: nothing about any bytes.
+_ABSENT_CALL = {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.ESPIPE, errno.EOPNOTSUPP}
 _STATFS_BYTES = 256  # more than any machine's struct statfs
 
 _EXT4, _XFS, _TMPFS, _RAMFS = 0xEF53, 0x58465342, 0x01021994, 0x858458F6

@@ -326,7 +326,7 @@ def test_the_kernel_has_nothing_to_tell_of_a_file_that_it_has_stored(node: Node)
     assert read_block(store, block) == block_content(VERSION, 0)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
 def test_a_kernel_without_the_call_is_asked_by_fdatasync(
     node: Node, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:

@@ -11,7 +11,7 @@ from tests.gateways import GatewayProcess, start_gateway, wait_until
 from tests.trouble.cloud import CONFIG, make_objects, read_whole
 from tests.trouble.thin import ThinDisk, thin_disk
 
-OBJECT_BYTES = 20 << 20
+OBJECT_BYTES = 6 << 20
 
 
 def hears_of_it(gateway: GatewayProcess) -> bool:
@@ -51,7 +51,7 @@ def lose_and_read_again(disk: ThinDisk, gateway: GatewayProcess, objects: Mappin
     ],
 )
 def test_bytes_that_a_disk_could_not_store_are_fetched_again(tmp_path: Path, kind: str, workers: int) -> None:
-    objects = make_objects(tmp_path / "root", 4, OBJECT_BYTES)
+    objects = make_objects(tmp_path / "root", 3, OBJECT_BYTES)
     origin = f"file://{tmp_path / 'root'}"
     with (
         thin_disk(kind, tmp_path / "cache", tmp_path / "pool") as disk,
