@@ -19,6 +19,7 @@ from proxy.errors import OriginUnavailable
 
 STEP_BYTES = 64 << 10
 OUT_BYTES = 256 << 10
+PIECE_BYTES = 2 << 10  # given to a member at once
 _MAGIC = b"\x1f\x8b"
 
 
@@ -74,29 +75,45 @@ class _Inflater:
     def __init__(self, *, plain: bool) -> None:
         self._plain = plain
         self._packed = b""
+        self._at = 0  # what comes before has been unpacked
         self._member = zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> None:
-        self._packed += data
+        self._packed, self._at = self._packed[self._at :] + data, 0
 
     def take(self) -> bytes:
         """Up to OUT_BYTES; nothing: feed it. Raises OriginUnavailable."""
         if self._plain:
             data, self._packed = self._packed, b""
             return data
+        unpacked, left_bytes = [], OUT_BYTES
         try:
-            while True:
-                if self._member.eof and self._packed:
-                    if not self._packed.strip(b"\0"):  # padding behind the last member, as tape drives write it
-                        self._packed = b""
-                        return b""
+            while left_bytes > 0:
+                if self._member.eof and self._at < len(self._packed):
+                    if self._is_padding():
+                        self._at = len(self._packed)
+                        break
                     self._member = zlib.decompressobj(wbits=31)
-                data = self._member.decompress(self._packed, OUT_BYTES)
-                self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-                if data or not self._packed:
-                    return data
+                data = self._inflate(left_bytes)
+                unpacked.append(data)
+                left_bytes -= len(data)
+                if not data and self._at == len(self._packed):
+                    break
         except zlib.error as error:
             raise OriginUnavailable(f"the object's gzip data is broken: {error}") from None
+        return b"".join(unpacked)
+
+    def _inflate(self, bytes_max: int) -> bytes:
+        """A little at a time: a member gives back what it did not need, and many may be tiny."""
+        piece = self._packed[self._at : self._at + PIECE_BYTES]
+        data = self._member.decompress(piece, bytes_max)
+        rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        self._at += len(piece) - len(rest)
+        return data
+
+    def _is_padding(self) -> bool:
+        """Zeros behind the last member, as tape drives write them; a member never begins with one."""
+        return self._packed[self._at] == 0 and not self._packed[self._at :].strip(b"\0")
 
     def check_end(self) -> None:
         if not self._plain and not self._member.eof:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from gcsapi.fields import FIELDS_MAX, OBJECTS, parse_fields, select
 from gcsapi.globs import PATTERN_MAX, Glob
 from gcsapi.uploads import first_part, parse_resource, second_part
 from proxy.errors import InvalidRequest
+from proxy.lanes import gunzip
 from proxy.lanes.forms import FORM_FIELDS_BYTES_MAX, parse_form_key
 from proxy.lanes.multipart import parse_delimiter, parse_parameters
 from proxy.origin.s3.listing import read_buckets, read_page
@@ -163,3 +165,14 @@ def test_a_chunked_body_costs_no_more_than_its_length(shape: Shape, at_once: boo
             decoder.feed(body[offset : offset + (len(body) if at_once else 1000)])
 
     assert_linear(decode, shape.raw, longest=256 << 10, bound_s=0.5)
+
+
+def test_many_tiny_members_of_gzip_cost_no_more_than_their_length() -> None:
+    member = gzip.compress(b"")
+
+    def inflate(packed: bytes) -> None:
+        inflater = gunzip._Inflater(plain=False)
+        inflater.feed(packed)
+        assert inflater.take() == b""
+
+    assert_linear(inflate, lambda length: member * (length // len(member)), longest=gunzip.STEP_BYTES, bound_s=0.5)
