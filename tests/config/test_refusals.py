@@ -31,6 +31,17 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("zzz: 3", ["zzz: is an", "unknown key", "write one of: listen, workers"]),
         ("cache: {block_sise: 8MiB}", ["cache.block_sise: is an", "did you mean block_size"]),
         ("cache: {disks: [{path: /x, syze: 1GiB}]}", ["cache.disks[0].syze", "did you mean size"]),
+        (
+            "limits: {stall_timeout_max: 30s}",
+            ["limits.stall_timeout_max: '30s'", "too long for retry_deadline (30s)", "write at most 15s"],
+        ),
+        (
+            "limits: {stall_timeout_max: 30s, retry_deadline: 2m, read_timeout: 20s}",
+            ["limits.stall_timeout_max: '30s'", "too long for read_timeout (20s)"],
+        ),
+        ("limits: {stall_timeout: 16s}", ["limits.stall_timeout: '16s'", "stall_timeout_max (15s)"]),
+        ("limits: {stall_timeout_min: 6s}", ["limits.stall_timeout_min: '6s'", "stall_timeout (5s)"]),
+        ("limits: {connect_timeout: 30s}", ["limits.connect_timeout: '30s'", "retry_deadline (30s)"]),
         ("limits: {fill: 8MiB}", ["limits.fill: is an", "did you mean fills"]),
         ("workers: some", ["workers: 'some'", "whole number"]),
         ("workers: 0", ["workers: '0'", "at least 1"]),

@@ -114,6 +114,14 @@ async def test_a_reader_of_an_origin_that_goes_silent_gets_its_whole_object(
         assert await asyncio.to_thread(gateway.metric, "warmstart_origin_errors_total", reason="timeout") >= 1
 
 
+async def test_a_question_about_an_object_that_goes_unanswered_is_asked_again(tmp_path: Path) -> None:
+    origin = Stalling(after_the_request, first(2, "HEAD"))
+    async with gateway_before(origin, tmp_path) as gateway, httpx.AsyncClient(trust_env=False, timeout=120) as client:
+        answer = await client.head(f"{gateway.url}/b/k")
+        assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(CONTENT)))
+        assert origin.silenced == 2
+
+
 async def test_what_came_before_a_stall_is_not_asked_for_again(tmp_path: Path) -> None:
     origin = Stalling(in_mid_body, first(1))
     async with gateway_before(origin, tmp_path, block="1MiB") as gateway:
