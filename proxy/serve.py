@@ -64,6 +64,7 @@ DESCRIPTORS_PER_CONNECTION = 2  # its socket, and the copy that sendfile uses
 OWN_DESCRIPTORS = 384  # a worker's own, its connections to origins, and those in reserve
 CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 16_384
 ADDRESS_SHARE = 0.75  # of the connections, for one address
+CONNECTIONS_TO_ORIGIN = 256  # for each use, at least
 _SESSIONS = b"warmstart upload sessions"  # what the fleet's secret is used for here
 STOPPED_S = 5.0  # a worker ticks each second
 
@@ -137,7 +138,8 @@ def build_parts(
     versions = build_versions(store, tables, policy, threads, fleet, keys_max=limits.metadata_entries)
     routes = build_routes(settings, origins, fleet.freshness if fleet is not None else None)
     gateway = Gateway(routes, versions, store, flights, body_parts)
-    forwarder = Forwarder(store.keys, tell=writes.tell if writes is not None else None, room=admission.pass_through)
+    tell, room = writes.tell if writes is not None else None, admission.pass_through
+    forwarder = Forwarder(store.keys, tell=tell, room=room, reader_pace=limits.reader_pace)
     readiness = Readiness(build_checks(store, fleet))
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
     app = build_doors(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission)
@@ -291,6 +293,7 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
         stall_timeout_s=limits.stall_timeout,
         stall_timeout_max_s=limits.stall_timeout_max,
         forward_timeout_s=limits.forward_timeout,
+        connections_max=max(CONNECTIONS_TO_ORIGIN, limits.pass_through, limits.origin_requests),
         idle_connections_max=limits.idle_connections,
         idle_timeout_s=limits.idle_timeout,
     )

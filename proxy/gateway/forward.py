@@ -25,6 +25,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from proxy.admission import Admission, Room
 from proxy.errors import AccessDenied, OriginUnavailable
+from proxy.gateway.passed import Passed
 from proxy.gateway.routes import BucketRoute
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest as ForwardRequest
@@ -68,10 +69,19 @@ class Forwarder:
     """One in each worker; all calls belong to its event loop."""
 
     def __init__(
-        self, keys: FenceStore, *, linger_s: float = LINGER_S, tell: Tell | None = None, room: Room | None = None
+        self,
+        keys: FenceStore,
+        *,
+        linger_s: float = LINGER_S,
+        tell: Tell | None = None,
+        room: Room | None = None,
+        reader_pace: int = 0,
     ) -> None:
-        """`room`: for requests under way, from their beginning to the end of their answers."""
+        """`room`: for requests under way, from their beginning to the end of their answers. `reader_pace`: bytes a
+        second that a client must take to keep its place there while others want it; 0: any."""
         self._keys = keys
+        self._reader_pace = reader_pace
+        self._passed: set[Passed] = set()
         self._room = room or Admission().pass_through
         self._tell = tell
         self._threads = Threads()
@@ -96,18 +106,34 @@ class Forwarder:
         """
         if mutates:
             self.check_writable(route)
+        slow = self._find_slow() if self._room.is_full else None
+        if slow is not None:
+            slow.lose_place()
         self._room.take()
         try:
+            if slow is not None:
+                await slow.close()
             answer = await self._forward(route, request, written)
         except BaseException:
             self._room.give_back()
             raise
-        answer.ended = self._room.give_back
+        if answer.ended is None:
+            answer.ended = self._room.give_back
         return answer.response()
+
+    def _find_slow(self) -> Passed | None:
+        """Whose client has been too slow for longest; see `passed`."""
+        found = max(self._passed, key=lambda passed: passed.late_s, default=None)
+        return found if found is not None and found.late_s > 0 else None
 
     async def _forward(self, route: BucketRoute, request: ForwardRequest, written: Sequence[ObjectName]) -> _Answer:
         if not written:
-            return _Answer(await route.origin.forward(request), request.method)
+            response = await route.origin.forward(request)
+            passed = Passed(route.origin.forward, request, response, self._room, self._reader_pace)
+            answer = _Answer(passed.response(), request.method)
+            self._passed.add(passed)
+            answer.ended = lambda: self._leave(passed)
+            return answer
         write = _Write([route.object_key(name) for name in dict.fromkeys(written)])
         write.fences = await self._fence(write.keys)
         try:
@@ -133,6 +159,10 @@ class Forwarder:
         for task in self._lingering:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._lingering, return_exceptions=True)
+
+    def _leave(self, passed: Passed) -> None:
+        self._passed.discard(passed)
+        passed.leave()
 
     async def _fence(self, keys: Sequence[ObjectKey]) -> list[Fence]:
         taking: asyncio.Task[list[Fence]] = self._start(self._threads.run(self._take_fences, keys))

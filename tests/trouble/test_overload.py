@@ -78,7 +78,7 @@ async def test_every_limit_is_shown_before_it_is_met(tmp_path: Path) -> None:
 
 
 async def test_clients_that_take_nothing_of_what_passes_through_stop_no_other_request(tmp_path: Path) -> None:
-    async with gateway_before(origin, tmp_path, pass_through=8) as gateway:
+    async with gateway_before(origin, tmp_path, pass_through=8, reader_pace=0) as gateway:
 
         def crowd_in() -> None:
             with Crowd(gateway) as crowd:
@@ -95,6 +95,20 @@ async def test_clients_that_take_nothing_of_what_passes_through_stop_no_other_re
                     assert read_answer(client).body == CONTENT
             wait_until_used(gateway, "pass_through", 0)
             assert any("pass_through" in str(line["message"]) for line in log_lines(gateway.logs()))
+
+        await asyncio.to_thread(crowd_in)
+
+
+async def test_a_slow_client_of_what_passes_through_makes_room_and_gets_the_rest_later(tmp_path: Path) -> None:
+    async with gateway_before(origin, tmp_path, pass_through=4) as gateway:
+
+        def crowd_in() -> None:
+            with Crowd(gateway) as crowd:
+                stalled = crowd.stalled("/b/large?x=1", 4)
+                wait_until_used(gateway, "pass_through", 4)
+                wait_until(lambda: crowd.get("/b/large?x=1").body == CONTENT, "no slow client made room")
+                assert all(read_answer(client).body == CONTENT for client in stalled)
+            wait_until_used(gateway, "pass_through", 0)
 
         await asyncio.to_thread(crowd_in)
 
