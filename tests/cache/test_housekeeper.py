@@ -81,7 +81,12 @@ def test_a_disk_over_its_mark_is_brought_below_it_while_fills_go_on(node: Node) 
         for number in range(120):
             until(has_room)
             fill(store, make_version(f"model {number}", BLOCK_BYTES), 0)
-        until(lambda: (disk.used_bytes or 0) <= 0.8 * disk.size_bytes)
+
+        def is_below_its_mark() -> bool:
+            store.tick_where_due()  # a worker's part: what is open here keeps its room
+            return (disk.used_bytes or 0) <= 0.8 * disk.size_bytes
+
+        until(is_below_its_mark)
     assert allocated_on(node.paths[0]) <= 1.01 * disk.size_bytes
 
 
