@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.bucket import serve
 from tests.fakes.scripted import Exchange
-from tests.gateways import GatewayProcess, start_gateway
+from tests.gateways import GatewayProcess, start_gateway, wait_until
 
 SECRETS = ("AKIACANARY", "canary-token", "canary-canonical", "canary-signature")
 _DETAILS = (
@@ -271,14 +271,19 @@ def test_an_upload_that_would_come_by_rdma_stores_nothing(front: Front, target: 
 def test_an_encoded_slash_in_a_key_reads_the_same_object_in_either_lane(
     front: Front, target: str, headers: Mapping[str, str]
 ) -> None:
-    hot = front.gateway.metric("warmstart_requests_total", lane="express")
-    for _ in range(3):
-        json_path = target.startswith(("/storage", "/download"))
-        found = front.ask("GET", target, GCS if json_path and headers is S3 else headers)
+    json_path = target.startswith(("/storage", "/download"))
+    words = GCS if json_path and headers is S3 else headers
+
+    def read_at_once() -> bool:
+        """Whether the express lane has answered one more."""
+        hot = front.gateway.metric("warmstart_requests_total", lane="express")
+        found = front.ask("GET", target, words)
         assert (found.status, found.body) == (200, b"nim/v1/model.bin")
-    assert front.gateway.metric("warmstart_requests_total", lane="express") > hot
+        return front.gateway.metric("warmstart_requests_total", lane="express") > hot
+
+    wait_until(read_at_once, "no read was answered by the express lane")
     literal = target.replace("%2F", "%252F").replace("%2f", "%252F")
-    found = front.ask("GET", literal, GCS if json_path and headers is S3 else headers)
+    found = front.ask("GET", literal, words)
     assert found.body in (b"nim%2Fv1%2Fmodel.bin", b"nim%2Fv1/model.bin")
 
 
