@@ -21,6 +21,7 @@ from proxy.errors import (
     NotFound,
     NotSupported,
     OriginRefused,
+    OriginTrouble,
     OriginUnavailable,
     OtherGeneration,
     Overloaded,
@@ -30,6 +31,7 @@ from proxy.errors import (
     VersionChanged,
 )
 from proxy.surface.heads import Headers, Reply
+from proxy.trail import LOOP_STATUS
 from proxy.xml import document, element
 
 _INVALID = {  # codes of InvalidRequest that have more to say than 400: status, reason, XML code
@@ -142,6 +144,8 @@ def _describe_trouble(error: Exception) -> Fault:
     match error:
         case Overloaded():
             return _unavailable(str(error), error.retry_after_s)
+        case OriginUnavailable(trouble=OriginTrouble(reason="loop")):
+            return Fault(LOOP_STATUS, "backendError", "LoopDetected", f"The origin can't be asked: {error}")
         case OriginUnavailable():
             wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0 if error.throttled else None
             return _unavailable(f"The origin is unavailable: {error}", wait_s)

@@ -18,10 +18,12 @@ from proxy.admission import Admission, Room
 from proxy.dialects import Dialect, sniff
 from proxy.errors import InvalidRequest, WarmstartError
 from proxy.gateway.routes import Routes
+from proxy.hops import HOPS
 from proxy.lanes.hot import AnswerHot, Fields, HotAnswer, LocalAddress
 from proxy.lanes.incoming import FULL, REFUSED, raw_target
 from proxy.logs import App, Message, Receive, Send
 from proxy.targets import bucket_of_host, decode_name, host_name, split_target
+from proxy.trail import LOOP_STATUS, Trail
 
 GUESSES_MAX = 4096
 NAMED_BYTES_MAX = (
@@ -88,8 +90,14 @@ class LateSurface:
         return self.surface.answer_hot(method, target, fields, bare=bare)
 
 
+_HOPS = HOPS.encode()
+
+
 class Doors:
-    """One application of several. `admin` answers `/-/`, and `peers`, in a fleet, what other nodes ask there."""
+    """One application of several. `admin` answers `/-/`, and `peers`, in a fleet, what other nodes ask there.
+
+    `trail` knows requests that have been here before.
+    """
 
     def __init__(
         self,
@@ -99,6 +107,7 @@ class Doors:
         routes: Routes,
         signs: Signs,
         admission: Admission | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self._admission = admission or Admission()
         self._admin = admin
@@ -106,6 +115,7 @@ class Doors:
         self._surfaces = surfaces
         self._routes = routes
         self._signs = signs
+        self._trail = trail
         self._suffixes = tuple(signs.suffixes)
         self._guessed: dict[tuple[bytes, str | None], Dialect] = {}
 
@@ -119,6 +129,11 @@ class Doors:
         if scope["raw_path"].startswith(b"/-/") and bucket_of_host(host, self._suffixes) is None:
             peers = self._peers if scope["raw_path"].startswith(b"/-/peer/") else None
             await (peers or self._admin)(scope, receive, send)
+            return
+        marks = fields.get(_HOPS)
+        if marks is not None and self._trail is not None and self._trail.loops(marks.decode("latin-1")):
+            await send({"type": "http.response.start", "status": LOOP_STATUS, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
             return
         asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
         dialect = asked or sniff(fields, scope["query_string"]) or self.guess(target, host)

@@ -20,6 +20,7 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     ]
 )
+HOPS = "x-warmstart-hops"  # of gateways among themselves, see `proxy.trail`
 FRAMING = frozenset(["content-length", "expect", "host"])  # of one request: whoever sends it on gives its own
 
 

@@ -40,15 +40,17 @@ from proxy.gateway.routes import BucketRoute, Consistency, Lease, Routes
 from proxy.gateway.soundness import Soundness
 from proxy.gateway.supply import Supply
 from proxy.gateway.versions import Versions
+from proxy.hops import Headers
 from proxy.lanes.hot import AnswerHot, AnswersAt
 from proxy.logs import AccessLog, App
 from proxy.metrics import show_zeros
 from proxy.origin import Origin
-from proxy.origin.incidents import Incidents
+from proxy.origin.incidents import Incidents, secrets_of
 from proxy.origin.watched import WatchedOrigin, watched
 from proxy.relays import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.storage import build_store
 from proxy.threads import Threads
+from proxy.trail import Trail, no_marks
 from s3api.app import S3App
 
 if TYPE_CHECKING:
@@ -117,8 +119,8 @@ def build_parts(
     admission = build_admission(settings)
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
-    origins = {name: build_origin(name, rule, limits) for name, rule in settings.origins.items()}
-    show_zeros(list(origins))
+    trail = Trail(run_id)
+    origins = _build_origins(settings, trail)
     gates = build_gates(settings, origins, tables)
     policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates, reader_pace=limits.reader_pace)
     threads = Threads()
@@ -142,7 +144,7 @@ def build_parts(
     forwarder = Forwarder(store.keys, tell=tell, room=room, reader_pace=limits.reader_pace)
     readiness = Readiness(build_checks(store, fleet))
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
-    app = build_doors(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission)
+    app = build_doors(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission, trail)
     return Parts(
         app=AccessLog(app, probes=settings.log.probes) if settings.log.access else app,
         answer_hot=app.answer_hot,
@@ -221,6 +223,7 @@ def build_doors(
     forwarder: Forwarder,
     store: Store,
     admission: Admission,
+    trail: Trail,
 ) -> Doors:
     """The surfaces, and what tells whose a request is."""
     signs = build_signs(settings, listeners)
@@ -243,7 +246,7 @@ def build_doors(
         Dialect.S3: Surface(s3, s3.answer_hot),
         Dialect.GCS: LateSurface(build_gcs),
     }
-    return Doors(admin, peers, surfaces, gateway.routes, signs, admission)
+    return Doors(admin, peers, surfaces, gateway.routes, signs, admission, trail)
 
 
 def build_session_keys(settings: Settings) -> Sequence[bytes]:
@@ -266,20 +269,21 @@ def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs
     return Signs(places, suffixes)
 
 
-def build_origin(name: str, settings: OriginSettings, limits: LimitSettings) -> WatchedOrigin:
+def _build_origins(settings: Settings, trail: Trail) -> dict[str, WatchedOrigin]:
+    """By the names that the settings give them; their rows of the metrics are there, too."""
+    show_zeros(list(settings.origins))
+    rules = settings.origins.items()
+    return {name: build_origin(name, rule, settings.limits, trail.headers) for name, rule in rules}
+
+
+def build_origin(
+    name: str, settings: OriginSettings, limits: LimitSettings, marks: Callable[[], Headers] = no_marks
+) -> WatchedOrigin:
     """Contacts nobody: an origin that is down does not stop the start. Loads what that kind of origin needs alone."""
-    return watched(_build_origin(name, settings, limits), Incidents(name, _secrets(settings)))
+    return watched(_build_origin(name, settings, limits, marks), Incidents(name, secrets_of(settings)))
 
 
-def _secrets(settings: OriginSettings) -> tuple[str, ...]:
-    """What the configuration says of this origin and its log lines must not."""
-    if settings.type != "s3":
-        return ()
-    hidden = (settings.secret_access_key, settings.session_token)
-    return (settings.access_key_id or "", *(secret.get_secret_value() for secret in hidden if secret is not None))
-
-
-def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) -> Origin:
+def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings, marks: Callable[[], Headers]) -> Origin:
     if settings.type == "file":
         from proxy.origin.directory import DirectoryOrigin
 
@@ -298,7 +302,7 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
         idle_timeout_s=limits.idle_timeout,
     )
     if settings.type == "gcs":
-        return build_gcs_origin(name, settings, exchange_limits)
+        return build_gcs_origin(name, settings, exchange_limits, marks)
     from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings
 
     if settings.type == "gateway":
@@ -310,7 +314,7 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
             verify_tls=settings.verify,
             limits=exchange_limits,
         )
-        return S3Origin(below, FixedCredentials(None), name=name)
+        return S3Origin(below, FixedCredentials(None), name=name, marks=marks)
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     return S3Origin(
@@ -325,6 +329,7 @@ def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings) ->
         ),
         build_credentials(settings),
         name=name,
+        marks=marks,
     )
 
 
@@ -338,7 +343,9 @@ def load_later(origins: Iterable[OriginSettings]) -> None:
             importlib.import_module("botocore.session")
 
 
-def build_gcs_origin(name: str, settings: GcsOriginSettings, limits: ExchangeLimits) -> Origin:
+def build_gcs_origin(
+    name: str, settings: GcsOriginSettings, limits: ExchangeLimits, marks: Callable[[], Headers]
+) -> Origin:
     """`limits` are those of its connections."""
     from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
 
@@ -351,10 +358,11 @@ def build_gcs_origin(name: str, settings: GcsOriginSettings, limits: ExchangeLim
         limits=limits,
     )
     if settings.anonymous:
-        return GcsOrigin(found, AnonymousTokens(), name=name)
+        return GcsOrigin(found, AnonymousTokens(), name=name, marks=marks)
     key_file = settings.credentials.service_account_file if settings.credentials is not None else None
     lender = settings.credentials.impersonate if settings.credentials is not None else None
-    return GcsOrigin(found, GoogleTokens(partial(load_credentials, key_file, lender)), name=name)
+    tokens = GoogleTokens(partial(load_credentials, key_file, lender))
+    return GcsOrigin(found, tokens, name=name, marks=marks)
 
 
 def build_credentials(settings: S3OriginSettings) -> CredentialSource:

@@ -18,6 +18,7 @@ from proxy.errors import (
     NotFound,
     NotSupported,
     OriginRefused,
+    OriginTrouble,
     OriginUnavailable,
     Overloaded,
     PreconditionFailed,
@@ -26,6 +27,7 @@ from proxy.errors import (
     VersionChanged,
 )
 from proxy.surface.heads import Headers, Reply, render_passed
+from proxy.trail import LOOP_STATUS
 from s3api.xml import document, element
 
 _MISSING = {
@@ -111,6 +113,8 @@ def _describe_trouble(error: Exception) -> Fault:
     match error:
         case Overloaded():
             return Fault(503, "SlowDown", str(error), headers=_retry_after(error.retry_after_s))
+        case OriginUnavailable(trouble=OriginTrouble(reason="loop")):
+            return Fault(LOOP_STATUS, "LoopDetected", f"The origin can't be asked: {error}")
         case OriginUnavailable():
             code = "SlowDown" if error.throttled else "ServiceUnavailable"
             wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0 if error.throttled else None

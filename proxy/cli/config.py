@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     if arguments.environment is not None:
         os.environ.update(read_environment_file(arguments.environment))
-    settings = load_configuration(arguments.file).settings
+    loaded = load_configuration(arguments.file)
+    settings = loaded.settings
     cache = settings.cache
     claims = [
         Claim(f"cache.disks[{index}]", disk.path, disk.size)
@@ -48,6 +49,8 @@ def _check(arguments: argparse.Namespace) -> int:
     disks = ", ".join(f"{disk.path.absolute()} ({render_size(disk.size)})" for disk in cache.disks)
     listeners = ", ".join(map(str, settings.listen))
     print(f"{arguments.file}: fine. Listens at {listeners}; caches in {disks}; origins: {', '.join(settings.origins)}.")
+    for note in loaded.notes:
+        print(f"{arguments.file}: note: {note}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from proxy.config.sources import Configuration, Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.logs import start_logging
 from proxy.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_places
+
+log = logging.getLogger("warmstart.serve")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +54,11 @@ def read_arguments(arguments: argparse.Namespace) -> Configuration:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = read_arguments(arguments).settings
+    configuration = read_arguments(arguments)
+    settings = configuration.settings
     start_logging("supervisor", level=settings.log.level, form=settings.log.format)
+    for note in configuration.notes:
+        log.warning("%s", note)
     run_id = os.urandom(8).hex()
     try:
         folder = RuntimeFolder(run_id, runtime_places(settings.cache.disks[0].path))

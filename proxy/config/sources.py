@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from proxy.config.problems import Problem, find_problem
 from proxy.config.settings import Settings
+from proxy.config.surroundings import look_around
 from proxy.errors import ConfigInvalid
 from proxy.masking import mask_url
 
@@ -134,10 +135,11 @@ _SHORTHAND_VARIABLES = {PREFIX + field.name.upper() for field in fields(Shorthan
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Checked settings, and the layers they came from: what a child process is given."""
+    """Checked settings, and the layers they came from. `notes` are for whoever starts the gateway."""
 
     settings: Settings
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_configuration(
@@ -154,7 +156,9 @@ def load_configuration(
     layers = [Layer("command line", short.expand() | dict(flags or {})), Layer(PREFIX, read_environment(environment))]
     if file is not None:
         layers.append(Layer(str(file), read_file(file), is_file=True))
-    return check_layers(layers)
+    checked = check_layers(layers)
+    settings, notes = look_around(checked.settings, environment)
+    return Configuration(settings, checked.layers, notes)
 
 
 def check_layers(layers: Sequence[Layer]) -> Configuration:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from proxy.hops import FRAMING, Headers, connection_headers
+from proxy.hops import FRAMING, HOPS, Headers, connection_headers
 from proxy.origin import ForwardRequest
 
 PEEKED_BYTES_MAX = 64 << 10
 
-_OWN_HEADERS = FRAMING | {"authorization"}
+_OWN_HEADERS = FRAMING | {"authorization", HOPS}
 
 
 def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset[str] = frozenset()) -> Headers:

@@ -39,6 +39,12 @@ def short_body(received_bytes: int, expected_bytes: int, headers: Headers = ()) 
     return blame(error, "short", request_id=request_id_of(headers))
 
 
+def looped(headers: Headers) -> OriginUnavailable:
+    """The request came back to a gateway that it had come through."""
+    error = OriginUnavailable("its endpoint leads back to this gateway", lasting=True)
+    return blame(error, "loop", request_id=request_id_of(headers))
+
+
 def redirect_refused(status: int, headers: Headers) -> OriginUnavailable:
     """A redirect that leads out of the origin, or nowhere. The message names region and host, never a query."""
     region, location = first_value(headers, "x-amz-bucket-region"), first_value(headers, "location")

@@ -28,6 +28,7 @@ from proxy.origin.passing import peek, replay
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import request_id_of
 from proxy.ranges import ByteRange
+from proxy.trail import LOOP_STATUS
 
 _ANSWERS = (NotFound, VersionChanged, OriginRefused)  # what an origin that is well says, too
 
@@ -161,4 +162,6 @@ def reason_of(status: int) -> str | None:
         return "refused"
     if status in (429, 503):
         return "throttled"
+    if status == LOOP_STATUS:
+        return "loop"
     return "server" if status >= 500 and status != 501 else None

@@ -31,7 +31,7 @@ def warmstart(*arguments: str, **environment: str) -> subprocess.CompletedProces
 @pytest.fixture
 def good_file(tmp_path: Path) -> Path:
     path = tmp_path / "good.yaml"
-    path.write_text("origins: {shelf: {type: file, root: /data}}\ncache: {disks: {path: /c, size: 1GiB}}\n")
+    path.write_text("origins: {shelf: {type: file, root: /}}\ncache: {disks: {path: /c, size: 1GiB}}\n")
     return path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, place
 
 WORDS = {"config", "metrics", "blocks", "objects", "ranges", "conditions", "errors", "threads", "notices", "masking"}
-WORDS |= {"admission", "dialects", "families", "generations", "hops", "targets", "xml"}
+WORDS |= {"admission", "dialects", "families", "generations", "hops", "targets", "trail", "xml"}
 # The process around the engine: what is started, locked, listened on and logged.
 ENTRY = {"__main__", "cli", "serve", "serving", "supervisor", "worker", "control", "housekeeping"}
 ENTRY |= {

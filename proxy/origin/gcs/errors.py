@@ -11,7 +11,8 @@ from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailabl
 from proxy.hops import Headers, end_to_end
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import Refusal, parse_refusal
-from proxy.origin.trouble import REDIRECTS, mismatch, redirect_refused, request_id_of
+from proxy.origin.trouble import REDIRECTS, looped, mismatch, redirect_refused, request_id_of
+from proxy.trail import LOOP_STATUS
 
 _THROTTLES = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "SlowDown", "ServiceUnavailable"))
 _SERVER_STATUSES = frozenset((408, 500, 502, 503, 504))
@@ -40,12 +41,14 @@ def read_error(status: int, headers: Headers, body: bytes, bucket: str, key: str
     if status in (429, 503) or refusal.reason in _THROTTLES:
         throttles = OriginUnavailable(f"the origin throttles ({status})", retry_after_s=wait_s, throttled=True)
         return blame(throttles, "throttled", said, request_id)
-    if status in _SERVER_STATUSES or (status > 500 and status != 501):
+    if status in _SERVER_STATUSES or (status > 500 and status not in (501, LOOP_STATUS)):
         failed = OriginUnavailable(f"the origin answered {status} {refusal.reason}".rstrip(), retry_after_s=wait_s)
         return blame(failed, "server", said, request_id)
     if status in (401, 403):
         denied = AccessDenied(f"the origin refuses: {refusal.message or refusal.reason or status}")
         return blame(denied, "refused", said, request_id)
+    if status == LOOP_STATUS:
+        return looped(headers)
     if status in REDIRECTS:
         return redirect_refused(status, headers)
     if status < 400:

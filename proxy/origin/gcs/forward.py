@@ -8,7 +8,7 @@ refuses with 401 is sent again with a new token where that is possible, that is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from proxy.errors import AccessDenied, OriginUnavailable, blame
 from proxy.hops import Headers, end_to_end
@@ -27,13 +27,20 @@ class Forwarding:
     """Sends `ForwardRequest`s to one GCS service."""
 
     def __init__(
-        self, name: str, site: Site, exchange: Exchange, tokens: TokenSource, user_project: str | None
+        self,
+        name: str,
+        site: Site,
+        exchange: Exchange,
+        tokens: TokenSource,
+        user_project: str | None,
+        marks: Callable[[], Headers],
     ) -> None:
         self._name = name
         self._site = site
         self._exchange = exchange
         self._tokens = tokens
         self._user_project = user_project
+        self._marks = marks
 
     async def send(self, request: ForwardRequest) -> ForwardResponse:
         body = request.body if request.body_bytes != 0 else None
@@ -72,7 +79,7 @@ class Forwarding:
         self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> ForwardResponse:
         ORIGIN_REQUESTS.labels(self._name, "forward").inc()
-        sent = (("host", target.endpoint.authority), *headers)
+        sent = (("host", target.endpoint.authority), *headers, *self._marks())
         if method == "HEAD":
             status, answered = await self._exchange.head(target, sent)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)

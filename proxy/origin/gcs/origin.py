@@ -36,6 +36,7 @@ from proxy.origin.pages import PAGES_MAX, Found
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
+from proxy.trail import no_marks
 from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead
@@ -64,7 +65,8 @@ class GcsSettings:
 class GcsOrigin:
     """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
 
-    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time.
+    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time, and
+    `marks` gives headers that go with each request to a configured endpoint.
     """
 
     dialect = "gcs"
@@ -77,6 +79,7 @@ class GcsOrigin:
         wire: WireClient | None = None,
         *,
         name: str | None = None,
+        marks: Callable[[], Headers] = no_marks,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._site = parse_site(settings.endpoint)
@@ -91,9 +94,10 @@ class GcsOrigin:
         self._proxied = proxy is not None
         self._tokens = tokens
         self._clock = clock
+        self._marks = marks if settings.endpoint is not None else no_marks
         payer = settings.user_project
         self._common: Headers = ((USER_PROJECT, payer),) if payer is not None else ()
-        self._forwarding = Forwarding(self.name, self._site, self._exchange, tokens, settings.user_project)
+        self._forwarding = Forwarding(self.name, self._site, self._exchange, tokens, settings.user_project, self._marks)
 
     # what a key is
 
@@ -270,6 +274,7 @@ class GcsOrigin:
     async def _get_once(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
         ORIGIN_REQUESTS.labels(self.name, kind).inc()
         endpoint, retried = target.endpoint, kind != "list"
+        headers = (*headers, *self._marks())
         if self._proxied:
             use, headers = Use.BULK if kind == "read" else Use.METADATA, (("host", endpoint.authority), *headers)
             return await self._exchange.get(target, headers, accept, use, retried=retried)

@@ -8,7 +8,8 @@ from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailabl
 from proxy.hops import Headers, end_to_end
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import parse_code, parse_message, parse_refusal
-from proxy.origin.trouble import REDIRECTS, mismatch, redirect_refused, request_id_of
+from proxy.origin.trouble import REDIRECTS, looped, mismatch, redirect_refused, request_id_of
+from proxy.trail import LOOP_STATUS
 
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,64})\s*</Region>")
 _THROTTLES = frozenset(("SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests"))
@@ -55,11 +56,13 @@ def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *
     if status == 429 or status == 503 or code in _THROTTLES:
         throttles = OriginUnavailable(f"the origin throttles ({status})", retry_after_s=wait_s, throttled=True)
         return blame(throttles, "throttled", said, request_id)
-    if status >= 500 and status != 501:
+    if status >= 500 and status not in (501, LOOP_STATUS):
         failed = OriginUnavailable(f"the origin answered {status} {code or ''}".rstrip(), retry_after_s=wait_s)
         return blame(failed, "server", said, request_id)
     if status == 403 and code in (None, "AccessDenied"):
         return blame(AccessDenied(_denial(body)), "refused", said, request_id)
+    if status == LOOP_STATUS:
+        return looped(headers)
     if status in REDIRECTS:
         return redirect_refused(status, headers)
     if status < 400:

@@ -10,10 +10,10 @@ redirect that leads out of the origin is an error.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from proxy.errors import OriginUnavailable
-from proxy.hops import end_to_end
+from proxy.hops import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
@@ -43,6 +43,7 @@ class Forwarding:
         exchange: Exchange,
         signer: Signer,
         credentials: CredentialSource,
+        marks: Callable[[], Headers],
     ) -> None:
         self._name = name
         self._site = site
@@ -50,6 +51,7 @@ class Forwarding:
         self._exchange = exchange
         self._signer = signer
         self._credentials = credentials
+        self._marks = marks
 
     async def send(self, request: ForwardRequest, use: Use = Use.PASSING) -> ForwardResponse:
         """See `S3Origin.forward`."""
@@ -88,6 +90,7 @@ class Forwarding:
         headers = sent_headers(request, body is not None, _OWN_HEADERS)
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
         signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
+        signed = (*signed, *self._marks())
         if request.method == "HEAD":
             status, answered = await self._exchange.head(course.target, signed)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)

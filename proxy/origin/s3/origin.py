@@ -38,6 +38,7 @@ from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
 from proxy.origin.s3.target import Addressing, Query, aws_endpoint, parse_site
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
+from proxy.trail import no_marks
 from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead
@@ -66,7 +67,8 @@ class S3Settings:
 class S3Origin:
     """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
 
-    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time.
+    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time, and
+    `marks` gives headers that go unsigned with each request to a configured endpoint.
     """
 
     dialect = "s3"
@@ -79,6 +81,7 @@ class S3Origin:
         wire: WireClient | None = None,
         *,
         name: str | None = None,
+        marks: Callable[[], Headers] = no_marks,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._site = parse_site(settings.endpoint, settings.addressing)
@@ -94,9 +97,12 @@ class S3Origin:
         self._clock = clock
         self._signer = Signer(clock, settings.user_agent)
         self._there, self._denies = Lately(clock), Lately(clock)  # buckets that have answered, or denied access
+        self._marks = marks if self._site.endpoint is not None else no_marks
         self._regions = Regions(settings.region)
         self._parts = PartSpans(self._ask_part)
-        self._forwarding = Forwarding(self.name, self._site, self._regions, self._exchange, self._signer, credentials)
+        self._forwarding = Forwarding(
+            self.name, self._site, self._regions, self._exchange, self._signer, credentials, self._marks
+        )
 
     # what a key is
 
@@ -263,7 +269,8 @@ class S3Origin:
 
     async def _sign(self, course: Course, method: str, headers: Headers) -> Headers:
         keys = await self._credentials.get()
-        return self._signer.sign(keys, course.region, method, course.target, headers, EMPTY_PAYLOAD)
+        signed = self._signer.sign(keys, course.region, method, course.target, headers, EMPTY_PAYLOAD)
+        return (*signed, *self._marks())
 
     def _refusal(self, status: int, headers: Headers, body: bytes, bucket: str, key: str) -> WarmstartError:
         return refusal(status, headers, body, bucket, key, now_s=self._clock())

@@ -1,0 +1,86 @@
+"""What settings mean on this machine: an endpoint from the environment, one that leads back here, a missing directory.
+
+How it works. Origins of type s3 without an endpoint take AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, as AWS's SDKs do. In
+a shell or a pod these often point clients to this very gateway; such a value is left alone, with a note. An endpoint in
+the settings that is one of the gateway's own listeners can't be meant, and is an error. Only literal addresses,
+`localhost` and this machine's name are compared: no name is looked up. Whatever is missed ends by `proxy.trail`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from proxy.config.origins import FileOriginSettings, OriginSettings, S3OriginSettings, parse_endpoint
+from proxy.config.quantities import Address
+from proxy.config.settings import Settings
+from proxy.errors import ConfigInvalid
+from proxy.masking import mask_url
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+IGNORE_VARIABLE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
+
+
+def look_around(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with what the environment adds, and notes for whoever starts the gateway. Raises ConfigInvalid."""
+    notes: list[str] = []
+    origins: dict[str, OriginSettings] = {}
+    for name, origin in settings.origins.items():
+        endpoint = None if isinstance(origin, FileOriginSettings) else origin.endpoint
+        if endpoint is not None and leads_here(endpoint, settings.listen):
+            shown = f"origins.{name}.endpoint: {mask_url(endpoint)!r}"
+            raise ConfigInvalid(f"{shown} is this gateway's own listener; write where the objects are")
+        if isinstance(origin, S3OriginSettings) and endpoint is None:
+            origin = _with_ambient_endpoint(name, origin, settings, environment, notes)
+        if isinstance(origin, FileOriginSettings) and not origin.root.is_dir():
+            notes.append(
+                f"origins.{name}.root: {str(origin.root)!r} is not a directory now; reads fail until it is one"
+            )
+        origins[name] = origin
+    return settings.model_copy(update={"origins": origins}), tuple(notes)
+
+
+def _with_ambient_endpoint(
+    name: str, origin: S3OriginSettings, settings: Settings, environment: Mapping[str, str], notes: list[str]
+) -> S3OriginSettings:
+    variable = next((variable for variable in ENDPOINT_VARIABLES if environment.get(variable)), None)
+    if variable is None or environment.get(IGNORE_VARIABLE, "").lower() == "true":
+        return origin
+    try:
+        endpoint = parse_endpoint(environment[variable])
+    except ValueError as error:
+        raise ConfigInvalid(f"{variable}: {error}; or unset it, or write origins.{name}.endpoint") from None
+    if leads_here(endpoint, settings.listen):
+        notes.append(f"origins.{name}: {variable} is this gateway's own listener and is left alone; AWS is asked")
+        return origin
+    notes.append(f"origins.{name}: {variable} says where the objects are: {mask_url(endpoint)}")
+    return origin.model_copy(update={"endpoint": endpoint})
+
+
+def leads_here(endpoint: str, listeners: Sequence[Address]) -> bool:
+    """Whether an endpoint is, without any doubt, one of these listeners."""
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = parts.hostname or ""
+    return any(listener.port == port and _is_host(host, listener.host) for listener in listeners)
+
+
+def _is_host(host: str, listens: str) -> bool:
+    if host == listens:
+        return True
+    if listens in ("0.0.0.0", "::"):
+        return host in ("localhost", socket.gethostname().lower()) or _is_own_address(host)
+    return host == "localhost" and Address(listens, 0).loopback
+
+
+def _is_own_address(host: str) -> bool:
+    """Whether a literal address is one of this machine's: only those can be bound."""
+    try:
+        version = ipaddress.ip_address(host).version
+        with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True
