@@ -34,6 +34,9 @@ from tests.fetch.nodes import Neighbours, gives, member
 from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
 from tests.wire.sinks import CopyingSink, until
 
+# An asker that goes away is seen at once, where a client of another kind may only have said all that it has to say.
+LIMITS = Limits(half_close_s=0)
+
 SECRET = b"0123456789abcdef"
 ASKER = "ee"
 CONTENT = os.urandom(2 * BLOCK_BYTES - 1000)
@@ -140,7 +143,7 @@ async def start_station(
     station = Station(path, content, me=me, sums=sums, secrets=secrets)
     config = uvicorn.Config(
         station.app,
-        http=ExpressProtocol.limited(Limits()),
+        http=ExpressProtocol.limited(LIMITS),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -150,7 +153,7 @@ async def start_station(
     state, loop = ServerState(), asyncio.get_running_loop()
     listener = socket.create_server(("127.0.0.1", 0))
     server = await loop.create_server(
-        lambda: ExpressProtocol.limited(Limits())(config=config, server_state=state, app_state={}), sock=listener
+        lambda: ExpressProtocol.limited(LIMITS)(config=config, server_state=state, app_state={}), sock=listener
     )
     station.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
