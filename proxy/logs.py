@@ -71,13 +71,21 @@ class JsonLines(logging.Formatter):
             "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "process": self._process,
-            "logger": record.name,
+            "logger": _logger_name(record.name),
             "message": record.getMessage(),
         }
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _logger_name(name: str) -> str:
+    """All loggers of the gateway stand below `warmstart`, whatever package a line comes from."""
+    package, dot, rest = name.partition(".")
+    if package in ("proxy", "s3api", "gcsapi"):
+        return f"warmstart.{rest if package == 'proxy' else package + dot + rest}"
+    return name
 
 
 class TextLines(logging.Formatter):

@@ -104,3 +104,12 @@ def test_a_bucket_called_like_the_json_api_works_by_s3(crossing: Crossing, bucke
     assert crossing.ask("GET", f"/{bucket}/model.bin").body == b"model.bin"
     assert crossing.ask("GET", f"/{bucket}/model.bin", {"Authorization": "Bearer x"}).body == b"model.bin"
     assert crossing.ask("GET", f"/{bucket}", signed).status == 200
+
+
+def test_what_a_store_lacks_is_said_in_the_form_of_the_api_that_was_asked(crossing: Crossing) -> None:
+    """fake-gcs-server answers a PUT by the XML API in JSON."""
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=x", "Content-Length": "1"}
+    found = crossing.ask("PUT", "/goog/new", signed, b"x")
+    root = ElementTree.fromstring(found.body)
+    assert (found.status, root.findtext("Code")) == (400, "InvalidRequest")
+    assert root.findtext("Message") == "invalid uploadType"

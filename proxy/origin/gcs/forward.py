@@ -17,10 +17,14 @@ from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
+from proxy.origin.headers import first_value
 from proxy.origin.passing import nothing, replay, sent_headers
+from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import request_id_of
+from proxy.xml import document, element
 
 USER_PROJECT = "x-goog-user-project"
+REFUSAL_BYTES_MAX = 64 << 10  # of a document that says why
 
 
 class Forwarding:
@@ -48,6 +52,8 @@ class Forwarding:
         headers = self._headers(request, body is not None)
         token = await self._tokens.get()
         answer = await self._send_once(request.method, target, authorized(headers, token), body)
+        if answer.status >= 400 and request.path is None and _is_json(answer.headers):
+            answer = await _in_xml(answer)
         if answer.status != 401:
             return answer
         await answer.close()
@@ -86,6 +92,29 @@ class Forwarding:
         response = await self._exchange.send(method, target, sent, body, use=Use.PASSING)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
+
+
+def _is_json(headers: Headers) -> bool:
+    return (first_value(headers, "content-type") or "").startswith("application/json")
+
+
+async def _in_xml(answer: ForwardResponse) -> ForwardResponse:
+    """A refusal in the form of the API that was asked: emulators answer what they lack of the XML API in JSON."""
+    raw = bytearray()
+    try:
+        async for chunk in answer.body:
+            raw += chunk[: REFUSAL_BYTES_MAX - len(raw)]
+    finally:
+        await answer.close()
+    refusal = parse_refusal(bytes(raw))
+    code = "InternalError" if answer.status >= 500 else "InvalidRequest"
+    if refusal.reason.isalnum():
+        code = refusal.reason
+    message = refusal.message or f"the origin answered {answer.status}"
+    body = document("Error", element("Code", code) + element("Message", message))
+    kept = tuple(pair for pair in answer.headers if pair[0] not in ("content-type", "content-length"))
+    headers = (*kept, ("content-type", "application/xml; charset=UTF-8"), ("content-length", str(len(body))))
+    return ForwardResponse(answer.status, headers, replay(body, None), nothing)
 
 
 def _refused(answer: ForwardResponse) -> AccessDenied:
