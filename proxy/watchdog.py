@@ -1,8 +1,9 @@
 """Watchdog: says when one piece of work has held a process's event loop for too long, and which.
 
-How it works. A thread asks the loop to set a beat, LOOKS times within the limit, and waits for it: that costs each
-process a few dozen wake-ups a second, and a request nothing. A beat that is late by the limit means that whatever
-runs in the loop's thread has kept all others waiting since. The thread then looks at that thread's stack, waits until
+How it works. A thread looks, LOOKS times within the limit, whether the loop rests: it runs none of our code, and waits
+for events. That costs an idle process next to nothing, and a request nothing. Where the loop does not rest, the thread
+asks it to set a beat, and waits for it. A beat that is late by the limit means that whatever runs in the loop's thread
+has kept all others waiting since. The thread then looks at that thread's stack, waits until
 the loop moves, and logs how long it took, how much of that was spent on a CPU (little: it waited for a disk, or the
 machine was busy), which request it was for (method and path, never a query), and where in the program it was.
 C code that holds the interpreter's lock holds this thread, too: then the stack is that of the moment it let go.
@@ -25,6 +26,7 @@ from proxy.notices import Notice
 LOOKS = 4
 PLACES = 4  # of the stack, the innermost
 _OURS = ("proxy", "s3api", "gcsapi")
+_RESTING = frozenset({("selectors", "select"), ("asyncio.runners", "run")})  # innermost: asyncio's loops, uvloop's
 
 log = logging.getLogger("warmstart.watchdog")
 
@@ -66,6 +68,8 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._limit_s / LOOKS):
+            if self._rests():
+                continue
             self._beat.clear()
             began_s, began_cpu_s = time.monotonic(), time.clock_gettime(self._clock_id)
             try:
@@ -82,6 +86,11 @@ class Watchdog:
             if took_s >= self._limit_s * (1 - 1 / LOOKS):
                 SLOW_CALLBACKS.inc()
                 self._notice.say(f"the event loop was held for {took_s:.2f} s, {cpu_s:.2f} s of CPU, by {operation}")
+
+    def _rests(self) -> bool:
+        """Whether the loop's thread waits for events: in a selector, or, where that is C, right below the runner."""
+        frame = sys._current_frames().get(self._watched)
+        return frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) in _RESTING
 
     def _describe(self) -> str:
         """The request and the places in our code that run in the loop's thread."""

@@ -33,7 +33,7 @@ from proxy.cache.shared import SharedTables
 from proxy.metrics import DISK_FAILED, DISK_LEAVING_BYTES, DISK_USED_BYTES, WRITE_BACK_FAILURES
 
 TURN_S = 0.25
-LOOK_S = 0.025  # between two looks at a disk that is nearly full: 25 MB at 1 GB/s, three statvfs each 0.1 s
+LOOK_S = 0.025  # between two looks at a disk that is nearly full and fills up: 25 MB at 1 GB/s
 NEARLY_FULL_SHARE = 0.8  # of a disk's size
 FOLDERS_S = 2.0  # between two measurements of the folders: they grow with the names in them, slowly
 ESTIMATE_SHARE = 0.005  # of a disk's size: what the figure for the next start may be off
@@ -87,11 +87,11 @@ class Housekeeper:
             keeper.close()
 
     def _wait(self, stop: threading.Event, until_s: float) -> None:
-        """Until the next turn, or until a disk that is nearly full has passed its mark."""
-        nearly_full = [keeper for keeper in self._keepers if keeper.is_nearly_full()]
+        """Until the next turn, or until a disk that fills up has passed its mark."""
+        filling = [keeper for keeper in self._keepers if keeper.is_filling()]
         while not stop.is_set() and (left_s := until_s - self._clock()) > 0:
-            stop.wait(min(left_s, LOOK_S) if nearly_full else left_s)
-            if any(keeper.wants_turn() for keeper in nearly_full):
+            stop.wait(min(left_s, LOOK_S) if filling else left_s)
+            if any(keeper.wants_turn() for keeper in filling):
                 return
 
     def turn(self, stop: threading.Event) -> bool:
@@ -132,6 +132,7 @@ class _DiskKeeper:
         self._scan: DiskScan | None = None
         self._scan_steps: Iterator[None] = iter(())
         self._scan_wanted = False
+        self._seen_bytes: int | None = None
         self._scan_due_s = self._scan_allowed_s = clock()
         self._folder_bytes: int | None = None  # as they are charged; None: not measured yet
         self._folders_due_s = 0.0
@@ -158,9 +159,12 @@ class _DiskKeeper:
             return False
         return busy
 
-    def is_nearly_full(self) -> bool:
-        used_bytes = self._disk.used_bytes
-        return used_bytes is not None and used_bytes > NEARLY_FULL_SHARE * self._disk.size_bytes
+    def is_filling(self) -> bool:
+        """Whether the disk is nearly full and holds other bytes than at the last call: a full one may rest for days."""
+        used_bytes, seen_bytes = self._disk.used_bytes, self._seen_bytes
+        self._seen_bytes = used_bytes
+        nearly_full = used_bytes is not None and used_bytes > NEARLY_FULL_SHARE * self._disk.size_bytes
+        return nearly_full and used_bytes != seen_bytes
 
     def wants_turn(self) -> bool:
         """Whether a turn would evict, or unlink what was evicted."""
