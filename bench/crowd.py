@@ -28,7 +28,6 @@ from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion, SumKind
 BUCKET = "bench"
 OBJECT_BYTES = 64 << 10
 BLOCK_BYTES = 8 << 20
-SIZE_BYTES = 4 << 40  # of the cache, as configured: so large that nothing is evicted and no record is surplus
 BATCH = 20_000  # objects of one task, sorted by folder
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ZEROS_CRC32C = update_sum(SumKind.CRC32C, memoryview(bytes(OBJECT_BYTES)))
@@ -37,11 +36,15 @@ _ETAG = '"5fc9d9b9b9a2b9f1f2a7c6f8d3d1c9b4"'
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """`origin` is the origin's id, by which the objects are known; their numbers run from 0."""
+    """`origin` is the origin's id, by which the objects are known; their numbers run from 0.
+
+    `size_bytes` is the cache's size, as configured: all that its file system has, so that nothing is evicted.
+    """
 
     cache: Path
     origin: str
     objects: int
+    size_bytes: int
 
     def path(self, number: int) -> str:
         return f"/{BUCKET}/{_key(number)}"
@@ -53,12 +56,13 @@ class Crowd:
 
 def make_crowd(cache: Path, origin: str, objects: int) -> Crowd:
     """Fills an empty folder; raises OSError."""
-    [layout] = open_layouts([(cache, SIZE_BYTES)], BLOCK_BYTES)
+    size_bytes = shutil.disk_usage(cache.parent).total
+    [layout] = open_layouts([(cache, size_bytes)], BLOCK_BYTES)
     spans = [range(start, min(start + BATCH, objects)) for start in range(0, objects, BATCH)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_make, [(cache, origin, layout, span) for span in spans]))
     os.sync()  # what is written back later would be measured
-    return Crowd(cache, origin, objects)
+    return Crowd(cache, origin, objects, size_bytes)
 
 
 def remove_crowd(cache: Path) -> None:

@@ -28,7 +28,7 @@ import yaml
 
 from bench import Row
 from bench.client import Connection
-from bench.crowd import BUCKET, SIZE_BYTES, Crowd, make_crowd, remove_crowd
+from bench.crowd import BUCKET, Crowd, make_crowd, remove_crowd
 from bench.processes import children, cpu_seconds, free_port, running
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.volume import Volume, own_volume
@@ -108,10 +108,11 @@ def _site(folder: Path, objects: int) -> Iterator[Site]:
     root.mkdir()
     with own_volume(folder, (1 << 30) + objects * FILES_BYTES, 100_000 + 2 * objects) as volume:
         cache = volume.path / "cache"
-        site = Site(folder, volume, make_crowd(cache, f"file://{root}", objects), free_port())
+        crowd = make_crowd(cache, f"file://{root}", objects)
+        site = Site(folder, volume, crowd, free_port())
         settings = {
             "listen": f"127.0.0.1:{site.port}",
-            "cache": {"disks": [{"path": str(cache), "size": SIZE_BYTES}]},
+            "cache": {"disks": [{"path": str(cache), "size": crowd.size_bytes}]},
             "origins": {"origin": {"type": "file", "root": str(root)}},
             "buckets": {BUCKET: {"origin": "origin", "consistency": "immutable"}},
             "log": {"level": "warning"},

@@ -84,8 +84,8 @@ class Watchdog:
                 return
             took_s, cpu_s = time.monotonic() - began_s, time.clock_gettime(self._clock_id) - began_cpu_s
             if took_s >= self._limit_s * (1 - 1 / LOOKS):
-                SLOW_CALLBACKS.inc()
                 self._notice.say(f"the event loop was held for {took_s:.2f} s, {cpu_s:.2f} s of CPU, by {operation}")
+                SLOW_CALLBACKS.inc()
 
     def _rests(self) -> bool:
         """Whether the loop's thread waits for events: in a selector, or, where that is C, right below the runner."""

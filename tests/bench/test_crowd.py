@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.crowd import BUCKET, OBJECT_BYTES, SIZE_BYTES, make_crowd, remove_crowd
+from bench.crowd import BUCKET, OBJECT_BYTES, make_crowd, remove_crowd
 from tests.gateways import start_gateway
 
 
@@ -15,7 +15,7 @@ def test_a_gateway_serves_each_object_and_nothing_is_damaged(tmp_path: Path) -> 
     root.mkdir()
     crowd = make_crowd(tmp_path / "cache", f"file://{root}", 40)
     config = {"buckets": {BUCKET: {"origin": "origin", "consistency": "immutable"}}}
-    size = f"{SIZE_BYTES}B"
+    size = f"{crowd.size_bytes}B"
     with start_gateway(tmp_path, origin=f"file://{root}", cache_size=size, config=config) as gateway:
         with httpx.Client(base_url=gateway.url, trust_env=False) as client:
             for number in range(40):

@@ -144,16 +144,22 @@ async def test_keys_that_can_not_be_forgotten_make_everything_due(nodes: tuple[N
 async def test_a_message_that_can_not_be_read_makes_everything_due(
     nodes: tuple[Node, Node, Node], redis: RedisServer
 ) -> None:
-    node = nodes[1]
-    for text in ("", "1", '1 {"kind":"write"}', '1 {"kind":"write","id":"1","from":"x","reply":"","keys":[[1,2,3,4]]}'):
+    """Of a member's: what it told may have been a write. What no member has sealed is dropped, and changes nothing."""
+    node, seal = nodes[1], nodes[0].bulletin.seals.seal
+    wrong_key = {"kind": "write", "id": "1", "reply": "", "keys": [[1, 2, 3, 4]]}
+    for values in ({"kind": "write"}, {"kind": "beat", "run": "r", "at": "soon"}, wrong_key):
         before_s = node.board.due_before_s
         with redis.client() as client:
-            client.publish("test:news", text)
+            client.publish("test:news", b"1 " + seal("news", "x", values))
         while node.board.due_before_s <= before_s:
             await asyncio.sleep(0.005)
+    before_s = node.board.due_before_s
     with redis.client() as client:
-        client.publish("test:news", '7 {"kind":"to come"}')
+        for text in (b"", b"1", b'1 {"kind":"write"}', b"9 " + seal("another", "x", {"kind": "to come"})):
+            client.publish("test:news", text)
+        client.publish("test:news", b"7 " + seal("news", "x", {"kind": "to come"}))
     await node.until(lambda: node.board.heard == 7)
+    assert node.board.due_before_s == before_s
 
 
 async def test_what_nodes_have_heard_grows_with_each_write(nodes: tuple[Node, Node, Node]) -> None:
