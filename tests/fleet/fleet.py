@@ -244,7 +244,9 @@ class Fleet:
         assert number == len(self.nodes)
         self.begin([number], secret=secret)
         try:
-            wait_for_members([self.nodes[each] for each in known_to or range(number + 1)], number + 1)
+            wait_for_members(
+                [self.nodes[each] for each in (range(number + 1) if known_to is None else known_to)], number + 1
+            )
             yield
         finally:
             self.stop(number)

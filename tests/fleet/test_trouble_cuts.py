@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
 from tests.fleet.midload import SIZE_BYTES, begin, put
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import send_signal, wait_until
+from tests.gateways import GatewayProcess, send_signal, wait_until
 
 NODES = 3
 
@@ -142,9 +143,17 @@ def test_an_origin_that_refuses_the_first_get_of_each_block(fleet: Fleet) -> Non
     assert fleet.cloud.block_gets("throttled") == dict.fromkeys(range(blocks), 1)
 
 
+def drops_messages(node: GatewayProcess) -> bool:
+    return node.metric("warmstart_fleet_dropped_messages_total", reason="signature") > 0
+
+
 @pytest.mark.long
 def test_a_node_with_another_secret_is_left_alone_and_serves_its_clients_itself(fleet: Fleet) -> None:
     content = put(fleet, "foreign")
-    with fleet.guest(NODES, secret="not the secret of this fleet"):
+    with fleet.guest(NODES, secret="not the secret of this fleet", known_to=[]):
+        for node in (fleet.nodes[0], fleet.nodes[NODES]):  # each drops what the other says in Redis
+            wait_until(partial(drops_messages, node), f"{node.url} drops nothing that is sealed with another secret")
+        wait_for_members(fleet.nodes[:NODES], NODES)
+        wait_for_members([fleet.nodes[NODES]], 1)
         fleet.assert_right(fleet.load("foreign"), content)
         fleet.assert_copies("foreign", 2.1)
