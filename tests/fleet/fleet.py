@@ -236,6 +236,10 @@ class Fleet:
         self.cloud.put(key, content)
         unleased = self.metric("warmstart_unleased_fills_total")
         self.assert_right(self.load(key), content)
+        if self.redis is not None and not all(
+            self.nodes[number].metric("warmstart_fleet_coordinated") for number in self.living
+        ):
+            return False  # its next load would go without leases
         return self.cloud.copies(key) == 1 and self.metric("warmstart_unleased_fills_total") == unleased
 
     @contextlib.contextmanager
