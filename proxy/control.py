@@ -37,10 +37,9 @@ from proxy.fleet.reception import Reception
 from proxy.fleet.redis import REDIS_ERRORS, open_configured
 from proxy.fleet.roster import Member
 from proxy.gates import build_holds
-from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.listeners import Listener
-from proxy.serving import Server, server_config
+from proxy.serving import Server, connection_limits, server_config
 from proxy.storage import build_store, read_disks
 from proxy.watchdog import watched
 
@@ -91,15 +90,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
 
 def build_server(settings: Settings, reception: Reception, on_started: Callable[[], None]) -> Server:
     """Anybody may connect, and is told apart by a signature: heads have the same limits as on the data port."""
-    limits = settings.limits
-    protocol = ExpressProtocol.limited(
-        Limits(
-            head_bytes=limits.request_head,
-            head_timeout_s=limits.request_head_timeout,
-            send_timeout_s=limits.send_timeout,
-            pipelined_requests=limits.pipelined_requests,
-        )
-    )
+    protocol = ExpressProtocol.limited(connection_limits(settings.limits))
     config = server_config(reception, protocol, settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S)
     return Server(config, on_started)
 

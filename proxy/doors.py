@@ -26,9 +26,7 @@ from proxy.targets import bucket_of_host, decode_name, host_name, split_target
 from proxy.trail import LOOP_STATUS, Trail
 
 GUESSES_MAX = 4096
-NAMED_BYTES_MAX = (
-    2048  # by a target and a host that are remembered: 9 MiB in all; a key has 1024, and a query some more
-)
+NAMED_BYTES_MAX = 2048  # of a target and a host that are remembered: 9 MiB in all; a key has 1024, a query some more
 Place = tuple[str, int]  # a local address and port
 
 

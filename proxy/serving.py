@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from proxy.lanes.connection import Limits
 from proxy.listeners import BACKLOG
 
 if TYPE_CHECKING:
+    from proxy.config.limits import LimitSettings
     from proxy.config.settings import TlsSettings
 
 
@@ -35,6 +37,17 @@ def server_config(
         timeout_graceful_shutdown=math.ceil(end_timeout_s),
         ssl_certfile=tls.certificate if tls is not None else None,
         ssl_keyfile=str(tls.key) if tls is not None else None,
+    )
+
+
+def connection_limits(limits: LimitSettings) -> Limits:
+    """What one connection may ask for, on every port of this program."""
+    return Limits(
+        head_bytes=limits.request_head,
+        head_timeout_s=limits.request_head_timeout,
+        send_timeout_s=limits.send_timeout,
+        read_ahead_bytes=limits.disk_read_ahead,
+        pipelined_requests=limits.pipelined_requests,
     )
 
 

@@ -25,14 +25,13 @@ from proxy.cache.shared import SharedTables
 from proxy.children import ChildPaper, say_ready
 from proxy.fleet.board import Board
 from proxy.gates import publish
-from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.listeners import Listener
 from proxy.logs import log_hot_answer
 from proxy.rows import Row
 from proxy.serve import Parts, build_parts, load_later
-from proxy.serving import Server, server_config
+from proxy.serving import Server, connection_limits, server_config
 from proxy.watchdog import watched
 
 if TYPE_CHECKING:
@@ -98,17 +97,7 @@ def _loaded(loading: asyncio.Future[None]) -> None:
 
 def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotLane) -> Server:
     limits = settings.limits
-    protocol = ExpressProtocol.limited(
-        Limits(
-            head_bytes=limits.request_head,
-            head_timeout_s=limits.request_head_timeout,
-            send_timeout_s=limits.send_timeout,
-            read_ahead_bytes=limits.disk_read_ahead,
-            pipelined_requests=limits.pipelined_requests,
-        ),
-        lane,
-        parts.admission.connections,
-    )
+    protocol = ExpressProtocol.limited(connection_limits(limits), lane, parts.admission.connections)
     config = server_config(
         parts.app,
         protocol,

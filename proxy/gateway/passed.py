@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 from proxy.admission import Room
 from proxy.errors import OriginUnavailable, VersionChanged
+from proxy.fetch.stream import PATIENCE_MIN_S
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.headers import first_value, parse_content_range, read_length
 from proxy.ranges import ByteRange
 
-PATIENCE_MIN_S = 1.0  # a client's own pause of a moment is not slowness
 LOOK_AGAIN_S = 0.25  # for room
 _OF_THE_PART = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"})
 
