@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy.fleet.messages import parse_json
-from proxy.fleet.signing import PROTOCOL
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.metrics import DROPPED_MESSAGES
 from proxy.notices import Notice
 
@@ -98,7 +98,7 @@ class Leases:
         self._errors: tuple[type[Exception], ...] = (*errors, TimeoutError)
         self.expected = redis is not None
         self._redis = redis
-        self._prefix = prefix
+        self._names = RedisKeys(prefix)
         self._node_id = node_id
         self._clock = clock
         self._held: dict[str, Lease] = {}
@@ -110,7 +110,7 @@ class Leases:
         self, digest: bytes, index: int, fill_id: int, instead: Elsewhere | None = None
     ) -> Lease | Elsewhere:
         """The lease, or who has it. `instead` of one that turned out to be worth nothing."""
-        name = f"{self._prefix}:lease-{PROTOCOL}:{digest.hex()}:{index}"
+        name = self._names.lease(digest.hex(), index)
         text = self._render(fill_id, done=False)
         if self._redis is None or self._clock() < self._away_until_s:
             return Lease(name, text, real=False)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from proxy.fleet.board import Board
 from proxy.fleet.freshness import DRIFT_S, LEASE_S
 from proxy.fleet.messages import Seals
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.objects import ObjectKey
 
 if TYPE_CHECKING:
@@ -198,9 +199,9 @@ class Bulletin:
     def __init__(self, redis: Redis, prefix: str, seals: Seals) -> None:
         self.redis = redis
         self.seals = seals
-        self.channel = f"{prefix}:news"
-        self._prefix = prefix
-        self._keys = [f"{prefix}:news:stamp", f"{prefix}:news:listening", f"{prefix}:news:since"]
+        self._names = RedisKeys(prefix)
+        self.channel = self._names.news()
+        self._keys = [self._names.news_stamp(), self._names.news_listening(), self._names.news_since()]
         self._beat = redis.register_script(_BEAT)
         self._tell = redis.register_script(_TELL)
         self._acknowledge = redis.register_script(_ACKNOWLEDGE)
@@ -211,7 +212,7 @@ class Bulletin:
         )
 
     async def tell(self, message: Write) -> Told:
-        keys = [*self._keys, self._waiting(message.write_id)]
+        keys = [*self._keys, self._names.waiting(message.write_id)]
         times = [int(LISTENING_S * 1e6), int((LEASE_S + DRIFT_S) * 1e6), _EXPIRES_S if message.reply else 0]
         arguments: list[str | bytes | int] = [
             _STAMP_EXPIRES_S,
@@ -226,15 +227,12 @@ class Bulletin:
     async def acknowledge(self, node_id: str, writes: Sequence[Write]) -> None:
         """This node has forgotten what these writes have changed."""
         places = [part for write in writes for part in (write.write_id, write.reply)]
-        await self._acknowledge([self._waiting(write.write_id) for write in writes], [node_id, *places])
+        await self._acknowledge([self._names.waiting(write.write_id) for write in writes], [node_id, *places])
 
     async def leave(self, node_id: str) -> None:
         """This node has no lease any more, and acknowledges nothing."""
-        await self.redis.zrem(self._keys[1], node_id)
+        await self.redis.zrem(self._names.news_listening(), node_id)
 
     def reply_channel(self, name: str) -> str:
         """A writer's own."""
-        return f"{self._prefix}:told:{name}"
-
-    def _waiting(self, write_id: str) -> str:
-        return f"{self._prefix}:waiting:{write_id}"
+        return self._names.told(name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxy.fleet.messages import Seals, Unsealed
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.metrics import DROPPED_MESSAGES
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class LimitBoard:
     def __init__(self, redis: Redis, prefix: str, name: str, seals: Seals) -> None:
         self.name = name
         self._seals = seals
-        self._prefix = prefix
+        self._names = RedisKeys(prefix)
         self._swap: Any = redis.register_script(_SWAP)
         self._plan: Any = redis.register_script(_PLAN)
 
@@ -111,4 +112,5 @@ class LimitBoard:
         return None
 
     def _keys(self, origin: str) -> list[str]:
-        return [f"{self._prefix}:limits:{origin}:{part}" for part in ("reports", "plan", "planner")]
+        names = self._names
+        return [names.limits_reports(origin), names.limits_plan(origin), names.limits_planner(origin)]

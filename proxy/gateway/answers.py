@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -49,7 +49,7 @@ class ReadAnswer:
 
     `body` yields what to send, in order: pieces of files, or bytes that no disk holds. It is None for head_only and
     for `not_modified`. It raises only when the body can't be finished: close the connection then. Whoever takes
-    the body must `aclose()` it. An answer that was `peek`ed has its `pieces` instead, all of them.
+    the body must `aclose()` it.
     """
 
     record: ObjectRecord
@@ -58,7 +58,6 @@ class ReadAnswer:
     part: PartSpan | None = None
     not_modified: bool = False
     body: AsyncIterator[Piece | bytes] | None = None
-    pieces: Sequence[Piece] = ()
 
     @property
     def length(self) -> int:

@@ -16,6 +16,7 @@ from proxy.fetch import lease as lease_module
 from proxy.fetch.lease import DONE_S, LEASE_S, PAUSE_S, Elsewhere, Lease, Leases
 from proxy.fleet.fills import ORIGIN, new_fill_id
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
+from proxy.fleet.rediskeys import RedisKeys
 from tests.fleet.servers import RedisServer, start_redis
 
 _digests = itertools.count()
@@ -32,7 +33,7 @@ class Bench:
 
     def __init__(self, server: RedisServer) -> None:
         self.digest = next(_digests).to_bytes(32, "big")
-        self.name = f"test:lease-2:{self.digest.hex()}:7"
+        self.name = RedisKeys("test").lease(self.digest.hex(), 7)
         self.eye = server.client()
         self.server = server
         self.now_s = 1000.0

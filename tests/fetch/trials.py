@@ -14,6 +14,7 @@ from proxy.fetch.flight import Flights
 from proxy.fetch.limiter import FillLimiter
 from proxy.fetch.relay import Relay
 from proxy.fleet.fills import ORIGIN, new_fill_id
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.objects import ObjectRecord
 from proxy.ranges import ByteRange
 from tests.fetch.memory import MemoryClaim, MemoryOrigin, MemoryWriter
@@ -92,5 +93,5 @@ def hold(redis: MemoryRedis, t: Trial, node_id: str, *, done: bool = False, url:
     text = (
         f'{{"node":"{node_id}","url":"{url}","fill":"{fill_id:x}","done":{"true" if done else "false"},"token":"ab"}}'
     )
-    redis.keys[f"test:lease-2:{t.record.version.digest.hex()}:{INDEX}"] = text
+    redis.keys[RedisKeys("test").lease(t.record.version.digest.hex(), INDEX)] = text
     return fill_id

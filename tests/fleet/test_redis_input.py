@@ -24,6 +24,7 @@ from proxy.fleet.members.sighting import Sighting, render_sighting
 from proxy.fleet.messages import Seals
 from proxy.fleet.news import News
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.fleet.roster import Member
 from proxy.metrics import DROPPED_MESSAGES
 from proxy.objects import ObjectKey
@@ -197,7 +198,7 @@ async def test_a_member_that_reports_nonsense_ends_nobodys_sharing(redis: Redis)
 async def test_a_lease_that_is_none_holds_nobody_up(redis: Redis, text: bytes) -> None:
     leases = Leases(redis, "test", "me", REDIS_ERRORS)
     try:
-        await redis.set(f"test:lease-2:{bytes(32).hex()}:0", text, px=int(LEASE_S * 1000))
+        await redis.set(RedisKeys("test").lease(bytes(32).hex(), 0), text, px=int(LEASE_S * 1000))
         async with asyncio.timeout(30):
             assert isinstance(await leases.take(bytes(32), 0, 8), Lease)
     finally:

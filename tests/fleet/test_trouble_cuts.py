@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from proxy.fleet.rediskeys import RedisKeys
 from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
 from tests.fleet.midload import SIZE_BYTES, begin, put
@@ -35,7 +36,7 @@ def lease_holders(fleet: Fleet) -> set[str]:
     """Ids of the nodes that hold a lease on a block just now."""
     assert isinstance(fleet.redis, RedisServer)
     client = fleet.redis.client()
-    names = list(client.scan_iter("warmstart:lease:*"))
+    names = list(client.scan_iter(RedisKeys("warmstart").lease("*", "*")))
     found = [json.loads(text) for text in client.mget(names) if text] if names else []
     client.close()
     return {lease["node"] for lease in found if not lease["done"]}

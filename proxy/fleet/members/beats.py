@@ -27,6 +27,7 @@ from proxy.fleet.members.places import Places, locate
 from proxy.fleet.members.sighting import SIGHTING_BYTES_MAX, Sighting, read_sighting, sighting_values
 from proxy.fleet.messages import Seals, Unsealed
 from proxy.fleet.redis import REDIS_ERRORS
+from proxy.fleet.rediskeys import RedisKeys
 from proxy.metrics import DROPPED_MESSAGES, FLEET_COORDINATED, FLEET_FAILED_BEATS
 from proxy.notices import Notice
 
@@ -94,8 +95,7 @@ class Beats:
         self._places = places
         self._seals = seals
         self._clock = clock
-        self._members = f"{prefix}:members"
-        self._sightings = f"{prefix}:member:"
+        self._names = RedisKeys(prefix)
         self._beat = redis.register_script(_BEAT)
         self._wake = asyncio.Event()
         self._rounds = 0
@@ -129,7 +129,7 @@ class Beats:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 if self._company.located:
-                    await self._redis.set(self._sightings + own.member.node_id, text, px=int(1000 * EXPIRES_S))
+                    await self._redis.set(self._names.member(own.member.node_id), text, px=int(1000 * EXPIRES_S))
         except REDIS_ERRORS as error:
             log.warning("can't leave the fleet's members, as Redis does not answer: %s", error)
 
@@ -140,8 +140,8 @@ class Beats:
         reads = self._rounds % (1 + len(company.others) // NODES_PER_PERIOD) == 0
         self._rounds += 1
         text = self._seals.seal(KIND, own.member.node_id, sighting_values(own)) if company.located else b""
-        keys = [self._members, self._sightings + own.member.node_id]
-        prefix, expires_ms = self._sightings if reads else "", int(1000 * EXPIRES_S)
+        keys = [self._names.members(), self._names.member(own.member.node_id)]
+        prefix, expires_ms = self._names.member("") if reads else "", int(1000 * EXPIRES_S)
         arguments: list[str | bytes | int] = [own.member.node_id, text, expires_ms, prefix]
         arguments += [SIGHTING_BYTES_MAX, NODES_MAX]
         before, *found = await self._beat(keys, arguments)
