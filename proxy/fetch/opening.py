@@ -38,8 +38,9 @@ class Opening:
         self._gate = gate
         self._ticket: Ticket | None = None
         self.delivered = False  # some of it
-        self._task = loop.create_task(self._ask(origin, bucket, key), name=f"open {key!r}")
-        self._task.add_done_callback(self._ended)
+        task = loop.create_task(self._ask(origin, bucket, key), name=f"open {key!r}")
+        task.add_done_callback(self._ended)
+        self._task: asyncio.Task[None] | None = task
 
     async def _ask(self, origin: OpensRanges, bucket: str, key: str) -> None:
         self._ticket = await self._gate.enter(urgent=True)
@@ -91,19 +92,23 @@ class Opening:
             self._sink = attach(version, span, sink)
             if not self._taken.done():  # else the answer broke off behind its head: the task says why
                 self._taken.set_result(None)
-            await asyncio.shield(self._task)
+            if self._task is not None:
+                await asyncio.shield(self._task)
         except BaseException:
             await self._cancel()
             raise
 
     def drop(self) -> None:
         """Nobody will take it."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def _cancel(self) -> None:
         """Returns when the sink is not called any more."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        task, self._task = self._task, None  # else it, its error and the frames that hold the sink keep each other
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -59,8 +59,8 @@ class Pooled:
                 while steps and len(under_way) < STEPS_AHEAD:
                     step = steps.popleft()
                     under_way.append((step, asyncio.get_running_loop().create_task(self._read(step))))
-                step, task = under_way[0]
-                data = await task
+                step = under_way[0][0]
+                data = await under_way[0][1]
                 under_way.popleft()
                 if data is None:
                     version = self.record.version
@@ -71,10 +71,7 @@ class Pooled:
                 if pending is not None:
                     await pending
         finally:
-            for _, task in under_way:
-                task.cancel()
-            if under_way:
-                await asyncio.wait([task for _, task in under_way])
+            await _end(under_way)
 
     async def _read(self, step: ByteRange) -> bytes | None:
         """None: no other node has it, or can bring it."""
@@ -151,3 +148,13 @@ class _Kept:
 
     def write(self, data: memoryview) -> None:
         self.data += data
+
+
+async def _end(under_way: deque[tuple[ByteRange, asyncio.Task[bytes | None]]]) -> None:
+    """Cancel what is under way, and forget it: a failed task and the frames of its error would keep each other."""
+    tasks = [task for _, task in under_way]
+    under_way.clear()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -200,6 +200,8 @@ class Body:
         except asyncio.CancelledError:
             self._ahead[index] = task  # ours was cancelled, perhaps: the release looks at it again
             raise
+        finally:
+            del task  # else its error, the traceback and this frame hold each other, and the blocks that were sent
 
     async def _wait(self, supplied: Supplied, index: int, offset: int, end: int, at_least: int) -> int:
         """How many bytes may be sent from `offset`, at least one; the read takes the block's bytes to `end`."""
