@@ -206,7 +206,9 @@ async def test_an_ended_token_is_waited_for() -> None:
     assert await tokens.get() == "token-2"
 
 
-async def test_while_google_is_down_a_living_token_serves_and_google_is_left_alone() -> None:
+async def test_while_google_is_down_a_living_token_serves_and_google_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     source = ready(Source())
     tokens = source.tokens()
     await tokens.get()
@@ -216,6 +218,9 @@ async def test_while_google_is_down_a_living_token_serves_and_google_is_left_alo
     await settle(source, 2)
     assert await tokens.get() == "token-1"
     assert source.calls == 2
+    (line,) = caplog.messages
+    assert line.startswith("the Google token can't be renewed; it is used until it expires: ")
+    assert "no route" in line
     source.clock[0] += 11
     with pytest.raises(OriginUnavailable, match="no route"):
         await tokens.get()

@@ -88,7 +88,9 @@ async def test_keys_are_asked_for_again_when_due() -> None:
     assert (await source.get()).access_key_id == "AKID2"
 
 
-async def test_while_a_refresh_fails_living_keys_are_used_and_the_chain_is_left_alone() -> None:
+async def test_while_a_refresh_fails_living_keys_are_used_and_the_chain_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     clock = [0.0]
     provider = Provider()
     provider.release.set()
@@ -98,6 +100,9 @@ async def test_while_a_refresh_fails_living_keys_are_used_and_the_chain_is_left_
     assert (await source.get()).access_key_id == "AKID1"
     assert (await source.get()).access_key_id == "AKID1"
     assert provider.calls == 2
+    (line,) = caplog.messages
+    assert line.startswith("the AWS credentials can't be renewed; they are used until they expire: ")
+    assert "no route" in line
     clock[0] = 10.0
     provider.expired = True
     with pytest.raises(AccessDenied, match="no route"):

@@ -10,6 +10,7 @@ loads it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC
@@ -17,13 +18,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame
+from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame, fresh
+from proxy.notices import Notice
 
 REFRESH_AHEAD_S = 225.0  # as google-auth: a metadata server gives a new token in the last 5 minutes, not before
 RETRY_PAUSE_S = 5.0
 TOKEN_TIMEOUT_S = 20.0
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 SOURCE_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)  # of who impersonates
+
+log = logging.getLogger("warmstart.origin")
 
 
 class TokenSource(Protocol):
@@ -58,6 +62,7 @@ class GoogleTokens:
         self._asked_at_s: float | None = None
         self._failure: WarmstartError | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._not_renewed = Notice(log)
 
     async def get(self) -> str | None:
         if self._alive():
@@ -82,10 +87,10 @@ class GoogleTokens:
 
     async def _wait(self) -> str | None:
         if self._failure is not None and self._paused() and self._asking is None:
-            raise self._failure
+            raise fresh(self._failure)
         await asyncio.shield(self._ask())
         if self._failure is not None and not self._alive():
-            raise self._failure
+            raise fresh(self._failure)
         return self._token
 
     def _ask(self) -> asyncio.Task[None]:
@@ -104,6 +109,8 @@ class GoogleTokens:
             self._token, self._ends_at_s = await asyncio.to_thread(self._fetch)
         except WarmstartError as error:
             self._failure = error
+            if self._alive():
+                self._not_renewed.say(f"the Google token can't be renewed; it is used until it expires: {error}")
         else:
             self._failure = None
 

@@ -9,15 +9,19 @@ and the old keys still live, the old ones are used and the chain is left alone f
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from proxy.errors import AccessDenied, blame
+from proxy.errors import AccessDenied, blame, fresh
 from proxy.masking import is_sendable
+from proxy.notices import Notice
 from proxy.origin.s3.signing import Credentials
 
 RETRY_PAUSE_S = 5.0
+
+log = logging.getLogger("warmstart.origin")
 
 
 class CredentialSource(Protocol):
@@ -64,6 +68,7 @@ class ChainCredentials:
         self._loading: asyncio.Task[Credentials] | None = None
         self._failed_at_s: float | None = None
         self._failure = AccessDenied("")
+        self._not_renewed = Notice(log)
 
     async def get(self) -> Credentials:
         if self._current is not None and not self._refresh_due():
@@ -71,7 +76,7 @@ class ChainCredentials:
         if self._failed_at_s is not None and self._clock() - self._failed_at_s < RETRY_PAUSE_S:
             if self._current is not None and not self._expired():
                 return self._current
-            raise self._failure
+            raise fresh(self._failure)
         return await self._load_once()
 
     async def _load_once(self) -> Credentials:
@@ -92,6 +97,7 @@ class ChainCredentials:
         except AccessDenied as error:
             self._failed_at_s, self._failure = self._clock(), error
             if self._current is not None and not self._expired():
+                self._not_renewed.say(f"the AWS credentials can't be renewed; they are used until they expire: {error}")
                 return self._current
             raise
         self._failed_at_s = None
