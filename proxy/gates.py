@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from proxy.cache.shared import LEDGER_COUNT, LEDGER_WORDS, SharedTables
 from proxy.fetch.gate import Gates
@@ -14,6 +14,7 @@ from proxy.metrics import ORIGIN_CONCURRENCY, ORIGIN_RATE, ORIGIN_UNDER_WAY, ORI
 from proxy.origin import Origin
 
 if TYPE_CHECKING:
+    from proxy.config.origins import RemoteOriginSettings
     from proxy.config.settings import Settings
 
 STREAMS_SHARE = 0.5  # of an origin's requests, for streams past the cache: the rest is for fills and metadata
@@ -28,7 +29,7 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
     process's slot had under way when it was killed. Nobody else may do it while the slot is held.
     """
     slot = tables.locks.take_slot(SLOT_COUNT)
-    limited = {name: rule for name, rule in settings.origins.items() if rule.type != "file"}
+    limited = {name: cast("RemoteOriginSettings", rule) for name, rule in settings.origins.items() if rule.by_http}
     ids = list(dict.fromkeys(origins[name].id for name in limited))
     bandwidths = {origins[name].id: rule.bandwidth for name, rule in limited.items()}
     hedges = {origins[name].id: rule.hedge or 0.0 for name, rule in limited.items()}
@@ -56,7 +57,7 @@ def build_gates(settings: Settings, origins: Mapping[str, Origin], tables: Share
 def build_holds(settings: Settings, tables: SharedTables) -> list[Hold]:
     """The ledgers of the node's origins, for the control process of a fleet's node."""
     slot = tables.locks.take_slot(SLOT_COUNT)
-    count = sum(rule.type != "file" for rule in settings.origins.values())
+    count = sum(rule.by_http for rule in settings.origins.values())
     holds = []
     for place in range(min(count, LEDGER_COUNT)):
         numbers, lock = tables.ledger(place), partial(tables.locks.ledger, place)

@@ -119,9 +119,7 @@ def build_fleet(
     )
     secrets = cluster.secrets()
     peers = PeerClient(wire, node_id, secrets)
-    private = frozenset(
-        origins[name].id for name, rule in settings.origins.items() if rule.type == "file" and not rule.shared
-    )
+    private = frozenset(origins[name].id for name, rule in settings.origins.items() if rule.private)
     leases = Leases(redis, cluster.prefix, node_id, redis_errors, where=view.url)
     freshness = Freshness(board) if redis is not None else None
     return FleetParts(

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hmac
 import importlib
-import os
 import resource
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
@@ -44,8 +42,8 @@ from proxy.hops import Headers
 from proxy.lanes.hot import AnswerHot, AnswersAt
 from proxy.logs import AccessLog, App
 from proxy.metrics import show_zeros
-from proxy.origin import Origin
-from proxy.origin.incidents import Incidents, secrets_of
+from proxy.origin import Builder, Origin
+from proxy.origin.incidents import Incidents
 from proxy.origin.watched import WatchedOrigin, watched
 from proxy.relays import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.storage import build_store
@@ -56,17 +54,14 @@ from s3api.app import S3App
 if TYPE_CHECKING:
     from proxy.config.buckets import BucketSettings
     from proxy.config.limits import LimitSettings
-    from proxy.config.origins import GcsOriginSettings, OriginSettings, S3OriginSettings
+    from proxy.config.origins import AnyOriginSettings
     from proxy.config.settings import Settings
-    from proxy.origin.exchange import ExchangeLimits
-    from proxy.origin.s3.credentials import CredentialSource
 
 
 DESCRIPTORS_PER_CONNECTION = 2  # its socket, and the copy that sendfile uses
 OWN_DESCRIPTORS = 384  # a worker's own, its connections to origins, and those in reserve
 CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 16_384
 ADDRESS_SHARE = 0.75  # of the connections, for one address
-CONNECTIONS_TO_ORIGIN = 256  # for each use, at least
 _SESSIONS = b"warmstart upload sessions"  # what the fleet's secret is used for here
 STOPPED_S = 5.0  # a worker ticks each second
 
@@ -277,103 +272,23 @@ def _build_origins(settings: Settings, trail: Trail) -> dict[str, WatchedOrigin]
 
 
 def build_origin(
-    name: str, settings: OriginSettings, limits: LimitSettings, marks: Callable[[], Headers] = no_marks
+    name: str, settings: AnyOriginSettings, limits: LimitSettings, marks: Callable[[], Headers] = no_marks
 ) -> WatchedOrigin:
     """Contacts nobody: an origin that is down does not stop the start. Loads what that kind of origin needs alone."""
-    return watched(_build_origin(name, settings, limits, marks), Incidents(name, secrets_of(settings)))
+    origin = _builder(settings).build(name, settings, limits, marks)
+    return watched(origin, Incidents(name, settings.secret_words))
 
 
-def _build_origin(name: str, settings: OriginSettings, limits: LimitSettings, marks: Callable[[], Headers]) -> Origin:
-    if settings.type == "file":
-        from proxy.origin.directory import DirectoryOrigin
-
-        return DirectoryOrigin(settings.root, name=name)
-    from proxy.origin.exchange import ExchangeLimits
-
-    exchange_limits = ExchangeLimits(
-        connect_timeout_s=limits.connect_timeout,
-        read_timeout_s=limits.read_timeout,
-        stall_timeout_min_s=limits.stall_timeout_min,
-        stall_timeout_s=limits.stall_timeout,
-        stall_timeout_max_s=limits.stall_timeout_max,
-        forward_timeout_s=limits.forward_timeout,
-        connections_max=max(CONNECTIONS_TO_ORIGIN, limits.pass_through, limits.origin_requests),
-        idle_connections_max=limits.idle_connections,
-        idle_timeout_s=limits.idle_timeout,
-    )
-    if settings.type == "gcs":
-        return build_gcs_origin(name, settings, exchange_limits, marks)
-    from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings
-
-    if settings.type == "gateway":
-        below = S3Settings(
-            endpoint=settings.endpoint,
-            region="us-east-1",
-            addressing="path",
-            ca_file=settings.ca_file,
-            verify_tls=settings.verify,
-            limits=exchange_limits,
-        )
-        return S3Origin(below, FixedCredentials(None), name=name, marks=marks)
-
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return S3Origin(
-        S3Settings(
-            endpoint=settings.endpoint and settings.endpoint + (settings.base_path or ""),
-            region=settings.region or region,
-            addressing=settings.addressing,
-            ca_file=settings.ca_file,
-            verify_tls=settings.verify,
-            user_agent=settings.user_agent,
-            limits=exchange_limits,
-        ),
-        build_credentials(settings),
-        name=name,
-        marks=marks,
-    )
-
-
-def load_later(origins: Iterable[OriginSettings]) -> None:
+def load_later(origins: Iterable[AnyOriginSettings]) -> None:
     """Blocking: loads what a first request in GCS's dialect needs, and one to these origins, and a start does not."""
     importlib.import_module("gcsapi.app")
     for origin in origins:
-        if origin.type != "file":
-            importlib.import_module("proxy.origin.transport")
-        if origin.type == "s3" and not origin.anonymous and origin.access_key_id is None:
-            importlib.import_module("botocore.session")
+        _builder(origin).load_later(origin)
 
 
-def build_gcs_origin(
-    name: str, settings: GcsOriginSettings, limits: ExchangeLimits, marks: Callable[[], Headers]
-) -> Origin:
-    """`limits` are those of its connections."""
-    from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials
-
-    found = GcsSettings(
-        endpoint=settings.endpoint,
-        project=settings.project,
-        user_project=settings.user_project,
-        ca_file=settings.ca_file,
-        verify_tls=settings.verify,
-        limits=limits,
-    )
-    if settings.anonymous:
-        return GcsOrigin(found, AnonymousTokens(), name=name, marks=marks)
-    key_file = settings.credentials.service_account_file if settings.credentials is not None else None
-    lender = settings.credentials.impersonate if settings.credentials is not None else None
-    tokens = GoogleTokens(partial(load_credentials, key_file, lender))
-    return GcsOrigin(found, tokens, name=name, marks=marks)
-
-
-def build_credentials(settings: S3OriginSettings) -> CredentialSource:
-    from proxy.origin.s3 import ChainCredentials, Credentials, FixedCredentials
-
-    if settings.anonymous:
-        return FixedCredentials(None)
-    if settings.access_key_id is None or settings.secret_access_key is None:
-        return ChainCredentials(settings.profile)
-    token = settings.session_token.get_secret_value() if settings.session_token is not None else None
-    return FixedCredentials(Credentials(settings.access_key_id, settings.secret_access_key.get_secret_value(), token))
+def _builder(settings: AnyOriginSettings) -> Builder:
+    """The module that the settings of this kind of origin name."""
+    return cast("Builder", importlib.import_module(settings.builder))
 
 
 def build_routes(settings: Settings, origins: Mapping[str, Origin], lease: Lease | None = None) -> Routes:

@@ -13,8 +13,9 @@ from proxy.config.sources import Layer, check_layers
 from proxy.errors import NotFound
 from proxy.gateway.routes import Consistency, Routes
 from proxy.origin.s3 import ChainCredentials, FixedCredentials
+from proxy.origin.s3.build import build_credentials
 from proxy.origin.watched import WatchedOrigin
-from proxy.serve import build_credentials, build_origin, build_routes
+from proxy.serve import build_origin, build_routes
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

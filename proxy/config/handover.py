@@ -77,6 +77,10 @@ def render_settings(settings: Settings) -> bytes:
         name: Plain(_section_values(rule) | {"writes": "through" if settings.writes_through(rule) else "deny"})
         for name, rule in settings.bucket_rules().items()
     }
+    values["origins"] = {
+        name: Plain(_section_values(origin) | {fact: getattr(origin, fact) for fact in origin.FACTS})
+        for name, origin in settings.origins.items()
+    }
     if settings.cluster is not None:
         cluster = _section_values(settings.cluster)
         values["cluster"] = PlainCluster(cluster | {"secret": settings.cluster.secrets()})

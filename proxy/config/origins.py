@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_validator, model_validator
@@ -83,8 +84,38 @@ def parse_project(value: object) -> object:
 Project = Annotated[str, BeforeValidator(parse_project)]
 
 
-class RemoteOriginSettings(Section):
+class AnyOriginSettings(Section):
+    """What the other parts ask of an origin, whatever its kind. `FACTS` are handed over beside the keys."""
+
+    FACTS: ClassVar = ("builder", "by_http", "private", "secret_words")
+
+    builder: ClassVar[str]
+    """The module that makes the origin: see `proxy.origin.Builder`."""
+    by_http: ClassVar[bool]
+    """Whether it is a server, which may be asked so much at once; else a directory."""
+
+    @property
+    def private(self) -> bool:
+        """Whether only this node has it: its blocks never travel to other nodes."""
+        return False
+
+    @property
+    def secret_words(self) -> tuple[str, ...]:
+        """What no line of the log may show."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        """Keys whose values can't be used as things stand, with what that means: no reason not to start."""
+        yield from ()
+
+
+class RemoteOriginSettings(AnyOriginSettings):
     """What all origins that are reached by HTTP have in common."""
+
+    by_http = True
+    endpoint_variables: ClassVar[tuple[str, ...]] = ()
+    """Variables of the environment that say where it is when `endpoint` does not; the first one that is set wins."""
 
     bandwidth: Annotated[Size, Field(ge=64 * KIB)] | None = None
     """Bytes per second from this origin at most, all workers of all nodes together; without it as fast as the link."""
@@ -110,6 +141,9 @@ class RemoteOriginSettings(Section):
 class S3OriginSettings(RemoteOriginSettings):
     """An S3-compatible store, or AWS S3 when no endpoint is given."""
 
+    builder = "proxy.origin.s3.build"
+    endpoint_variables = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
     type: Literal["s3"]
     endpoint: Endpoint | None = None
     """URL of the store; without it AWS S3 in `region`."""
@@ -131,6 +165,10 @@ class S3OriginSettings(RemoteOriginSettings):
     """A path that the store wants ahead of the bucket's name, such as a namespace: /my-org."""
     user_agent: Annotated[Text, Field(pattern=r"^[ -~]+$")] | None = None
     """What requests call themselves, if anything. Some stores redirect clients that they don't know."""
+
+    @property
+    def secret_words(self) -> tuple[str, ...]:
+        return (*super().secret_words, *([self.access_key_id] if self.access_key_id else []))
 
     @model_validator(mode="after")
     def _a_path_has_an_endpoint(self) -> Self:
@@ -193,13 +231,21 @@ def _spell_out(value: object) -> object:
     return value
 
 
+def _or_default(schema: dict[str, Any]) -> None:
+    schema["anyOf"].insert(0, {"const": "default"})
+
+
 class GcsOriginSettings(RemoteOriginSettings):
     """Google Cloud Storage, or what speaks its API at `endpoint`."""
+
+    builder = "proxy.origin.gcs.build"
 
     type: Literal["gcs"]
     endpoint: Endpoint | None = None
     """URL of a private endpoint or an emulator; without it https://storage.googleapis.com."""
-    credentials: Annotated[GcsCredentialSettings | None, BeforeValidator(_spell_out)] = None
+    credentials: Annotated[
+        GcsCredentialSettings | None, BeforeValidator(_spell_out), Field(json_schema_extra=_or_default)
+    ] = None
     """`default` (the same as leaving it out): application default credentials; or whose else."""
     anonymous: bool = False
     """Send requests without credentials: for public buckets and emulators."""
@@ -215,8 +261,11 @@ class GcsOriginSettings(RemoteOriginSettings):
         return self
 
 
-class FileOriginSettings(Section):
+class FileOriginSettings(AnyOriginSettings):
     """A local directory: its sub-directories are the buckets."""
+
+    builder = "proxy.origin.directory.build"
+    by_http = False
 
     type: Literal["file"]
     root: LocalPath
@@ -225,9 +274,19 @@ class FileOriginSettings(Section):
     """Whether every node of a fleet has the same directory there; else it is this node's own, and never asked of
     others."""
 
+    @property
+    def private(self) -> bool:
+        return not self.shared
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        if not self.root.is_dir():
+            yield "root", f"{str(self.root)!r} is not a directory now; reads fail until it is one"
+
 
 class GatewayOriginSettings(RemoteOriginSettings):
     """Another gateway, or a service of several, as the origin: a region pulls once over its wide link."""
+
+    builder = "proxy.origin.gateway"
 
     type: Literal["gateway"]
     endpoint: Endpoint
@@ -238,9 +297,10 @@ OriginSettings = Annotated[
     S3OriginSettings | GcsOriginSettings | FileOriginSettings | GatewayOriginSettings, Field(discriminator="type")
 ]
 
-KINDS: dict[str, type[Section]] = {
+KINDS: dict[str, type[AnyOriginSettings]] = {
     kind: section
     for section in get_args(get_args(OriginSettings)[0])
     for kind in get_args(section.model_fields["type"].annotation)
 }
-"""Every kind of origin, by what is written as its `type`: messages, the schema and the builder know no others."""
+"""Every kind of origin, by what is written as its `type`. A new kind is a class above, named in `OriginSettings`, and
+the module that the class names as its builder; messages, the schema, the tests of the docs and `serve` follow."""

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from proxy.config.buckets import BucketSettings
-from proxy.config.origins import KINDS, GcsCredentialSettings, RemoteOriginSettings
+from proxy.config.origins import KINDS, RemoteOriginSettings
 from proxy.config.quantities import (
     parse_duration,
     parse_share,
@@ -31,7 +31,6 @@ from proxy.masking import mask_url
 
 Path = tuple[str | int, ...]
 
-_TYPES = " or ".join(KINDS)
 _RENDERERS: dict[Any, Callable[[Any], str]] = {
     parse_size: render_size,
     parse_duration: render_duration,
@@ -118,9 +117,9 @@ def _explain(details: ErrorDetails, path: Path, kind: str | None) -> str:
         case "missing":
             return "is missing; add it"
         case "union_tag_not_found":
-            return f"has no type; add type: {_TYPES}"
+            return f"has no type; add type: {' or '.join(KINDS)}"
         case "union_tag_invalid":
-            return f"has the unknown type {context['tag']!r}; write type: {_TYPES}"
+            return f"has the unknown type {context['tag']!r}; write type: {' or '.join(KINDS)}"
         case "literal_error" | "enum":
             return f"is not one of {context['expected']}; write one of them"
         case "bool_parsing" | "bool_type":
@@ -128,7 +127,7 @@ def _explain(details: ErrorDetails, path: Path, kind: str | None) -> str:
         case "int_parsing" | "int_type" | "int_from_float":
             return "is not a whole number; write one, such as 2"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as relation:
-            return _out_of_bounds(relation, next(iter(context.values())), _field(path))
+            return _out_of_bounds(relation, next(iter(context.values())), _field(path, kind))
         case "string_type" | "path_type":
             return "is not text; write text, in quotes where it looks like something else"
         case "string_too_short" | "too_short":
@@ -189,22 +188,18 @@ def _known_keys(path: Path, kind: str | None) -> list[str]:
     return list(section.model_fields) if section is not None else []
 
 
-def _field(path: Path) -> FieldInfo | None:
-    """The field at the end of `path`, outside of origins' own keys, which all kinds share where they have bounds."""
-    section = _section(path[:-1], None)
+def _field(path: Path, kind: str | None) -> FieldInfo | None:
+    """The field at the end of `path`; `kind`: of the origin that it is in."""
+    section = _section(path[:-1], kind)
     return section.model_fields.get(str(path[-1])) if section is not None and path else None
 
 
 def _section(path: Path, kind: str | None) -> type[BaseModel] | None:
     """What the mapping at `path` is checked by; None: none of ours."""
-    match path:
-        case ("origins", _):
-            return KINDS[kind] if kind is not None else RemoteOriginSettings
-        case ("origins", _, "credentials"):
-            return GcsCredentialSettings
-        case ("buckets", _):
-            return BucketSettings
     section: type[BaseModel] | None = Settings
+    if len(path) > 1 and path[0] in ("origins", "buckets"):  # mappings of names to sections
+        section = BucketSettings if path[0] == "buckets" else KINDS.get(kind or "", RemoteOriginSettings)
+        path = path[2:]
     for step in path:
         if isinstance(step, str) and section is not None:
             field = section.model_fields.get(step)

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from proxy.config.buckets import BucketSettings
-from proxy.config.cache import CacheSettings, DiskSettings
-from proxy.config.cluster import ClusterSettings
-from proxy.config.limits import LimitSettings
-from proxy.config.origins import KINDS, GcsCredentialSettings
-from proxy.config.settings import AuthSettings, LogSettings, Settings, TlsSettings
-
-SECTIONS: tuple[type[BaseModel], ...] = (
-    Settings,
-    AuthSettings,
-    TlsSettings,
-    LogSettings,
-    CacheSettings,
-    DiskSettings,
-    *KINDS.values(),
-    GcsCredentialSettings,
-    BucketSettings,
-    LimitSettings,
-    ClusterSettings,
-)
+from proxy.config.section import Section
+from proxy.config.settings import Settings
 
 
-def render_schema() -> str:
+def sections_of(settings: type[BaseModel]) -> tuple[type[BaseModel], ...]:
+    """A section and all that stand below it, each once."""
+    found: list[type[BaseModel]] = [settings]
+    for section in found:
+        below = (part for field in section.model_fields.values() for part in _sections_in(field.annotation))
+        found += dict.fromkeys(part for part in below if part not in found)
+    return tuple(found)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_in(part)
+
+
+SECTIONS = sections_of(Settings)
+"""Every section that there is: documents are compared with them."""
+
+
+def render_schema(settings: type[BaseModel] = Settings) -> str:
     """The schema as indented JSON with a final newline."""
-    schema = Settings.model_json_schema()
-    for section in SECTIONS:
-        below = schema if section is Settings else schema["$defs"][section.__name__]
+    schema = settings.model_json_schema()
+    for section in sections_of(settings):
+        below = schema if section is settings else schema["$defs"][section.__name__]
         _write_defaults(below["properties"], section)
     _accept_short_forms(schema)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "warmstart configuration"}
@@ -69,7 +72,6 @@ def _accept_short_forms(schema: dict[str, Any]) -> None:
         dialects = {"type": "object", "minProperties": 1, "additionalProperties": False}
         listed["anyOf"].append(dialects | {"properties": {"s3": many, "gcs": many}})
     schema["properties"]["auth"]["anyOf"].insert(0, {"const": "none"})
-    schema["$defs"]["GcsOriginSettings"]["properties"]["credentials"]["anyOf"].insert(0, {"const": "default"})
 
 
 def _without_noise(node: Any) -> Any:

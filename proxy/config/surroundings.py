@@ -11,16 +11,18 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from proxy.config.origins import FileOriginSettings, OriginSettings, S3OriginSettings, parse_endpoint
+from proxy.config.origins import OriginSettings, RemoteOriginSettings, parse_endpoint
 from proxy.config.quantities import Address
 from proxy.config.settings import Settings
 from proxy.errors import ConfigInvalid
 from proxy.masking import mask_url
 
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 IGNORE_VARIABLE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
+
+Remote = TypeVar("Remote", bound=RemoteOriginSettings)
 
 
 def look_around(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
@@ -28,24 +30,21 @@ def look_around(settings: Settings, environment: Mapping[str, str]) -> tuple[Set
     notes: list[str] = []
     origins: dict[str, OriginSettings] = {}
     for name, origin in settings.origins.items():
-        endpoint = None if isinstance(origin, FileOriginSettings) else origin.endpoint
+        endpoint = getattr(origin, "endpoint", None)
         if endpoint is not None and leads_here(endpoint, settings.listen):
             shown = f"origins.{name}.endpoint: {mask_url(endpoint)!r}"
             raise ConfigInvalid(f"{shown} is this gateway's own listener; write where the objects are")
-        if isinstance(origin, S3OriginSettings) and endpoint is None:
+        if isinstance(origin, RemoteOriginSettings) and endpoint is None:
             origin = _with_ambient_endpoint(name, origin, settings, environment, notes)
-        if isinstance(origin, FileOriginSettings) and not origin.root.is_dir():
-            notes.append(
-                f"origins.{name}.root: {str(origin.root)!r} is not a directory now; reads fail until it is one"
-            )
+        notes += [f"origins.{name}.{key}: {doubt}" for key, doubt in origin.doubts()]
         origins[name] = origin
     return settings.model_copy(update={"origins": origins}), tuple(notes)
 
 
 def _with_ambient_endpoint(
-    name: str, origin: S3OriginSettings, settings: Settings, environment: Mapping[str, str], notes: list[str]
-) -> S3OriginSettings:
-    variable = next((variable for variable in ENDPOINT_VARIABLES if environment.get(variable)), None)
+    name: str, origin: Remote, settings: Settings, environment: Mapping[str, str], notes: list[str]
+) -> Remote:
+    variable = next((variable for variable in origin.endpoint_variables if environment.get(variable)), None)
     if variable is None or environment.get(IGNORE_VARIABLE, "").lower() == "true":
         return origin
     try:

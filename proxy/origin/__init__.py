@@ -23,12 +23,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound
+from proxy.hops import Headers
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
+
+if TYPE_CHECKING:
+    from proxy.config.limits import LimitSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +156,15 @@ class Origin(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Builder(Protocol):
+    """The module that a kind's settings name as their `builder`."""
+
+    def build(self, name: str, settings: Any, limits: LimitSettings, marks: Callable[[], Headers]) -> Origin:
+        """An origin with settings of that kind. Contacts nobody. `marks`: headers that each request carries."""
+        ...
+
+    def load_later(self, settings: Any) -> None:
+        """Blocking: loads what its first request needs, and a start does not."""
+        ...

@@ -34,7 +34,10 @@ from proxy.wire.tls import make_tls_context
 if TYPE_CHECKING:
     import httpx
 
+    from proxy.config.limits import LimitSettings
     from proxy.origin.transport import Transport
+
+CONNECTIONS_MIN = 256  # for each use: the most that an origin may be asked to serve at once is never below
 
 
 class Target(Protocol):
@@ -70,7 +73,7 @@ class ExchangeLimits:
     stall_timeout_max_s: float = 15.0
     forward_timeout_s: float = 300.0  # CompleteMultipartUpload and CopyObject of large objects think for minutes
     pool_timeout_s: float = 5.0  # for a connection of the pool; what waits longer is better tried again
-    connections_max: int = 256  # of each pool: above what the gates and `pass_through` let in
+    connections_max: int = CONNECTIONS_MIN  # of each pool: above what the gates and `pass_through` let in
     idle_connections_max: int = 64
     idle_timeout_s: float = 10.0  # AWS closes idle connections after some 20 s
 
@@ -78,6 +81,21 @@ class ExchangeLimits:
         """With one service, for all that is asked of it again."""
         limits_s = (self.stall_timeout_min_s, self.stall_timeout_s, self.stall_timeout_max_s)
         return Patience(*(min(limit_s, self.read_timeout_s) for limit_s in limits_s))
+
+
+def exchange_limits(limits: LimitSettings) -> ExchangeLimits:
+    """What the settings say of each origin's connections."""
+    return ExchangeLimits(
+        connect_timeout_s=limits.connect_timeout,
+        read_timeout_s=limits.read_timeout,
+        stall_timeout_min_s=limits.stall_timeout_min,
+        stall_timeout_s=limits.stall_timeout,
+        stall_timeout_max_s=limits.stall_timeout_max,
+        forward_timeout_s=limits.forward_timeout,
+        connections_max=max(CONNECTIONS_MIN, limits.pass_through, limits.origin_requests),
+        idle_connections_max=limits.idle_connections,
+        idle_timeout_s=limits.idle_timeout,
+    )
 
 
 class Exchange:

@@ -16,15 +16,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from proxy.errors import OriginTrouble, WarmstartError
 from proxy.masking import mask_words
 from proxy.metrics import ORIGIN_ERRORS
 from proxy.notices import REQUEST_ID, Notices
-
-if TYPE_CHECKING:
-    from proxy.config.origins import OriginSettings
 
 QUIET_S = 3.0
 KEY_CHARACTERS_MAX = 200
@@ -106,11 +102,3 @@ class Incidents:
         named = {"key": shown, "said": said, "origin_request_id": mask_words(trouble.request_id, self._secrets)}
         named["request_id"] = REQUEST_ID.get()
         return fields | {name: value for name, value in named.items() if value}
-
-
-def secrets_of(settings: OriginSettings) -> tuple[str, ...]:
-    """What the configuration says of this origin and its log lines must not."""
-    if settings.type != "s3":
-        return ()
-    hidden = (settings.secret_access_key, settings.session_token)
-    return (settings.access_key_id or "", *(secret.get_secret_value() for secret in hidden if secret is not None))

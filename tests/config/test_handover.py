@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from proxy.config.handover import WILDCARD, Plain, parse_settings, render_settings
+from proxy.config.origins import AnyOriginSettings
 from proxy.config.settings import Settings
 from proxy.config.sources import Layer, check_layers
 
@@ -60,6 +61,9 @@ def test_a_child_gets_every_value_under_its_name() -> None:
     settings = checked(WHOLE)
     found, expected = names_below(handed(settings)), names_below(settings)
     resolved = {name for name in expected if name.endswith(".writes") and name != ".writes"}
+    facts = {name for name in found if name.startswith(".origins.") and name.split(".")[3] in AnyOriginSettings.FACTS}
+    assert len(facts) >= 3 * len(AnyOriginSettings.FACTS) - 2
+    resolved |= facts
     assert len(expected) > 60
     assert {name: found[name] for name in found if name not in resolved} == {
         name: expected[name] for name in expected if name not in resolved

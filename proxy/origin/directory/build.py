@@ -1,0 +1,22 @@
+"""Makes the origin of a local directory from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.hops import Headers
+from proxy.origin import Origin
+from proxy.origin.directory import DirectoryOrigin
+
+if TYPE_CHECKING:
+    from proxy.config.limits import LimitSettings
+    from proxy.config.origins import FileOriginSettings
+
+
+def build(name: str, settings: FileOriginSettings, limits: LimitSettings, marks: Callable[[], Headers]) -> Origin:
+    return DirectoryOrigin(settings.root, name=name)
+
+
+def load_later(settings: FileOriginSettings) -> None:
+    """Nothing: a directory needs no more than a start does."""
