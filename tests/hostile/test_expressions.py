@@ -44,6 +44,8 @@ def find_expressions() -> Iterator[Expression]:
         if module.name.startswith(OPERATORS):
             continue
         source = module.path.read_text("utf-8")
+        if "re." not in source:
+            continue
         for node in ast.walk(module.tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue

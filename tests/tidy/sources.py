@@ -79,6 +79,7 @@ def modules(*folders: str) -> tuple[Module, ...]:
     )
 
 
+@cache
 def _read_module(path: Path) -> Module:
     text = path.read_text("utf-8")
     relative = path.relative_to(ROOT).with_suffix("")
