@@ -1,4 +1,4 @@
-"""`warmstart plan`: how long a fleet takes to load a model, and what the origin sends and charges; before buying it."""
+"""`warmstart plan`: estimates how long a fleet takes to load a model, and what the origin sends and charges."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ _PRICE = re.compile(r"\s*([$€£]?)\s*(\d+(?:\.\d+)?)\s*/\s*([A-Za-z]+)\s*")
 _Value = TypeVar("_Value")
 
 ASSUMED = """\
-Assumed: all nodes start at the same moment and have nothing of it; links are full duplex, free of other traffic, and
-not shared beyond the origin's; the origin serves as many connections as it is asked for; a node's readers keep 32
-blocks in flight together. The fleet's time is simulated (python -m bench simulate) with blocks of 8 MiB, without
-deaths or slow nodes: see docs/fleet.md. Without a fleet every node reads everything from the origin, and its link is
-shared by all."""
+Assumed: all nodes start at the same moment with empty caches; links are full duplex and carry no other traffic; only
+the origin's link is shared; the origin serves any number of connections; each node's readers together keep 32 blocks
+in flight. The fleet's time is simulated (python -m bench simulate) with blocks of 8 MiB and no dead or slow nodes: see
+docs/fleet.md. Without a fleet every node reads everything from the origin, and all share its link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Of one byte; `symbol` is the currency's, or empty."""
+    """The price of one byte; `symbol` is the currency's, or empty."""
 
     per_byte: float
     symbol: str
@@ -36,23 +35,27 @@ class Price:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes", required=True, metavar="N", help="how many load it at once")
-    parser.add_argument("--model", required=True, metavar="SIZE", help="such as 72GB")
-    parser.add_argument("--node-link", required=True, metavar="RATE", help="of each node, such as 100Gbit or 12.5GB/s")
-    parser.add_argument("--origin-link", required=True, metavar="RATE", help="that all share, such as 20Gbit")
-    parser.add_argument("--disk", metavar="RATE", help="what a node's cache disks can write, such as 2GB/s")
-    parser.add_argument("--zones", default="1", metavar="N", help="that the nodes lie in; default 1")
-    parser.add_argument("--egress-price", metavar="PRICE", help="of what leaves the origin, such as 0.12/GB")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--nodes", required=True, metavar="N", help="how many nodes load it at once")
+    parser.add_argument("--model", required=True, metavar="SIZE", help="size of the model, such as 72GB")
+    parser.add_argument(
+        "--node-link", required=True, metavar="RATE", help="link of each node, such as 100Gbit or 12.5GB/s"
+    )
+    parser.add_argument(
+        "--origin-link", required=True, metavar="RATE", help="link that all nodes share, such as 20Gbit"
+    )
+    parser.add_argument("--disk", metavar="RATE", help="write rate of a node's cache disks, such as 2GB/s")
+    parser.add_argument("--zones", default="1", metavar="N", help="number of zones the nodes are in, default 1")
+    parser.add_argument("--egress-price", metavar="PRICE", help="price of data leaving the origin, such as 0.12/GB")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     nodes, zones = _read("--nodes", arguments.nodes, _count), _read("--zones", arguments.zones, _count)
     size_bytes = _read("--model", arguments.model, parse_size)
     if size_bytes == 0:
-        raise ConfigInvalid("--model: '0' is no size of a model; write a size such as 72GB")
+        raise ConfigInvalid("--model: '0' is not a model's size; write a size such as 72GB")
     if zones > nodes:
-        raise ConfigInvalid(f"--zones: {zones} zones for {nodes} nodes; write at most as many as --nodes")
+        raise ConfigInvalid(f"--zones: {zones} zones for {nodes} nodes; use at most one zone per node")
     node_link = _read("--node-link", arguments.node_link, parse_rate)
     origin_link = _read("--origin-link", arguments.origin_link, parse_rate)
     disk = None if arguments.disk is None else _read("--disk", arguments.disk, parse_rate)
@@ -67,16 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def parse_price(value: object) -> Price:
-    """`0.12/GB`, `$0.09/GiB`; raises ValueError with the fix."""
+    """Return the price in `0.12/GB` or `$0.09/GiB`. Raises ValueError with the fix."""
     match = _PRICE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("is not a price; write an amount for a size, such as 0.12/GB")
+        raise ValueError("is not a price; write an amount per size, such as 0.12/GB")
     return Price(float(match[2]) / parse_size(f"1{match[3]}"), match[1])
 
 
 def _count(value: object) -> int:
     if not isinstance(value, str) or not value.isascii() or not value.isdigit() or int(value) == 0:
-        raise ValueError("is not a count; write a whole number from 1")
+        raise ValueError("is not a count; write a whole number, 1 or more")
     return int(value)
 
 
@@ -98,13 +101,13 @@ def _values(nodes: int, size_bytes: int, fleet: Forecast, alone: Forecast, price
 def _render(nodes: int, size_bytes: int, fleet: Forecast, alone: Forecast, price: Price | None, zones: int) -> str:
     blocks = -(-size_bytes // BLOCK_BYTES)
     rows = [
-        ("", "a fleet", "each by itself"),
-        ("until all nodes have it", _time(fleet.time_s), _time(alone.time_s)),
-        ("bound by", f"the {fleet.bound}", f"the {alone.bound}"),
+        ("", "a fleet", "each on its own"),
+        ("all nodes have it after", _time(fleet.time_s), _time(alone.time_s)),
+        ("limited by", f"the {fleet.bound}", f"the {alone.bound}"),
         ("from the origin", _size(fleet.origin_bytes), _size(alone.origin_bytes)),
     ]
     if zones > 1:
-        rows.append(("from zone to zone", _size(fleet.zone_bytes), _size(0)))
+        rows.append(("between zones", _size(fleet.zone_bytes), _size(0)))
     if price is not None:
         mine, theirs = (f"{price.symbol}{price.of(told.origin_bytes):,.2f}" for told in (fleet, alone))
         rows.append(("egress", mine, theirs))
@@ -114,9 +117,9 @@ def _render(nodes: int, size_bytes: int, fleet: Forecast, alone: Forecast, price
     over = fleet.time_s / fleet.ideal_s - 1
     lines += ["", f"The {fleet.bound} alone would take {_time(fleet.ideal_s)}: relaying adds {over:.1%}.", ASSUMED]
     if zones > 1:
-        lines.append("Each zone gets each block once, over a link of at least 5 % of its nodes' links together.")
+        lines.append("Each zone gets each block once, over a link at least 5 % as fast as its nodes' links together.")
     if nodes > SIMULATED_NODES_MAX:
-        lines.append(f"More than {SIMULATED_NODES_MAX:,} nodes were not simulated: their time is that of so many.")
+        lines.append(f"Only up to {SIMULATED_NODES_MAX:,} nodes were simulated: the fleet's time is that of so many.")
     return "\n".join(lines)
 
 
@@ -129,7 +132,7 @@ def _time(time_s: float) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    """In powers of 1000, as links and prices are."""
+    """Render a size in powers of 1000, as links and prices are quoted."""
     amount, unit = float(size_bytes), "B"
     for larger in ("KB", "MB", "GB", "TB", "PB", "EB"):
         if amount < 1000:

@@ -34,7 +34,7 @@ def test_a_plan_says_time_bytes_and_cost_with_a_fleet_and_without(capsys: pytest
     out = capsys.readouterr().out
     rows = {line[:24].strip(): line[24:].split("  ") for line in out.splitlines() if line[:1] not in "A "}
     cells = {name: [cell.strip() for cell in row if cell.strip()] for name, row in rows.items()}
-    assert cells["until all nodes have it"] == ["28.8 s", "1 h 36 min"]
+    assert cells["all nodes have it after"] == ["28.8 s", "1 h 36 min"]
     assert cells["from the origin"] == ["72 GB", "14.4 TB"]
     assert cells["egress"] == ["8.64", "1,728.00"]
     assert "Assumed: all nodes start at the same moment" in out
@@ -65,21 +65,21 @@ def test_a_disk_that_writes_slowly_bounds_the_load(capsys: pytest.CaptureFixture
 
 def test_more_nodes_than_were_simulated_are_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(words(nodes="5000")) == 0
-    assert "More than 2,000 nodes were not simulated" in capsys.readouterr().out
+    assert "Only up to 2,000 nodes were simulated" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
-        ("nodes", "0", "--nodes: '0' is not a count; write a whole number from 1"),
-        ("nodes", "some", "--nodes: 'some' is not a count; write a whole number from 1"),
-        ("zones", "201", "--zones: 201 zones for 200 nodes; write at most as many as --nodes"),
+        ("nodes", "0", "--nodes: '0' is not a count; write a whole number, 1 or more"),
+        ("nodes", "some", "--nodes: 'some' is not a count; write a whole number, 1 or more"),
+        ("zones", "201", "--zones: 201 zones for 200 nodes; use at most one zone per node"),
         ("model", "72G", "--model: '72G' is ambiguous; write 72GiB (powers of 1024) or 72GB (of 1000)"),
-        ("model", "0", "--model: '0' is no size of a model; write a size such as 72GB"),
+        ("model", "0", "--model: '0' is not a model's size; write a size such as 72GB"),
         ("node_link", "100Gb", "--node-link: '100Gb' is ambiguous: bits or bytes? write a number and its unit"),
         ("origin_link", "fast", "--origin-link: 'fast' is not a rate; write a number and its unit, such as 25Gbit"),
         ("disk", "0GB/s", "--disk: '0GB/s' lets nothing through; write a number and its unit"),
-        ("egress_price", "0.12", "--egress-price: '0.12' is not a price; write an amount for a size, such as 0.12/GB"),
+        ("egress_price", "0.12", "--egress-price: '0.12' is not a price; write an amount per size, such as 0.12/GB"),
         ("egress_price", "0.12/G", "--egress-price: '0.12/G' is ambiguous; write 1GiB"),
     ],
 )
