@@ -9,7 +9,8 @@ from prometheus_client import Counter, Gauge
 
 REQUESTS = Counter(
     "warmstart_requests",
-    "Requests answered, by surface operation, status, lane (asgi, express) and X-Cache",
+    "Requests answered, by surface operation, status, lane (asgi, express) and X-Cache (HIT, PARTIAL, MISS, STALE,"
+    " BYPASS)",
     ["operation", "status", "lane", "cache"],
 )
 SENT_BYTES = Counter(
@@ -114,7 +115,11 @@ SLOW_CALLBACKS = Counter(
 WRITE_BACK_FAILURES = Counter(
     "warmstart_write_back_failures", "Segments given up because the disk could not store what it had taken", ["disk"]
 )
-WORKER_RESTARTS = Counter("warmstart_worker_restarts", "Processes restarted by the supervisor", ["role"])
+WORKER_RESTARTS = Counter(
+    "warmstart_worker_restarts",
+    "Processes restarted by the supervisor, by role (worker, housekeeper, control)",
+    ["role"],
+)
 RECORD_FAILURES = Counter(
     "warmstart_record_failures",
     "Key records that a disk could not keep or give, by reason (full, broken, other)",
@@ -184,7 +189,13 @@ REREAD_BYTES = Counter(
 
 _WHY_EVICTED = ("space", "damage", "scrub", "write_back")
 
-LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
+_SHED_FOR = ("connections", "address", "requests", "bodies", "pass_through", "uncached_reads")
+
+OPEN_LABELS = ("origin", "operation", "status", "disk")
+"""Labels without a list of values: names and paths from the settings, a surface's operations, HTTP's statuses."""
+
+LABEL_VALUES: dict[Counter | Gauge, dict[str, tuple[str, ...]]] = {
+    REQUESTS: {"lane": ("asgi", "express"), "cache": ("HIT", "PARTIAL", "MISS", "STALE", "BYPASS")},
     ORIGIN_REQUESTS: {"kind": ("head", "read", "list", "forward")},
     ORIGIN_BYTES: {},
     ORIGIN_ERRORS: {
@@ -195,13 +206,24 @@ LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
     },
     ORIGIN_RETRIES: {},
     ORIGIN_HEDGES: {},
+    ORIGIN_RATE: {},
+    ORIGIN_CONCURRENCY: {},
+    ORIGIN_UNDER_WAY: {},
+    ORIGIN_WAITING: {},
     SENT_BYTES: {"source": ("disk", "memory", "forward", "peer")},
     FILLS: {"outcome": ("done", "taken_over", "put_off", "failed", "cancelled")},
     UNCACHED_READS: {"reason": ("store", "sum_mismatch", "uncacheable")},
-    SHED_REQUESTS: {"reason": ("connections", "address", "requests", "bodies", "pass_through", "uncached_reads")},
+    SHED_REQUESTS: {"reason": _SHED_FOR},
+    LIMIT: {"reason": _SHED_FOR},
+    LIMIT_USED: {"reason": _SHED_FOR},
     CHECKSUM_FAILURES: {"where": ("block", "object", "scrub", "peer")},
     EVICTED_SEGMENTS: {"reason": _WHY_EVICTED},
     EVICTED_BYTES: {"reason": _WHY_EVICTED},
+    DISK_USED_BYTES: {},
+    DISK_LEAVING_BYTES: {},
+    DISK_FAILED: {},
+    WRITE_BACK_FAILURES: {},
+    WORKER_RESTARTS: {"role": ("worker", "housekeeper", "control")},
     RECORD_FAILURES: {"reason": ("full", "broken", "other")},
     WRITES_TOLD: {"outcome": ("acknowledged", "waited_out", "untold")},
     PEER_UPLOADS: {"outcome": ("done", "broken", "busy", "missing", "unavailable")},
@@ -216,15 +238,19 @@ LABEL_VALUES: dict[Counter, dict[str, tuple[str, ...]]] = {
     RELAYED_FILLS: {"source": ("zone", "region", "former", "lease", "origin", "mixed")},
     UNLEASED_FILLS: {"reason": ("redis", "holder")},
 }
-"""Every value that a counter's labels can have; `origin` goes without saying. Open sets have no place here."""
+"""Every metric with labels, and every value of those that are not open. docs/operations.md says the same."""
+
+_SHOWN_ELSEWHERE = (WORKER_RESTARTS,)  # by the supervisor, for the processes that this node has
 
 
 def show_zeros(origins: Sequence[str]) -> None:
     """Make every row that can ever count exist, at 0: what appears with its first event has no increase to be seen."""
-    for counter, values in LABEL_VALUES.items():
-        labels = {name: origins if name == "origin" else values[name] for name in counter._labelnames}
-        for row in product(*labels.values()):
-            counter.labels(*row)
+    for metric, values in LABEL_VALUES.items():
+        known = {"origin": tuple(origins), **values}
+        if not isinstance(metric, Counter) or metric in _SHOWN_ELSEWHERE or not known.keys() >= set(metric._labelnames):
+            continue
+        for row in product(*(known[name] for name in metric._labelnames)):
+            metric.labels(*row)
 
 
 class Tally:
