@@ -1,12 +1,12 @@
-"""One block of an open segment: what it is now, its bytes, the right to fill it, its check.
+"""One block of an open segment: its state, its bytes, the right to fill it, and its verification.
 
-How reserving works, with the races written out. (1) Take the block's lock; refused: somebody fills it, follow.
-(2) Only now look at the retired flag: whoever retires sets it before unlinking, and an evictor needs all locks, so
-either it sees our lock and leaves, or we see its flag. (3) Only now look at the word: the last filler may have
-published since the caller looked. (4) A word that still says "filling" under a free lock is a dead process's, of
-this run: its start and progress are taken over, and its bytes read back for the checksum. (5) Ask the disk for the
-room that the block does not have yet; a refusal gives the lock back. (6) Charge the room, then store the word,
-"filling": killed in between, the account has one block too many until the next scan.
+How reserving works, with the races written out. (1) Take the block's lock. If it is held, another fill is under way:
+follow that one. (2) Only now look at the retired flag. It is set before the files are unlinked, and an evictor needs
+all locks, so either it sees our lock and leaves, or we see its flag. (3) Only now look at the word: the last filler may
+have published since the caller looked. (4) A word that still says "filling" under a free lock belongs to a dead process
+of this run. Its start and progress are taken over, and its bytes are read back for the checksum. (5) Ask the disk for
+the room that the block does not have yet; if it refuses, release the lock. (6) Charge the room, then store the word
+"filling". If the process is killed in between, the account has one block too many until the next scan.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ class Block:
 
     @property
     def retired(self) -> bool:
-        """The segment was given up: open the block anew. Bytes already taken from it stay readable."""
+        """Whether the segment was retired: open the block again. Pieces already taken from it stay readable."""
         return self._segment.retired
 
     def state(self) -> BlockState:
-        """What the map says now. Inline. "filling" is a hint: its process may be dead, `reserve` finds out."""
+        """Return the current state. Inline. "filling" is a hint: its process may be dead, which `reserve` finds out."""
         return read_state(self._segment.word(self._local), self._segment.tag, self.length)
 
     def crc32c(self) -> int:
-        """Of a block that is present. Inline."""
+        """Return the checksum of a present block. Inline."""
         return word_crc32c(self._segment.word(self._local))
 
     def piece(self, offset: int, length: int) -> Piece:
-        """Bytes of the block; that they are there is the caller's to know, from `state` or its writer."""
+        """Return bytes of the block. The caller knows that they are there, from `state` or its writer."""
         assert 0 <= offset <= offset + length <= self.length
         return Piece(self._segment.data, self._local * self._segment.header.block_bytes + offset, length)
 
     def reserve(self, start: int = 0, first_bytes: int | None = None) -> SegmentWriter | None:
-        """The right to fill the block from `start` (a multiple of 64 KiB) on; inline.
+        """Reserve the right to fill the block from `start` (a multiple of 64 KiB) on; inline.
 
-        `first_bytes`: the fill may stop after so many, so that no more than their room is allocated ahead. None:
-        somebody is filling it, it is present by now, or the segment is retired. Raises StoreUnavailable when the disk
-        has no room or is out of service.
+        `first_bytes`: the fill may stop after that many bytes, so no more room is allocated ahead. Return None if the
+        block is being filled, is present by now, or its segment is retired. Raises StoreUnavailable when the disk has
+        no room or is out of service.
         """
         assert start % START_STEP_BYTES == 0
         assert 0 <= start < self.length
@@ -97,18 +97,18 @@ class Block:
 
     @property
     def at_risk(self) -> bool:
-        """Whether its bytes may be in memory alone: a failed write-back could still lose them. Inline."""
+        """Whether its bytes may be only in memory, so that a failed write-back could still lose them. Inline."""
         return not self._segment.disk.in_memory and not is_verified(self._segment.word(self._local), self._segment.tag)
 
     def is_lost(self) -> bool:
-        """Whether its file has lost bytes since this process opened it; the segment is condemned then. Inline."""
+        """Return whether its file has lost bytes since this process opened it. If so, condemn the segment. Inline."""
         return self._segment.has_lost()
 
     def is_vouched(self) -> bool:
-        """Whether some process has had the file open since before a written block's bytes came, and loses none. Inline.
+        """Return whether a living process has seen no write-back failure since before the block was written. Inline.
 
-        What such a process hears of a failure it publishes by the retired flag; what nobody has heard of yet, this
-        process's own description hears.
+        A process that has had the file open since then learns of each failure and publishes it by the retired flag.
+        A failure that no process has learned of yet is reported to this process's own file description.
         """
         segment = self._segment
         if not is_written(segment.word(self._local), segment.tag):
@@ -116,7 +116,7 @@ class Block:
         return (self._local in segment.unstored or not segment.disk.orphans) and not segment.has_lost()
 
     def agrees(self) -> bool:
-        """Whether a present block's bytes are what its checksum says. Blocking."""
+        """Return whether a present block's bytes match its checksum. Blocking."""
         word, sums = self._segment.word(self._local), RunningSums()
         try:
             whole = sums.read(self._segment.data.fd, self._local * self._segment.header.block_bytes, self.length)
@@ -126,12 +126,12 @@ class Block:
         return whole and is_present(word) and sums.crc32c == word_crc32c(word)
 
     def verify(self) -> bool:
-        """See a present block to the disk, check it, and stamp it with this run. Blocking.
+        """Write a present block back to the disk, check it, and stamp it with this run. Blocking.
 
-        The order counts: a failure from the moment on when this process opened the file is heard of here, and what was
-        lost before, with no process there to hear of it, has left memory with the file and differs. False: absent, or
-        damaged, and then its segment has been retired: what a complete response may have sent is never written again in
-        the same file.
+        The order matters: this process learns of failures since it opened the file. Bytes lost earlier, when no process
+        had the file open, are gone from memory as well, so the checksum differs. Return False if the block is absent or
+        damaged. The segment of a damaged block is retired: bytes that a complete response may have sent are never
+        overwritten in the same file.
         """
         segment = self._segment
         word = segment.word(self._local)
@@ -151,7 +151,7 @@ class Block:
         if not whole or sums.crc32c != word_crc32c(word):
             segment.retire("damage")
             return False
-        if sums.kind is not None:  # written apart from the word: a crash of the machine may have kept only one
+        if sums.kind is not None:  # written separately from the word: a crash of the machine may have kept only one
             segment.store_second_sum(self._local, sums.second)
         if segment.word(self._local) == word:
             segment.store_word(self._local, pack_present(segment.tag, sums.crc32c))

@@ -1,39 +1,39 @@
-"""The block map's format: one 64-bit word per block, behind a header that says whose blocks they are. Pure.
+"""The block map's format: one 64-bit word per block, behind a header that identifies the segment. Pure.
 
 How it works. A map is a small file beside each segment, mapped by every process of the gateway:
 
-    0     magic            8   "wsmap 1" and a byte that is never text
-    8     retired          8   mutable words: nonzero once the segment is given up; pinned; visited since the evictor
+    0     magic            8   "wsmap 1" and a byte that never occurs in text
+    8     retired          8   mutable words: nonzero once the segment is retired; pinned; visited since the evictor
     16    pinned           8   last looked; Unix seconds of the last use. Each is read and written as one native
     24    visited          8   64-bit word, and none is covered by the checksum
     32    last use         8
-    40    checksum         4   crc32c of the magic and of all that follows here, up to the header's end, but for the
+    40    checksum         4   crc32c of the magic and of everything from here to the header's end, except for the
                                second sum
     44    header bytes     4   a multiple of 64
     48    object bytes     8
     56    block bytes      8
     64    blocks per full segment  8
-    72    segment          8   this one's number within its object
+    72    segment          8   this segment's number within its object
     80    created          8   Unix nanoseconds: the order of eviction
     88    nonce           16   names the data file
-    104   second sum       4   0 none, 1 crc32, 2 crc64nvme: what the sums below are; 0 may become another
+    104   second sum       4   the kind of the sums below: 0 none, 1 crc32, 2 crc64nvme; 0 may be changed later
     108   four lengths    16   of origin, bucket, key and validator, which follow as UTF-8, zeros to the header's end
     ...   words           8 each   one for each block of this segment
-    ...   second sums     8 each   likewise; valid where the block's word says present and a second sum is kept. 0 says
-                               nothing: the kind may have become known after that block's fill had begun
+    ...   second sums     8 each   likewise; valid if the block's word says present and there is a second sum. 0 means
+                               unknown: the kind may have become known after that block's fill had begun
 
-All integers are of the machine's byte order: a word must be one native store, and a map never leaves its machine
+All integers have the machine's byte order: a word must be one native store, and a map never leaves its machine
 (the magic is text, so a map of the other byte order fails its checksum). A word:
 
-    63      allocated  1: the whole block has its room on the disk, although it is absent or filling
-    62..60  state      0 absent, 1 filling, 2 present, 3 present and not known to be stored; others are damage: absent
+    63      allocated  1: the disk has room reserved for the whole block, although it is absent or filling
+    62..60  state      0 absent, 1 filling, 2 present, 3 present but not known to be stored; any other is damage: absent
     59..32  run tag    28 bits of the run that wrote the word
     31..0   present:   the block's crc32c
             filling:   31..24 start in steps of 64 KiB, 23..0 progress in bytes
 
 One store therefore publishes state, run and checksum together. A block in state 3 has all of its bytes in the page
-cache, and the kernel has not said yet that they reached the disk (syncer.py). Progress of a full 16 MiB block does not
-fit by one byte: it stays one short until the block is present.
+cache, but the kernel has not confirmed yet that they reached the disk (syncer.py). The progress of a full 16 MiB block
+is one byte too large for its field: it stays one short until the block is present.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from proxy.cache.accounts import on_disk
 from proxy.objects import ObjectVersion, SumKind
 
 RETIRED_WORD, PINNED_WORD, VISITED_WORD, LAST_USE_WORD = 1, 2, 3, 4  # indices of 64-bit words in the header
-SECOND_WORD = 13  # its half is the second sum, the other one the first of the lengths
+SECOND_WORD = 13  # one half is the second sum, the other one the first of the lengths
 WORD_BYTES = 8
 NONCE_BYTES = 16
-HEADER_BYTES_MAX = 64 << 10  # a key has 1 KiB at most, an ETag what fits into a header line
+HEADER_BYTES_MAX = 64 << 10  # a key has at most 1 KiB, an ETag at most what fits into a header line
 RUN_TAG_MAX = (1 << 28) - 1
 
 _ABSENT, _FILLING, _PRESENT, _WRITTEN = 0, 1, 2, 3
@@ -83,10 +83,10 @@ class BlockKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What a word says. `start` and `progress` (bytes) are a fill's.
+    """The meaning of a word. `start` and `progress` (bytes) are those of a fill.
 
-    `verified`: present, right and stored as this run has seen for itself; `written`: present, filled in this run, and
-    not known to be stored yet.
+    `verified`: present, and this run has checked that its bytes are right and stored. `written`: present, filled in
+    this run, and not known to be stored yet.
     """
 
     kind: BlockKind
@@ -103,12 +103,12 @@ _STATE_UNVERIFIED = BlockState(BlockKind.PRESENT)
 
 
 def run_tag(run_id: str) -> int:
-    """28 bits that stand for a run in every word; never 0, so that no zeroed word belongs to a run."""
+    """Return 28 bits that identify a run in every word; never 0, so that a zeroed word belongs to no run."""
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big") % RUN_TAG_MAX + 1
 
 
 def pack_filling(tag: int, start: int, progress: int, *, allocated: bool = True) -> int:
-    """`allocated`: the whole block's room is charged, and not only that of the progress."""
+    """Return the word of a fill. `allocated`: the whole block is charged, not only the progress."""
     assert 0 < tag <= RUN_TAG_MAX
     assert start % START_STEP_BYTES == 0
     assert 0 <= start < BLOCK_BYTES_MAX
@@ -118,42 +118,42 @@ def pack_filling(tag: int, start: int, progress: int, *, allocated: bool = True)
 
 
 def pack_present(tag: int, crc32c: int) -> int:
-    """Of a block whose bytes are right and stored."""
+    """Return the word of a block whose bytes are right and stored."""
     assert 0 < tag <= RUN_TAG_MAX
     assert 0 <= crc32c < 1 << 32
     return _PRESENT << 60 | tag << 32 | crc32c
 
 
 def pack_written(tag: int, crc32c: int) -> int:
-    """Of a block that this run has filled, and that may still fail to reach the disk."""
+    """Return the word of a block that this run has filled, and that may still fail to reach the disk."""
     assert 0 < tag <= RUN_TAG_MAX
     assert 0 <= crc32c < 1 << 32
     return _WRITTEN << 60 | tag << 32 | crc32c
 
 
 def pack_unchecked(crc32c: int) -> int:
-    """Of a present block that every run must check before its next use."""
+    """Return the word of a present block that every run must check before its next use."""
     assert 0 <= crc32c < 1 << 32
     return _PRESENT << 60 | _NO_RUN << 32 | crc32c
 
 
 def is_present(word: int) -> bool:
-    """Whether all bytes were written, known to be stored or not."""
+    """Return whether all bytes were written, known to be stored or not."""
     return word >> 61 == _PRESENT >> 1
 
 
 def is_verified(word: int, tag: int) -> bool:
-    """Present and stamped by that run: one comparison, for the paths that look at many words."""
+    """Return whether the block is present and stamped by that run: one comparison, for paths that scan many words."""
     return word >> 32 == verified_half(tag)
 
 
 def is_written(word: int, tag: int) -> bool:
-    """Present, filled in that run, and not known to be stored yet."""
+    """Return whether the block is present, filled in that run, and not known to be stored yet."""
     return word >> 32 == _WRITTEN << 28 | tag
 
 
 def verified_half(tag: int) -> int:
-    """The upper half of every word that `is_verified` by that run's tag."""
+    """Return the upper half of every word that `is_verified` for that run's tag."""
     return _PRESENT << 28 | tag
 
 
@@ -163,10 +163,10 @@ def word_crc32c(word: int) -> int:
 
 
 def read_state(word: int, tag: int, length: int) -> BlockState:
-    """The word of a block of `length` bytes, seen from run `tag`.
+    """Decode the word of a block of `length` bytes, as run `tag` sees it.
 
-    A fill of another run is absent: its process is gone, and after a crash of the machine the bytes that it says
-    were written may never have reached the disk. So is what no fill could have written.
+    A fill of another run counts as absent: its process is gone, and after a crash of the machine the bytes that it
+    reports as written may never have reached the disk. So does a word that no fill could have written.
     """
     if is_present(word):
         if is_verified(word, tag):
@@ -181,12 +181,12 @@ def read_state(word: int, tag: int, length: int) -> BlockState:
 
 
 def is_allocated(word: int) -> bool:
-    """Whether the whole block has its room: all words but those of blocks never begun, and of small reads' fills."""
+    """Return whether the whole block is charged: not if it was never begun, or if a small read's fill is under way."""
     return word != ABSENT_WORD and word >> 60 != _FILLING
 
 
 def charged_bytes(word: int, length: int) -> int:
-    """What the disk's account holds for a block of `length` bytes with that word, of whichever run."""
+    """Return what a block of `length` bytes with that word is charged with, whatever its run."""
     if word == ABSENT_WORD:
         return 0
     if is_allocated(word):
@@ -197,15 +197,15 @@ def charged_bytes(word: int, length: int) -> int:
 
 
 def _fill_of(word: int) -> tuple[int, int]:
-    """Start and progress of a word that says filling."""
+    """Return the start and progress of a word in state filling."""
     return (word >> 24 & 0xFF) * START_STEP_BYTES, word & _PROGRESS_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class MapHeader:
-    """Whose blocks a segment holds. `segment_blocks` is a full segment's; the object's last one may have fewer.
+    """The header of a segment's map. `segment_blocks` counts a full segment's blocks; the object's last may have fewer.
 
-    `second_sum` is that of the moment it was read.
+    `second_sum` is the kind at the moment when the header was read.
     """
 
     version: ObjectVersion
@@ -222,12 +222,12 @@ class MapHeader:
 
     @property
     def block_count(self) -> int:
-        """Blocks of this segment."""
+        """The number of blocks of this segment."""
         return min(self.segment_blocks, block_count(self.version.size_bytes, self.block_bytes) - self.first_block)
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of the object that this segment holds when it is full."""
+        """The bytes of the object that this segment holds when it is full."""
         start = self.first_block * self.block_bytes
         return min(self.segment_blocks * self.block_bytes, self.version.size_bytes - start)
 
@@ -249,16 +249,16 @@ class MapHeader:
         return self.words_index + self.block_count
 
     def block_length(self, local_index: int) -> int:
-        """Bytes of this segment's block `local_index` (0 is its first)."""
+        """Return the bytes of this segment's block `local_index` (0 is its first)."""
         assert 0 <= local_index < self.block_count
         return min(self.block_bytes, self.data_bytes - local_index * self.block_bytes)
 
     def block_end(self, local_index: int) -> int:
-        """Where block `local_index` ends in the data file."""
+        """Return where block `local_index` ends in the data file."""
         return local_index * self.block_bytes + self.block_length(local_index)
 
     def charged_bytes(self, words: Iterable[int]) -> int:
-        """What the data file is charged with when these are the blocks' words."""
+        """Return what the data file is charged with if these are the blocks' words."""
         return sum(charged_bytes(word, self.block_length(index)) for index, word in enumerate(words) if word)
 
     def holds(self, version: ObjectVersion, segment: int, block_bytes: int, segment_blocks: int) -> bool:
@@ -271,7 +271,7 @@ class MapHeader:
 
 
 def render_map(header: MapHeader, last_use_s: int) -> bytes:
-    """A new map file, every block absent. Raises ValueError where the names are too long to keep."""
+    """Return a new map file's bytes, with every block absent. Raises ValueError if the names are too long."""
     names = _names(header.version)
     if header.header_bytes > HEADER_BYTES_MAX:
         raise ValueError("the object's names are too long for a map's header")
@@ -297,14 +297,14 @@ def render_map(header: MapHeader, last_use_s: int) -> bytes:
 
 
 def parse_header(raw: bytes) -> MapHeader | None:
-    """The header at the start of a map file's bytes (HEADER_BYTES_MAX are enough); None: that is no sound map."""
+    """Return the header of a map file's first HEADER_BYTES_MAX bytes; None if the map is damaged."""
     if len(raw) < _NAMES_FROM or raw[:8] != _MAGIC:
         return None
     fields = _FIXED.unpack_from(raw, _MUTABLE.size)
     checksum, header_bytes, size, block_bytes, segment_blocks, segment, created_ns, nonce, second, *lengths = fields
     if not _NAMES_FROM <= header_bytes <= len(raw) or checksum != _checksum(raw[:header_bytes]):
         return None
-    # The checksum holds: what follows could only fail for a map of some later format.
+    # The checksum matches, so this can only fail for a map of some later format.
     try:
         origin, bucket, key, validator = _split(raw[_NAMES_FROM:header_bytes], lengths)
         version = ObjectVersion(origin, bucket, key, validator, size)
@@ -317,13 +317,13 @@ def parse_header(raw: bytes) -> MapHeader | None:
 
 
 def second_kind(word: int) -> SumKind | None:
-    """What SECOND_WORD says; None also for what no version of this format has written."""
+    """Return the kind that SECOND_WORD names; None also for a code that this format does not define."""
     code, _ = _SECOND.unpack(word.to_bytes(WORD_BYTES, sys.byteorder))
     return _SECOND_KINDS.get(code)
 
 
 def with_second_kind(word: int, kind: SumKind) -> int:
-    """SECOND_WORD, with that kind."""
+    """Return SECOND_WORD with that kind."""
     _, length = _SECOND.unpack(word.to_bytes(WORD_BYTES, sys.byteorder))
     return int.from_bytes(_SECOND.pack(_SECOND_CODES[kind], length), sys.byteorder)
 

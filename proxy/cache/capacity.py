@@ -1,9 +1,9 @@
-"""Whether the file systems of the cache's disks are as large as the settings say.
+"""The check that the file systems of the cache's disks are as large as the settings say.
 
-How it works. All directories on one file system count together. A cache larger than its file system is refused: it
-would run into the reserve (space.py) before its watermark, and whoever wrote the size meant another disk, or one that
-is not mounted. Other files may come and go, so that those which lie there now refuse no start: the reserve keeps it
-out of their way. Where they leave the cache less than its size, a warning says so.
+How it works. All directories on one file system count together. A cache larger than its file system is rejected: it
+would reach the reserve (space.py) before its watermark, and the size was probably meant for another disk, or for one
+that is not mounted. Other files may come and go, so those there now never prevent a start: the reserve leaves them
+room. If they leave the cache less than its size, a warning says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one disk of the settings asks for; `key` names it there: `cache.disks[0]`."""
+    """The size that one disk of the settings asks for. `key` is its setting, such as `cache.disks[0]`."""
 
     key: str
     path: Path
@@ -33,7 +33,7 @@ class Claim:
 
 
 def check_capacity(claims: Sequence[Claim], block_bytes: int) -> list[str]:
-    """What to warn of. Raises ConfigInvalid. A directory that is missing will be made on its parent's file system."""
+    """Return the warnings. Raises ConfigInvalid. A missing directory counts on its parent's file system."""
     warnings = []
     for on_one in _by_file_system(claims).values():
         first = on_one[0]
@@ -74,13 +74,13 @@ def _by_file_system(claims: Sequence[Claim]) -> dict[int, list[Claim]]:
 
 
 def _existing(path: Path) -> Path:
-    """The directory, or the nearest one above it that is there."""
+    """Return the directory, or the nearest one above it that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _render(nbytes: int) -> str:
-    """In a unit that a person reads, as it may be written in the settings."""
+    """Return a size in a readable unit, as it may be written in the settings."""
     if nbytes >= 1 << 30:
         return f"{nbytes / (1 << 30):.1f}GiB"
     return render_size(max(_MIB, nbytes // _MIB * _MIB))

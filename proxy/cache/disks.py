@@ -1,18 +1,18 @@
-"""The cache's disks: which one takes a segment, whether it has room, and what becomes of it when it fails.
+"""The cache's disks: which one takes a segment, whether it has room, and what happens when it fails.
 
 How it works. Each segment of an object version ranks the disks by weighted rendezvous: a disk's score is
--weight / ln(u), with u from a hash of the disk's id and the segment's name, and the weight its share of the cache.
-So segments spread by size, and a disk that comes, goes or grows moves only what it gains or loses. A look-up asks
-the disks in that order, as a segment may have been made when the order was another; a new segment goes to the first
-disk in service.
+-weight / ln(u), where u comes from a hash of the disk's id and the segment's name, and the weight is the disk's share
+of the cache. So segments spread by size, and a disk that comes, goes or grows moves only what it gains or loses.
+A look-up tries the disks in that order, because a segment may date from a time with another order. A new segment goes
+to the first disk in service.
 
-A disk is full for a write when its share would be exceeded, by what a scan has found there or, until the first one has
-ended, by what the last run left there; and always when its file system would have less than a reserve left, of bytes or
-of inodes: others may live there too. Eviction begins before that (retention.py), so a full disk as a rule has room a
-moment later: `StoreFull` says that waiting makes sense. A disk that returns an I/O error leaves service, for every
-process, until the next start: its objects are fetched again, onto the others. So does one that could not store what it
-had taken, unless it only lacked room (a thin pool that others have filled): then this process gives it no new blocks
-for a while.
+A disk is full for a write if it would exceed its size, by what a scan has found or, until the first scan has ended, by
+what the last run left there. It is also full if its file system would have less than a reserve left, of bytes or of
+inodes, as others may use it too. Eviction begins before that (retention.py), so a full disk usually has room a moment
+later: `StoreFull` says that waiting makes sense. A disk that returns an I/O error leaves service, for every process,
+until the next start: its objects are fetched again, onto the other disks. So does a disk that could not store bytes
+that it had accepted, unless it only lacked room (a thin pool that others have filled). In that case this process gives
+it no new blocks for a while.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ BROKEN = {
     *(errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN, errno.EREMOTEIO),
     *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM),
 }
-SLOW_WRITE_S = 0.002  # an event loop can't be away for longer, again and again
-STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before threads make them
-STALL_S = 0.025  # and what they may take at once
-THREADS_FOR_S = 3.0  # after writes that were too slow; then one inline write tries again
-LOSS_PAUSE_S = 10.0  # without new blocks after a loss for lack of room: each would be written in vain
-UNSTORED_SEGMENTS_MAX = 1024  # kept open by a process until they are stored, a descriptor each; see `Syncer`
+SLOW_WRITE_S = 0.002  # the longest that an event loop can block repeatedly
+STALL_SHARE = 0.05  # of an event loop's time: what slow writes may take before they move to threads
+STALL_S = 0.025  # and what they may take in a burst
+THREADS_FOR_S = 3.0  # after writes that were too slow; then an inline write is tried again
+LOSS_PAUSE_S = 10.0  # without new blocks after a loss for lack of room, as they would be lost too
+UNSTORED_SEGMENTS_MAX = 1024  # kept open by a process until they are stored, one descriptor each; see `Syncer`
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSettings:
-    """A folder that the cache may use, and how many bytes of it at most."""
+    """A folder that the cache may use, and the most bytes that it may take there."""
 
     path: Path
     size_bytes: int
@@ -92,17 +92,17 @@ class Usage(Protocol):
 
 
 def _waits() -> int:
-    """How often this thread has slept so far, of its own accord: for a disk or for a lock, not for its turn to run."""
+    """Return how often this thread has slept so far for a disk or a lock (not for its turn to run)."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class WritePace:
-    """Whether writes to one disk are quick enough for the event loop, judged by those made there.
+    """The decision whether writes to one disk are quick enough for the event loop, from earlier inline writes.
 
-    Slow is a write that slept and took long. One that took long without sleeping was computing, or had to give way
-    to another process: threads would help neither. Every file system makes a write wait now and then, for its journal,
-    with none to follow; a disk that can't keep up makes them all wait. So stalls add up, and are forgotten as time
-    passes: a single short one moves nothing.
+    A write is slow if it slept and took long. A long write without sleep was computing, or another process had the CPU:
+    threads would help in neither case. Every file system makes a single write wait now and then, for its journal. A
+    disk that can't keep up makes every write wait. So stalls add up and decay over time: a single short one changes
+    nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, waits: Callable[[], int] = _waits) -> None:
@@ -116,7 +116,7 @@ class WritePace:
         return self._clock() >= self._threads_until_s
 
     def run(self, write: Callable[[], None]) -> None:
-        """Makes an inline write, and judges it."""
+        """Run an inline write and measure it."""
         began_s, waits = self._clock(), self._waits()
         write()
         ended_s = self._clock()
@@ -136,7 +136,7 @@ class WritePace:
 
 
 class Disk:
-    """One disk of the store. Raises nothing on making; `space` can be replaced to test a full one."""
+    """One disk of the store. Creating it never raises. Tests replace `space` to simulate a full disk."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Disk:
         writer_threads: Executor | None = None,
         unstored_segments_max: int = UNSTORED_SEGMENTS_MAX,
     ) -> None:
-        """`root` is the layout's folder. Without writer threads every write is made, and waited for, by its caller."""
+        """`root` is the layout's folder. Without writer threads every write runs in its caller."""
         self.index = index
         self.path = settings.path
         self.size_bytes = settings.size_bytes
@@ -172,46 +172,46 @@ class Disk:
 
     @property
     def in_memory(self) -> bool:
-        """Whether what is written there is stored at once: there is no write-back that could fail."""
+        """Whether written bytes are stored at once, so that no write-back can fail."""
         return self.syncer.by is SyncBy.NOTHING
 
     @property
     def orphans(self) -> bool:
-        """Whether there may be blocks whose writer has died before it knew that they were stored. Inline."""
+        """Whether there may be blocks whose writer died before it knew that they were stored. Inline."""
         return self._usage.orphans()
 
     @property
     def used_bytes(self) -> int | None:
-        """Bytes taken, those of retired files that somebody still reads included. None until a scan has ended."""
+        """Bytes used, including retired files that are still being read. None until a scan has ended."""
         return self._usage.used(self.index)
 
     @property
     def records_bytes(self) -> int:
-        """Those of key records."""
+        """Bytes of key records."""
         return self._usage.records(self.index)
 
     def allocated(self, nbytes: int, folder: int) -> None:
-        """So many more bytes are taken in that folder (accounts.py)."""
+        """Charge that many more bytes to a folder (accounts.py)."""
         self._usage.charge(self.index, nbytes, folder)
 
     def freed(self, nbytes: int, folder: int) -> None:
         self._usage.charge(self.index, -nbytes, folder)
 
     def retired(self, nbytes: int, folder: int) -> None:
-        """A segment's files have left that folder, and wait until nobody has them open (leaving.py)."""
+        """Move the charge of a retired segment from its folder to `leaving/`, where its files are now (leaving.py)."""
         self._usage.charge(self.index, -nbytes, folder)
         self._usage.charge(self.index, nbytes, LEAVING)
 
     def guard(self, nbytes: int, files: int = 0) -> None:
-        """Raise StoreUnavailable unless so many more bytes, in so many new files, may be written.
+        """Raise StoreUnavailable unless that many bytes, in that many new files, may be written.
 
-        StoreFull where eviction is expected to make room. Inline: one statvfs, some additions.
+        Raises StoreFull if eviction is expected to make room. Inline: one statvfs, some additions.
         """
         if self.failed:
             raise StoreUnavailable(f"the disk {self.path} is out of service")
         if time.monotonic() < self._paused_until_s:
             raise StoreUnavailable(f"the disk {self.path} could not store what it had taken")
-        if nbytes == 0:  # it has its room already
+        if nbytes == 0:  # its room is already charged
             return
         used = self._usage.used_at_most(self.index)
         if used + nbytes > self.size_bytes:
@@ -229,11 +229,11 @@ class Disk:
         return StoreFull(message) if self._usage.can_evict(self.index) else StoreUnavailable(message)
 
     def set_evicting(self, able: bool) -> None:
-        """Tell all processes whether a full disk will have room again in a moment."""
+        """Publish to all processes whether a full disk will soon have room again."""
         self._usage.set_evicting(self.index, able)
 
     def tell_of_retired(self) -> None:
-        """Have all processes let go of what was evicted."""
+        """Make all processes close what was evicted."""
         self._usage.tell_of_retired(self.index)
 
     @property
@@ -242,11 +242,11 @@ class Disk:
         return self._usage.retired(self.index)
 
     def take_short(self) -> bool:
-        """Whether the file system refused to allocate since the last call."""
+        """Return whether the file system refused to allocate since the last call."""
         return self._usage.take_short(self.index)
 
     def trouble(self, error: OSError) -> StoreUnavailable:
-        """Our word for what the disk said; takes it out of service where it is broken."""
+        """Translate a disk's error into one of ours; take the disk out of service if it is broken."""
         if error.errno in NO_ROOM:
             self._usage.report_short(self.index)
             return self._full(f"the disk {self.path} is full: {error.strerror}")
@@ -257,7 +257,7 @@ class Disk:
         return StoreUnavailable(f"the disk {self.path} fails: {error.strerror}")
 
     def lost_bytes(self, error: OSError) -> None:
-        """A segment's bytes were written, and the kernel could not store them; the segment is condemned already."""
+        """Handle the loss of written bytes that the kernel could not store; the segment is already condemned."""
         WRITE_BACK_FAILURES.labels(str(self.path)).inc()
         if error.errno in FULL:
             self._paused_until_s = time.monotonic() + LOSS_PAUSE_S
@@ -274,7 +274,7 @@ class Disk:
 
 
 def rank(disks: Sequence[Disk], digest: bytes, segment: int) -> list[Disk]:
-    """The disks in service, the one that should hold this segment first."""
+    """Return the disks in service, starting with the one that should hold this segment."""
     if len(disks) == 1:
         return [disk for disk in disks if not disk.failed]
     name = digest + segment.to_bytes(8, "big")

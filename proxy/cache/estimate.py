@@ -1,9 +1,9 @@
-"""What a disk is believed to hold before the first scan of a run has ended.
+"""An estimate of the bytes on a disk, until the first scan of a run has ended.
 
 How it works. The housekeeper writes the bytes used into `used` beside the layout, whenever they have changed by half a
-percent of the disk's size, and as it ends. The next run takes that figure until it has counted for itself. Without one
-(the cache of an older program) all that is in use on the file system counts: nothing is written past the size, and
-until the scan has ended little is written at all.
+percent of the disk's size, and when it ends. The next run uses that figure until it has counted for itself. Without the
+file (the cache of an older program) everything in use on the file system counts. So nothing is written past the size,
+and little is written at all until the scan has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def write_estimate(disk: Disk, used_bytes: int) -> None:
-    """Never raises: an older figure stays."""
+    """Write the estimate. Never raises: if that fails, an older figure stays."""
     path = disk.objects.with_name(_NAME)
     temporary = path.with_name(f"{_NAME}.tmp")
     try:
@@ -34,7 +34,7 @@ def write_estimate(disk: Disk, used_bytes: int) -> None:
 
 
 def read_estimate(root: Path, size_bytes: int) -> int:
-    """`root` is the layout's folder. Raises nothing: what can't be read is taken as full."""
+    """Read the estimate from `root`, the layout's folder. Never raises: an unreadable disk counts as full."""
     if not (root / "objects").exists() and not (root / "keys").exists():
         return 0
     with suppress(OSError, ValueError):

@@ -1,17 +1,17 @@
-"""The housekeeper: one loop over all disks that accounts, evicts and scrubs, away from whoever serves.
+"""The housekeeper: one loop over all disks that accounts, evicts and scrubs, apart from the processes that serve.
 
-How it works. One thread in a process of its own. Each turn does, for each disk in service, a little of what is due,
-then waits for the rest of the turn, or for the stop event:
+How it works. It is one thread in a process of its own. Each turn does a little of what is due for each disk in
+service, then waits for the rest of the turn, or for the stop event:
 
-1. evict, while there is more than the high watermark allows: first of all, as fills wait for it. A disk that is nearly
-   full is looked at many times in a turn, so that eviction keeps ahead of what is written;
-2. scan, at start, then every `rescan_s`, and when the evictor asks for it. Such a scan gets most of the time, and so
-   does the first, as until it has ended nobody knows how full the disk is; the others get a tenth;
-3. scrub, so many bytes per second;
-4. measure the folders themselves, and write down for the next start how much the disk holds.
+1. Evict, while there is more than the high watermark allows. This comes first, as fills wait for it. A disk that is
+   nearly full is checked many times in a turn, so that eviction stays ahead of what is written.
+2. Scan, at start, then every `rescan_s`, and when the evictor asks for it. Such a scan gets most of the time, and so
+   does the first one: until it has ended nobody knows how full the disk is. The others get a tenth.
+3. Scrub, at a rate in bytes per second.
+4. Measure the folders themselves, and write down for the next start how much the disk holds.
 
-A disk that returns an I/O error leaves service (disks.py); any other trouble ends this pass over it, is logged, and
-the next one begins a minute later.
+A disk that returns an I/O error leaves service (disks.py). Any other error ends the current pass over the disk and is
+logged; the next pass begins a minute later.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from proxy.cache.shared import SharedTables
 from proxy.metrics import DISK_FAILED, DISK_LEAVING_BYTES, DISK_USED_BYTES, WRITE_BACK_FAILURES
 
 TURN_S = 0.25
-LOOK_S = 0.025  # between two looks at a disk that is nearly full and fills up: 25 MB at 1 GB/s
+LOOK_S = 0.025  # between two checks of a disk that is nearly full and filling: 25 MB at 1 GB/s
 NEARLY_FULL_SHARE = 0.8  # of a disk's size
-FOLDERS_S = 2.0  # between two measurements of the folders: they grow with the names in them, slowly
-ESTIMATE_SHARE = 0.005  # of a disk's size: what the figure for the next start may be off
-EVICT_MOVES = 8  # of a disk's hand in one go: a second, where each removes some gigabytes
+FOLDERS_S = 2.0  # between two measurements of the folders, which grow slowly with the names in them
+ESTIMATE_SHARE = 0.005  # of a disk's size: how far the estimate for the next start may be off
+EVICT_MOVES = 8  # of a disk's hand in one go: a second, if each removes some gigabytes
 URGENT_SCAN_SHARE, RESCAN_SHARE, SCRUB_SHARE = 0.8, 0.1, 0.3  # of a turn, at most
-RETRY_S = 60.0  # after trouble
-SCRUB_PAUSE_S = 5.0  # between two passes: a cache with little in it is not read all the time
+RETRY_S = 60.0  # after an error
+SCRUB_PAUSE_S = 5.0  # between two passes, so that a small cache is not read all the time
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class HouseRules:
-    """Watermarks are shares of a disk's size. `scrub_bytes_per_s` is for all disks together; 0: no scrubbing."""
+    """The housekeeper's settings. Watermarks are shares of a disk's size; `scrub_bytes_per_s` 0 means no scrubbing."""
 
     high_watermark: float = HIGH_WATERMARK
     low_watermark: float = LOW_WATERMARK
@@ -57,7 +57,7 @@ class HouseRules:
 
 
 class Housekeeper:
-    """`segment_bytes` is the layout's; `clock` is monotonic."""
+    """The housekeeper of all disks. `segment_bytes` is the layout's; `clock` is monotonic."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Housekeeper:
         ]
 
     def run(self, stop: threading.Event) -> None:
-        """Keep house until the event is set, which ends it within a second or so."""
+        """Run until the event is set, and end within a second or so after that."""
         while not stop.is_set():
             began_s = self._clock()
             if not self.turn(stop):
@@ -87,7 +87,7 @@ class Housekeeper:
             keeper.close()
 
     def _wait(self, stop: threading.Event, until_s: float) -> None:
-        """Until the next turn, or until a disk that fills up has passed its mark."""
+        """Wait until the next turn, or until a filling disk has passed its mark."""
         filling = [keeper for keeper in self._keepers if keeper.is_filling()]
         while not stop.is_set() and (left_s := until_s - self._clock()) > 0:
             stop.wait(min(left_s, LOOK_S) if filling else left_s)
@@ -95,7 +95,7 @@ class Housekeeper:
                 return
 
     def turn(self, stop: threading.Event) -> bool:
-        """A little of everything that is due. Returns whether more eviction is due at once."""
+        """Do a little of everything that is due. Return whether more eviction is due at once."""
         busy = False
         for keeper in self._keepers:
             if not stop.is_set():
@@ -104,7 +104,7 @@ class Housekeeper:
 
 
 class _DiskKeeper:
-    """What one disk needs, a little at each turn."""
+    """The work for one disk, a little in each turn."""
 
     def __init__(
         self,
@@ -134,9 +134,9 @@ class _DiskKeeper:
         self._scan_wanted = False
         self._seen_bytes: int | None = None
         self._scan_due_s = self._scan_allowed_s = clock()
-        self._folder_bytes: int | None = None  # as they are charged; None: not measured yet
+        self._folder_bytes: int | None = None  # as charged; None: not measured yet
         self._folders_due_s = 0.0
-        self._estimate_bytes = -1  # as written down last
+        self._estimate_bytes = -1  # as last written down
         self._scrubber = Scrubber(disk)
         self._scrub_bytes_per_s = scrub_bytes_per_s
         self._scrub_steps: Iterator[int] | None = None
@@ -145,7 +145,7 @@ class _DiskKeeper:
         self._scrub_credit_bytes = 0.0
 
     def turn(self) -> bool:
-        """Returns whether more eviction is due at once."""
+        """Do one turn. Return whether more eviction is due at once."""
         self._publish()
         if self._disk.failed:
             return False
@@ -160,21 +160,21 @@ class _DiskKeeper:
         return busy
 
     def is_filling(self) -> bool:
-        """Whether the disk is nearly full and holds other bytes than at the last call: a full one may rest for days."""
+        """Return whether the disk is nearly full and changed since the last call: a full one may rest for days."""
         used_bytes, seen_bytes = self._disk.used_bytes, self._seen_bytes
         self._seen_bytes = used_bytes
         nearly_full = used_bytes is not None and used_bytes > NEARLY_FULL_SHARE * self._disk.size_bytes
         return nearly_full and used_bytes != seen_bytes
 
     def wants_turn(self) -> bool:
-        """Whether a turn would evict, or unlink what was evicted."""
+        """Return whether a turn would evict, or unlink what was evicted."""
         try:
             return not self._disk.failed and self._evictor.is_due()
         except OSError:
-            return True  # the turn says what is wrong
+            return True  # the turn finds out what is wrong
 
     def close(self) -> None:
-        """Write down how much the disk holds."""
+        """Write down how much the disk holds, for the next start."""
         used_bytes = self._disk.used_bytes
         if used_bytes is not None and not self._disk.failed:
             write_estimate(self._disk, used_bytes)
@@ -200,7 +200,7 @@ class _DiskKeeper:
         DISK_LEAVING_BYTES.labels(name).set(self._evictor.leaving.open_bytes)
 
     def _go_on_scanning(self) -> bool:
-        """Returns whether a scan has ended that the evictor waits for."""
+        """Continue the scan. Return whether one has ended that the evictor waits for."""
         if self._scan is None:
             due_s = self._scan_allowed_s if self._evictor.wants_scan else self._scan_due_s
             if self._clock() < due_s:
@@ -223,7 +223,7 @@ class _DiskKeeper:
     def _go_on_scrubbing(self) -> None:
         now_s = self._clock()
         earned_bytes = (now_s - self._scrub_paid_s) * self._scrub_bytes_per_s
-        # Never more than a second's worth: a slow disk is not asked to catch up.
+        # Never more than a second's worth: a slow disk need not catch up.
         self._scrub_credit_bytes = min(self._scrub_credit_bytes + earned_bytes, self._scrub_bytes_per_s)
         self._scrub_paid_s = now_s
         if self._scrub_steps is None:

@@ -1,29 +1,31 @@
-"""The disk's memory of keys: which version is current, and which keys somebody is writing just now.
+"""Key records on disk: which version of a key is current, and which keys are being written.
 
-How it works. A key's file (records.py) stands on one disk, named by rendezvous hashing among those in service, at
-`keys/ab/cd...` after the key's digest. It is published by rename, so readers take no lock. All who change it hold the
-lock of the key's stripe (runlocks.py) over reading, deciding and publishing. A write that passes through:
+How it works. A key's file (records.py) is on one disk, chosen by rendezvous hashing among those in service, at
+`keys/ab/cd...` after the key's digest. It is published by rename, so readers take no lock. Every change holds the
+lock of the key's stripe (runlocks.py) while it reads, decides and publishes. A write that passes through:
 
-    1. fence     the file becomes a tombstone with this writer's mark, then the token changes. A record that it
-                 replaces is replaced durably (fsync): after a power cut it must not come back.
-    2.           the origin gets the write. Readers find no record, ask the origin, and `install` refuses: their
-                 token is old, or, where they looked after step 1, the mark's writer lives.
-    3. lift      the mark goes, with the last mark the file, then the token changes again: who asked the origin
-                 during step 2 can't install an answer that the write has overtaken.
+    1. fence     The file becomes a tombstone with this writer's mark, then the token changes. If it replaces a record,
+                 it does so durably (fsync): after a power cut the record must not come back.
+    2.           The origin gets the write. Readers find no record and ask the origin. Their `install` is refused: their
+                 token is old or, if they peeked it after step 1, the mark's writer is alive.
+    3. lift      The mark is removed (the last mark with the file), then the token changes again. A reader that asked
+                 the origin during step 2 can't install an answer that is older than the write.
 
-Several writers of one key have a mark each. A mark counts while its writer lives: it names the run and a writer, who
-holds a lock for life. Killed at any point, the tombstone stays and means "no record", to this run and the next one.
+Several writers of one key have a mark each. A mark counts while its writer is alive: it names the run and the writer,
+and each writer holds a lock for life. If a writer is killed at any point, its tombstone stays and means "no record",
+in this run and in the next one.
 
-Rule for what is remembered in memory: peek the token first, and remember only when `install` returned True or
-`fenced` says False afterwards; else a writer killed between 2 and 3 leaves others a stale memory.
+Rule for caches in memory: peek the token first, and cache the record only if `install` returned True or `fenced`
+returns False afterwards. Otherwise a writer killed between steps 2 and 3 leaves others with a stale record.
 
-When the disk fails. `read` and `install` say None and False, nobody's read fails. A write must go on as well:
-- Full, no room for a tombstone: the record is removed, which needs no room, and a *blind fence* is counted in shared
-  memory: while a living process has one, `install` refuses all keys. `lift` removes whatever is there, and uncounts
-  it.
-- Broken (EIO, read-only, a record that can't be removed): the disk leaves service for the run, its records count as
-  gone, the fence moves to the next disk. What could not be removed may speak again if the disk works at the next
-  start; it was last checked before the write, so the bucket's ttl ends it. The log says what to remove.
+When the disk fails, `read` returns None and `install` returns False, so reads go on. Writes must go on as well:
+- The disk is full, with no room for a tombstone: the record is removed, which needs no room, and a *blind fence* is
+  counted in shared memory. While a living process has one, `install` refuses all keys. `lift` removes whatever file
+  is there and the blind fence.
+- The disk is broken (EIO, read-only, a record that can't be removed): it leaves service for the run, its records
+  count as gone, and the fence moves to the next disk. A record that could not be removed may become visible again if
+  the disk works at the next start. It was last checked before the write, so the bucket's ttl bounds its life. The log
+  says what to remove.
 - Records of the key on other disks (from before a disk came or went) are removed by fence, lift and remove.
 """
 
@@ -55,24 +57,24 @@ log = logging.getLogger(__name__)
 
 
 class Fence:
-    """A write under way. Whoever holds it must `lift` it when the origin's last word on the write is known."""
+    """A write under way. Its holder must `lift` it once the outcome of the write at the origin is known."""
 
     def __init__(self, lift: Callable[[], None]) -> None:
         self._lift = lift
         self._lifted = False
 
     def lift(self) -> None:
-        """Blocking. Never raises for a disk's sake; a second call does nothing."""
+        """End the fence. Blocking. Never raises because of a disk; a second call does nothing."""
         if not self._lifted:
             self._lifted = True
             self._lift()
 
 
 class KeyStore:
-    """Records of keys on the node's disks. Every call blocks on the disk, if shortly: run it in a thread."""
+    """Records of keys on the node's disks. Every call blocks on the disk, if only briefly: run it in a thread."""
 
     def __init__(self, disks: Sequence[Disk], *, run_id: str, writer_id: str, tables: SharedTables) -> None:
-        """`writer_id` is new with each process. Raises ValueError where a living one of the run has the same."""
+        """`writer_id` is unique to this process. Raises ValueError if a living process of the run has the same."""
         self._disks = tuple(disks)
         self._run_id = run_id
         self._writer_id = writer_id
@@ -82,13 +84,13 @@ class KeyStore:
             raise ValueError(f"the writer id {writer_id!r} is in use")
 
     def read(self, key: ObjectKey) -> ObjectRecord | None:
-        """The key's record; None where there is none, it is damaged, or the key is or was being written."""
+        """Return the key's record; None if there is none, it is damaged, or a tombstone stands in its place."""
         disk = self._home(key)
         content = None if disk is None else _load(disk, key)
         return None if content is None else content.record
 
     def install(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
-        """Publish what the origin said after `token` was peeked; False where it may be outdated, or has no room."""
+        """Publish what the origin said after `token` was peeked. Return False if it may be outdated, or has no room."""
         version = record.version
         assert (version.origin, version.bucket, version.key) == (key.origin, key.bucket, key.key)
         raw = render_key_file(key, KeyFile(record=record))
@@ -102,7 +104,7 @@ class KeyStore:
             return False
 
     def fence(self, key: ObjectKey) -> Fence:
-        """Before a write of the key is sent to the origin. Never refuses: see the module's text."""
+        """Fence the key, before a write is sent to the origin. Never refuses: see the module's docstring."""
         mark = FenceMark(self._run_id, self._writer_id, secrets.token_hex(8))
         try:
             with self._tables.locks.stripe(key.digest):
@@ -115,13 +117,13 @@ class KeyStore:
         return Fence(lambda: self._lift(key, mark, blind_on))
 
     def fenced(self, key: ObjectKey) -> bool:
-        """Whether a living writer's fence stands, or one that could not be written down."""
+        """Return whether a living writer has fenced the key, or a blind fence stands."""
         if any(self._usage.blind_fence_stands(disk.index) for disk in self._disks):
             return True
         return any(self._living(_load(disk, key)) for disk in self._disks if not disk.failed)
 
     def remove(self, key: ObjectKey) -> int | None:
-        """Forget the key, on every disk and in every process, and return its new token; fences stay."""
+        """Forget the key on every disk and in every process. Return its new token. Fences stay."""
         try:
             with self._tables.locks.stripe(key.digest):
                 self._clear_disks(key, None)
@@ -132,10 +134,10 @@ class KeyStore:
             return None
 
     def note_missing(self, key: ObjectKey, token: int, missing: Missing, *, keep: bool) -> None:
-        """The origin said, after `token` was peeked, that there is no such key; `keep`: it is to be remembered.
+        """Note that the origin, asked after `token` was peeked, does not have the key. `keep`: cache that answer.
 
-        Nothing is done where that may be outdated. The token is renewed only where a record was forgotten: keys share
-        tokens, and a thousand missing ones must not make each other be asked for again.
+        Does nothing if the answer may be outdated. The token is renewed only if a record was removed: keys share
+        tokens, and a thousand missing keys must not invalidate each other.
         """
         try:
             with self._tables.locks.stripe(key.digest):
@@ -151,18 +153,18 @@ class KeyStore:
             self._tables.tokens.renew(key)
 
     def missing(self, key: ObjectKey) -> Missing | None:
-        """What is remembered of a key that is not there. Inline."""
+        """Return the cached answer that the key does not exist, or None. Never blocks."""
         return self._tables.missing.get(key.digest, self._tables.tokens.peek(key))
 
     def try_look_up(self, key: ObjectKey) -> bool:
-        """The right to ask the origin for a key, which one process has at a time, until `end_look_up`. Inline."""
+        """Claim the right to ask the origin for a key: one process has it, until `end_look_up`. Never blocks."""
         return self._tables.locks.try_hold(look_up_place(key.digest))
 
     def end_look_up(self, key: ObjectKey) -> None:
         self._tables.locks.release(look_up_place(key.digest))
 
     def close(self) -> None:
-        """Fences that this writer left standing count as a dead writer's from now on."""
+        """End this writer. Fences that it has not lifted count as a dead writer's from now on."""
         self._tables.locks.release(writer_place(self._writer_id))
 
     def _install_alone(self, key: ObjectKey, raw: bytes, token: int) -> bool:
@@ -182,7 +184,7 @@ class KeyStore:
         return True
 
     def _place(self, key: ObjectKey, mark: FenceMark) -> int | None:
-        """Put the mark on the key's disk, or, where that breaks, the next one. Returns the disk of a blind fence."""
+        """Put the mark on the key's disk or, if that breaks, on the next one. Return the disk of a blind fence."""
         while (disk := self._home(key)) is not None:
             content = _load(disk, key)
             marks = self._living(content)
@@ -193,7 +195,7 @@ class KeyStore:
                 return None
             except OSError as error:
                 _note(disk, error)
-            if not marks:  # else the tombstone that stands says "no record" as well, and others need it
+            if not marks:  # otherwise the existing tombstone also says "no record", and others need it
                 _unlink(disk, key)
             if not disk.failed:
                 self._clear_disks(key, mark, spare=disk)
@@ -215,7 +217,7 @@ class KeyStore:
             self._usage.close_blind_fence(blind_on)
 
     def _clear_disks(self, key: ObjectKey, mark: FenceMark | None, spare: Disk | None = None) -> None:
-        """Remove the key's file from all disks but `spare`; of a tombstone with other living marks, only `mark`."""
+        """Remove the key's file from all disks but `spare`, or only `mark` from a tombstone with other living marks."""
         for disk in self._disks:
             if disk is spare or disk.failed:
                 continue
@@ -230,7 +232,7 @@ class KeyStore:
                     _note(disk, error)
 
     def _living(self, content: KeyFile | None) -> tuple[FenceMark, ...]:
-        """The marks whose writers live."""
+        """Return the marks whose writers are alive."""
         marks = () if content is None else content.fences
         return tuple(
             mark
@@ -239,7 +241,7 @@ class KeyStore:
         )
 
     def _home(self, key: ObjectKey) -> Disk | None:
-        """Where the key's file belongs; None: every disk has failed."""
+        """Return the disk where the key's file belongs; None if every disk has failed."""
         return next(iter(rank(self._disks, key.digest, 0)), None)
 
 
@@ -253,7 +255,7 @@ def _path(disk: Disk, key: ObjectKey) -> Path:
 
 
 def _load(disk: Disk, key: ObjectKey) -> KeyFile | None:
-    """The key's file; None where there is none, or none that can be read and trusted."""
+    """Return the content of the key's file; None if it is missing, unreadable or damaged."""
     try:
         raw = read_key_file(_path(disk, key))
     except FileNotFoundError:
@@ -265,8 +267,8 @@ def _load(disk: Disk, key: ObjectKey) -> KeyFile | None:
 
 
 def read_key_file(path: Path) -> bytes:
-    """A key file's bytes; longer ones are cut, and so found damaged. Raises OSError."""
-    # Whatever may lie there, opening it must not wait (a pipe) nor lead elsewhere (a link).
+    """Return a key file's bytes. An overlong file is cut, and so found damaged. Raises OSError."""
+    # Whatever is at that path, opening it must neither wait (a pipe) nor lead elsewhere (a link).
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         return os.read(fd, RECORD_BYTES_MAX)
@@ -275,7 +277,7 @@ def read_key_file(path: Path) -> bytes:
 
 
 def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -> None:
-    """Put the whole file in place at once, alone with the key, and charge what it takes more; raises OSError."""
+    """Put the file in place atomically and charge the difference in size. Needs the key's lock. Raises OSError."""
     target = _path(disk, key)
     temp = keys_folder(disk) / TEMP_FOLDER / secrets.token_hex(8)
     try:
@@ -295,7 +297,7 @@ def _publish(disk: Disk, key: ObjectKey, raw: bytes, *, durable: bool = False) -
 
 
 def _charge(path: Path) -> int:
-    """What the account holds for the file; 0: there is none."""
+    """Return what the file is charged with; 0 if it does not exist."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -304,7 +306,7 @@ def _charge(path: Path) -> int:
 
 
 def _write_new(path: Path, raw: bytes, *, durable: bool) -> int:
-    """The file's charge."""
+    """Write a new file and return its charge."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
@@ -330,14 +332,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _unlink(disk: Disk, key: ObjectKey) -> None:
-    """Make sure that no record of the key can be read from the disk: if not by removing it, by using it no more."""
+    """Remove the key's file or, if that fails, take the disk out of service, so that no record can be read from it."""
     path = _path(disk, key)
     try:
         charge = _charge(path)
         os.unlink(path)
         disk.freed(charge, folder_of_key(key.digest))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        pass  # no record, nor can there be one
+        pass  # there is no record, and there can't be one
     except OSError as error:
         _note(disk, error)
         disk.fail(error)
@@ -345,7 +347,7 @@ def _unlink(disk: Disk, key: ObjectKey) -> None:
 
 
 def _note(disk: Disk, error: OSError) -> None:
-    """Count a failure, and take the disk out of service where it is the disk's."""
+    """Count a failure, and take the disk out of service if the disk caused it."""
     reason = "broken" if error.errno in BROKEN else "full" if error.errno in FULL else "other"
     RECORD_FAILURES.labels(reason).inc()
     disk.trouble(error)

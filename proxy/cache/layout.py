@@ -1,10 +1,10 @@
-"""A disk's layout file: what its files look like, written once and kept for good.
+"""A disk's layout file: the format of the cache's files, written once and never changed.
 
-How it works. `DISK/v1/layout` is a line of JSON with the layout's number, the block and segment size, the node's id
-(the same on all of its disks) and the disk's own. It is made under a temporary name and put in place by link(): of
-several processes that start at once, one wins and the others read what it wrote. A disk whose figures differ from
-the configuration, or whose layout this program does not know, is refused with the fix and left as it is. Folders of
-other layouts beside `v1` are never touched.
+How it works. `DISK/v1/layout` is one line of JSON: the layout's number, the block and segment size, the node's id
+(the same on all of its disks) and the disk's own id. It is written under a temporary name and put in place by link().
+When several processes start at once, one of them wins and the others read what it wrote. A disk whose sizes differ
+from the configuration, or whose layout this program does not know, is rejected: the message names the fix, and the
+disk is not changed. Folders of other layouts beside `v1` are never touched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEGMENTS_PER_DISK = 64  # evicting one frees 1.6 % of the smallest disk
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The figures of one disk. Ids are random hex."""
+    """The layout of one disk. Ids are random hex."""
 
     layout: int
     block_bytes: int
@@ -39,7 +39,7 @@ class Layout:
 
 
 def choose_segment_bytes(smallest_disk_bytes: int) -> int:
-    """1/64 of the smallest disk's budget, rounded down to a power of two, between 64 MiB and 8 GiB."""
+    """Return 1/64 of the smallest disk's budget, rounded down to a power of two, between 64 MiB and 8 GiB."""
     share = max(1, smallest_disk_bytes // SEGMENTS_PER_DISK)
     return min(max(1 << (share.bit_length() - 1), SEGMENT_BYTES_MIN), SEGMENT_BYTES_MAX)
 
@@ -47,9 +47,10 @@ def choose_segment_bytes(smallest_disk_bytes: int) -> int:
 def open_layouts(
     disks: Sequence[tuple[Path, int]], block_bytes: int, segment_bytes: int | None = None
 ) -> tuple[Layout, ...]:
-    """The layouts of all disks (folder, budget in bytes), made where they are missing; all agree.
+    """Return the layouts of all disks (folder, budget in bytes), creating missing ones; all of them agree.
 
-    `segment_bytes` None takes what the disks have, else what their sizes suggest. Raises ConfigInvalid.
+    With `segment_bytes` None, the size comes from an existing layout, or else from the smallest disk.
+    Raises ConfigInvalid.
     """
     if not 0 < block_bytes <= BLOCK_BYTES_MAX:
         raise ConfigInvalid(
@@ -75,7 +76,7 @@ def open_layouts(
 
 
 def make_private(folder: Path) -> None:
-    """Make the folder, and those above it that are missing, for this user alone. Raises OSError."""
+    """Create the folder and its missing parents, accessible to this user alone. Raises OSError."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         with suppress(FileExistsError):  # another process was faster
@@ -96,7 +97,7 @@ def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> 
 
 
 def _read(path: Path) -> Layout | None:
-    """The disk's layout, or None where it has none yet. Raises ConfigInvalid for one that we don't understand."""
+    """Return the disk's layout, or None if it has none yet. Raises ConfigInvalid for one that we can't read."""
     place = path / FOLDER / "layout"
     try:
         raw = place.read_bytes()
@@ -113,7 +114,7 @@ def _read(path: Path) -> Layout | None:
 
 
 def _parse(place: Path, raw: bytes) -> Layout | None:
-    """None: damaged. Raises ConfigInvalid for the layout of another program."""
+    """Return the layout, or None if it is damaged. Raises ConfigInvalid for the layout of another program."""
     try:
         figures = json.loads(raw)
     except ValueError:
@@ -135,7 +136,7 @@ def _parse(place: Path, raw: bytes) -> Layout | None:
 
 
 def _create(path: Path, layout: Layout) -> Layout:
-    """Put the layout in place, or return what another process put there first."""
+    """Put the layout in place, or return the one that another process put there first."""
     folder = path / FOLDER
     temporary = folder / f"layout.{secrets.token_hex(8)}.tmp"
     try:
@@ -155,7 +156,7 @@ def _create(path: Path, layout: Layout) -> Layout:
 
 
 def _write_durably(path: Path, text: str) -> None:
-    """The one file of the cache that is synced: a layout lost with the power would need somebody's hand."""
+    """Write and sync a file. A layout lost in a power cut would have to be repaired by hand."""
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()

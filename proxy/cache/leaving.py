@@ -1,16 +1,16 @@
-"""Retired segments on their way out: they keep their room, and their place in the account, until nobody reads them.
+"""Retired segments that are still being read: they stay on the disk, and in its account, until the last reader closes.
 
-How it works. A file that is unlinked while a slow client is being sent its bytes goes on taking room on the disk, and
-nothing shows whose it is. So a retired segment is not unlinked but moved, map first:
+How it works. A file that is unlinked while a slow client is still reading it goes on taking room on the disk, and
+nothing shows what takes it. So a retired segment is not unlinked but moved, map first:
 
-    leaving/<random id>.<bytes>.map     what the segment is charged with stands in the name
+    leaving/<random id>.<bytes>.map     the name includes what the segment is charged with
     leaving/<random id>.data
 
-Whoever has a data file open holds a shared lock on it, which ends with the last descriptor, however its process ends.
-The housekeeper comes by several times a second: where it gets the file's lock for itself, nobody reads any more, so it
-unlinks both files and takes the charge off. What a killed gateway left here goes at the next start.
+Each process that has a data file open holds a shared lock on it, which ends with the last descriptor, however the
+process ends. The housekeeper checks several times a second. If it gets the lock exclusively, nobody reads the file any
+more: it unlinks both files and takes the charge off. What a killed gateway left here is removed at the next start.
 
-The map of a segment is only mapped while its data file is open, so the one lock speaks for both.
+The map of a segment is mapped only while its data file is open, so the one lock covers both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from proxy.cache import locks
 from proxy.cache.accounts import LEAVING
 from proxy.cache.disks import BROKEN, Disk
 
-CLOSING_S = 2.0  # workers drop their handles within a second; what is open for longer is being sent
-AGAIN_S, AGAIN_EACH_S = 0.1, 0.0001  # between two tries of one file, and longer where there are many
+CLOSING_S = 2.0  # workers close their handles within a second; a file open for longer is being sent
+AGAIN_S, AGAIN_EACH_S = 0.1, 0.0001  # between two tries of one file, and longer if there are many
 
 _NAME = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<bytes>\d{1,18})\.map", re.ASCII)
 
@@ -48,7 +48,7 @@ def move_out(map_path: Path, data_path: Path | None, charge: int) -> None:
 
 
 def charges(folder: Path) -> dict[str, int]:
-    """What lies there, by name of the map file: the bytes it is charged with. Raises OSError (EIO ...)."""
+    """Return what each segment there is charged with, by the name of its map file. Raises OSError (EIO ...)."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -58,15 +58,15 @@ def charges(folder: Path) -> dict[str, int]:
 
 
 class Leaving:
-    """One disk's, for the housekeeper."""
+    """The retired segments of one disk, for the housekeeper."""
 
     def __init__(self, disk: Disk, clock: Callable[[], float]) -> None:
         self._disk = disk
         self._clock = clock
         self._came_s: dict[str, float] = {}  # when each was first seen here
         self._tried_s: dict[str, float] = {}
-        self._charges: dict[str, int] = {}  # of what was still open the last time
-        self._expected_bytes = 0  # on its way here since then
+        self._charges: dict[str, int] = {}  # of files that were still open the last time
+        self._expected_bytes = 0  # retired since then
 
     @property
     def open_bytes(self) -> int:
@@ -74,17 +74,17 @@ class Leaving:
         return sum(self._charges.values())
 
     def closing_bytes(self) -> int:
-        """The part of them that is expected to be free in a moment."""
+        """Return the part of them that should be free in a moment."""
         since_s = self._clock() - CLOSING_S
         closing = (charge for name, charge in self._charges.items() if self._came_s[name] >= since_s)
         return self._expected_bytes + sum(closing)
 
     def expect(self, charge: int) -> None:
-        """A segment of so many bytes has been retired since the last `clear`."""
+        """Note that a segment charged with that many bytes was retired since the last `clear`."""
         self._expected_bytes += charge
 
     def clear(self) -> None:
-        """Unlink what nobody has open. Blocking: gigabytes take a while. Raises OSError (EIO ...)."""
+        """Unlink the files that nobody has open. Blocking: gigabytes take a while. Raises OSError (EIO ...)."""
         now_s = self._clock()
         again_s = now_s - AGAIN_S - AGAIN_EACH_S * len(self._charges)
         kept: dict[str, int] = {}
@@ -100,7 +100,7 @@ class Leaving:
         self._charges, self._tried_s, self._expected_bytes = kept, tried_s, 0
 
     def _remove(self, name: str, charge: int) -> bool:
-        """False: somebody has it open."""
+        """Remove one segment's files. Return False if they are still open somewhere."""
         data = self._disk.leaving / f"{name.partition('.')[0]}.data"
         try:
             if not _unlink_idle(data):
@@ -109,7 +109,7 @@ class Leaving:
         except OSError as error:
             if error.errno in BROKEN:
                 raise
-            return False  # it goes on taking room, and is counted
+            return False  # it still takes room, and still counts
         self._disk.freed(charge, LEAVING)
         return True
 

@@ -1,13 +1,13 @@
 """Byte-range locks that die with their owner: Linux open file description (OFD) locks.
 
-How it works. Byte i of a map's lock range stands for block i; whoever holds it fills that block. One more byte, far
-behind, is held by whoever retires the segment; an evictor takes the whole range, so that any fill refuses it.
+How it works. Byte i of a map's lock range stands for block i; its holder fills that block. One more byte, far behind,
+is held while the segment is being retired. An evictor takes the whole range, so any fill under way prevents it.
 
-- A lock belongs to the open file description, not to the process: it goes when the last descriptor of that
-  description is closed, so also with kill -9, and two descriptions of one process exclude each other. One
-  description does not exclude itself: whoever shares one keeps a set of what it holds.
-- Python's mmap duplicates the descriptor it is made from, and a fork copies all: a lock would outlive its owner in
-  either. So a lock's descriptor is opened for locking alone, close-on-exec, and never mapped.
+- A lock belongs to the open file description, not to the process. It goes when the last descriptor of that
+  description is closed, even after kill -9, and two descriptions of one process exclude each other. A description
+  does not exclude itself: its users keep a set of the locks that they hold.
+- Python's mmap duplicates its descriptor, and a fork copies all of them: either would let a lock outlive its owner.
+  So a lock's descriptor is opened for locking alone, close-on-exec, and never mapped.
 - Plain POSIX locks (`lockf`) won't do: closing any descriptor of the file would drop them all.
 
 Source: fcntl(2), "Open file description locks". A call costs about a microsecond; none of them waits.
@@ -19,19 +19,19 @@ import fcntl
 import os
 import struct
 
-RETIRE_BYTE = 1 << 62  # no segment has so many blocks
+RETIRE_BYTE = 1 << 62  # no segment has that many blocks
 TO_THE_END = 0  # as a length: all bytes from the start on, RETIRE_BYTE included
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid, padded
 
 
 def open_for_locking(path: str | os.PathLike[str]) -> int:
-    """A descriptor with a description of its own; write locks need it writable. Raises OSError."""
+    """Open a file with a file description of its own, writable, as write locks require. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def try_lock(fd: int, start: int, length: int = 1) -> bool:
-    """Take bytes [start, start + length) exclusively; False: another description holds some of them."""
+    """Lock bytes [start, start + length) exclusively. Return False if another description holds some of them."""
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: both mean "held", fcntl(2)
@@ -40,7 +40,7 @@ def try_lock(fd: int, start: int, length: int = 1) -> bool:
 
 
 def share(fd: int) -> None:
-    """Keep others from taking the file for themselves while this description is open. Raises OSError (ENOLCK ...)."""
+    """Share the whole file's lock, so that nobody takes it exclusively meanwhile. Raises OSError (ENOLCK ...)."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, TO_THE_END, 0))
 
 
@@ -49,7 +49,7 @@ def unlock(fd: int, start: int, length: int = 1) -> None:
 
 
 def is_held(fd: int, start: int, length: int = 1) -> bool:
-    """Whether another description holds some of these bytes now: a look, no promise."""
+    """Return whether another description holds some of these bytes now. The answer may be outdated at once."""
     query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)

@@ -1,25 +1,26 @@
-"""The files of a segment by their names: making, walking, reading and retiring them. Maps nothing into memory.
+"""A segment's files: creating, listing, reading and retiring them by name. Maps nothing into memory.
 
 How it works. Under `objects/ab/`, where `ab…` is the object version's digest in hex:
 
     cd….<segment>.map               the block map (blockmap.py); its nonce names the data file
     cd….<segment>.<nonce>.data      the blocks, each at its own offset; sparse, grows as blocks arrive
-    cd….<segment>.<nonce>.tmp       a map being made
+    cd….<segment>.<nonce>.tmp       a map being created
 
-and, of segments that were retired, under `leaving/` (leaving.py).
+and the files of retired segments, under `leaving/` (leaving.py).
 
-Making (`create_files`): (1) create the data file, O_EXCL, under a fresh nonce; (2) write the whole map, every byte
-of it allocated, under its temporary name; (3) link() it into place. Of two that race, one finds the name taken and
-removes its own two files. Never does anything create a data file under a map that exists: an old map can't meet a
-new data file, whose holes would be served as zeros.
+Creating (`create_files`): (1) Create the data file, O_EXCL, under a fresh nonce. (2) Write the whole map, every byte
+of it allocated, under its temporary name. (3) link() it into place. If two processes race, one finds the name taken
+and removes its own two files. Nothing ever creates a data file under an existing map. So an old map can't meet a new
+data file, whose holes would be served as zeros.
 
-Retiring (`retire`): (1) open the map anew, so that the lock has a description of its own; (2) lock: the whole range
-for eviction, which any fill under way refuses; only RETIRE_BYTE for damage, which waits for no fill: its files are
-open, its bytes go where nobody will look; (3) set the retired flag: a filler that locked its block too late sees
-it; (4) move the map away, if the name still leads to the file that is locked (only the holder of an old map's lock
-moves it, and none can be linked before, so it can't become another's in between); (5) move the data file after it. A
-crash between the steps leaves a map with the flag set: whoever opens it next retires it again. Or it leaves a data file
-that no map names, which is removed after an hour. Both files are unlinked when nobody has the data open any more.
+Retiring (`retire`): (1) Open the map again, so that the lock has an open file description of its own. (2) Lock. An
+eviction locks the whole range, which fails while any fill is under way. Damage locks only RETIRE_BYTE and waits for
+no fill: a fill keeps its files open, and its bytes go where nobody will look. (3) Set the retired flag: a filler that
+locked its block too late sees it. (4) Move the map away, if its name still leads to the locked file. It can't become
+another file in between: only the holder of the old map's lock moves it, and no new map can be linked before that.
+(5) Move the data file as well. A crash between the steps leaves a map with the flag set, which is retired again when
+it is next opened; or a data file that no map names, which is removed after an hour. Both files are unlinked once
+nobody has the data open any more.
 """
 
 from __future__ import annotations
@@ -56,15 +57,15 @@ from proxy.cache.layout import make_private
 from proxy.metrics import EVICTED_BYTES, EVICTED_SEGMENTS
 
 _STRAY = re.compile(r"(?P<stem>[0-9a-f]{62}\.\d+)\.(?P<nonce>[0-9a-f]{32})\.(?:data|tmp)", re.ASCII)
-UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO}  # nothing of ours
+UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO}  # not our file
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
 class MapFacts:
-    """A map as it was read. `charged_bytes` is what map and data are charged with; `surplus_bytes` what the file system
-    has allocated for the data beyond that; `data_bytes` is the data file's length, or None."""
+    """What a map file says. `charged_bytes` is what map and data are charged with, `surplus_bytes` what the file system
+    has allocated for the data beyond that, and `data_bytes` the data file's length, or None."""
 
     path: Path
     header: MapHeader
@@ -91,10 +92,10 @@ def data_path(map_path: Path, nonce: bytes) -> Path:
 
 
 def create_files(objects: Path, header: MapHeader) -> int:
-    """Make an empty segment's two files, and return what they are charged with; 0: another was faster.
+    """Create an empty segment's two files. Return what they are charged with; 0 if another process was faster.
 
-    Nonce and creation time are set here. Raises OSError (and ValueError for names too long to keep), and leaves nothing
-    behind then.
+    Sets the nonce and the creation time. Raises OSError, and ValueError for names too long to keep; then it leaves
+    nothing behind.
     """
     header = replace(header, nonce=secrets.token_bytes(NONCE_BYTES), created_ns=time.time_ns())
     path = map_path(objects, header.version.digest, header.segment)
@@ -112,10 +113,10 @@ def create_files(objects: Path, header: MapHeader) -> int:
 
 
 def _link_map(path: Path, temporary: Path, image: bytes) -> int:
-    """The map's charge; 0: the name is taken."""
+    """Put the map in place and return its charge; 0 if the name is taken."""
     fd = os.open(temporary, _NEW_FLAGS, 0o600)
     try:
-        # In full before anybody can map it: a store into a page that the disk has no room for would be SIGBUS.
+        # Allocated in full before anybody can map it: a store to a page without room on the disk would be a SIGBUS.
         os.posix_fallocate(fd, 0, len(image))
         written = 0
         while written < len(image):
@@ -131,7 +132,7 @@ def _link_map(path: Path, temporary: Path, image: bytes) -> int:
 
 
 def list_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """The files of a folder with what `stat` says of each, as far as they stay; none where there is no folder.
+    """Return a folder's files with their `stat`, without those that vanish meanwhile; none if there is no folder.
 
     Raises OSError (EIO ...).
     """
@@ -147,10 +148,10 @@ def list_files(folder: Path) -> list[tuple[Path, os.stat_result]]:
 
 
 def is_stray(path: Path, nonces: Mapping[str, str | None]) -> bool:
-    """Whether this is an unfinished map, or a data file that no map names.
+    """Return whether this is an unfinished map, or a data file that no map names.
 
-    `nonces` are those of the folder's maps, in hex, by their stems; None: that map could not be read. Only for files
-    that were last written long ago: those of a segment in the making look the same.
+    `nonces` maps the stems of the folder's maps to their nonces in hex, or to None if the map could not be read. Only
+    for files last written long ago: those of a segment that is just being created look the same.
     """
     match = _STRAY.fullmatch(path.name)
     return match is not None and (
@@ -159,7 +160,7 @@ def is_stray(path: Path, nonces: Mapping[str, str | None]) -> bool:
 
 
 def read_map(path: Path) -> MapFacts | None:
-    """What a map says, by `pread` alone; None: not there, not readable, or not sound. Raises OSError (EIO ...)."""
+    """Read a map with `pread` alone. Return None if it is missing, unreadable or damaged. Raises OSError (EIO ...)."""
     fd = _open(path, _READ_FLAGS)
     if fd is None:
         return None
@@ -170,7 +171,7 @@ def read_map(path: Path) -> MapFacts | None:
 
 
 def _open(path: Path, flags: int) -> int | None:
-    """A descriptor of a regular file; None: there is none that we may open. Raises OSError (EIO, EMFILE ...)."""
+    """Open a regular file; None if there is none that we may open. Raises OSError (EIO, EMFILE ...)."""
     try:
         fd = os.open(path, flags)
     except FileNotFoundError:
@@ -211,13 +212,13 @@ def _facts(fd: int, path: Path) -> MapFacts | None:
 
 
 def read_words(fd: int, header: MapHeader) -> array[int]:
-    """The blocks' words of an open map, as of now; fewer than `block_count` only if the file was truncated."""
+    """Return the current words of an open map's blocks; fewer than `block_count` only if the file was truncated."""
     raw = os.pread(fd, header.block_count * WORD_BYTES, header.header_bytes)
     return array("Q", raw[: len(raw) // WORD_BYTES * WORD_BYTES])
 
 
 def present_end(fd: int, header: MapHeader) -> int:
-    """Where the highest present block ends in the data file."""
+    """Return where the highest present block ends in the data file."""
     words = read_words(fd, header)
     for local_index in range(len(words) - 1, -1, -1):
         if is_present(words[local_index]):
@@ -226,7 +227,7 @@ def present_end(fd: int, header: MapHeader) -> int:
 
 
 def read_map_words(facts: MapFacts) -> array[int]:
-    """The blocks' words of a map that `read_map` saw; empty when it is another one by now. Raises OSError."""
+    """Return the words of a map that `read_map` saw; none if another map has replaced it. Raises OSError."""
     fd = _open(facts.path, _READ_FLAGS)
     if fd is None:
         return array("Q")
@@ -238,7 +239,7 @@ def read_map_words(facts: MapFacts) -> array[int]:
 
 
 def clear_visited(facts: MapFacts) -> None:
-    """The evictor's hand has passed. A mark set at this very moment may be lost: it costs one round."""
+    """Clear the mark when the evictor's hand passes. A mark set at the same moment may be lost: it costs one round."""
     _store_word(facts, VISITED_WORD, 0)
 
 
@@ -247,7 +248,7 @@ def set_pinned(facts: MapFacts, pinned: bool) -> None:
 
 
 def _store_word(facts: MapFacts, word: int, value: int) -> None:
-    """One aligned 8-byte write into the page that everybody maps; a map that is another one by now is left alone."""
+    """Write one aligned word to the page that all processes map, unless another map has replaced this one."""
     fd = _open(facts.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     if fd is None:
         return
@@ -259,12 +260,12 @@ def _store_word(facts: MapFacts, word: int, value: int) -> None:
 
 
 def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False) -> int | None:
-    """Give a segment up: flag, then move map and data to `leaving/`. Blocking.
+    """Retire a segment: set the flag, then move map and data to `leaving/`. Blocking.
 
-    `nonce` names the segment meant (another one at that path is left alone); None: whatever is there, sound or not.
-    `force` (damage) does not wait for fills under way; otherwise (eviction) any of them refuses. Returns the bytes that
-    its files are charged with, which the caller tells the disk (`Disk.retired`), 0 when it was gone already, or None:
-    in use now. Raises OSError (EIO, EROFS ...).
+    `nonce` identifies the segment (another one at that path is left alone); None: whatever is there, damaged or not.
+    With `force` (damage) fills under way don't matter; without it (eviction) any of them prevents the retirement.
+    Return the bytes that its files are charged with, which the caller passes to `Disk.retired`; 0 if it was already
+    gone; None if it is in use. Raises OSError (EIO, EROFS ...).
     """
     try:
         fd = locks.open_for_locking(path)
@@ -273,7 +274,7 @@ def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False)
     except OSError as error:
         if error.errno not in UNREADABLE:
             raise
-        return _retire_unreadable(path, reason)  # no lock can guard it; nobody can have opened it either
+        return _retire_unreadable(path, reason)  # it can't be locked, but nobody can have opened it either
     try:
         header = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0))
         if nonce is not None and header is not None and header.nonce != nonce:
@@ -284,10 +285,10 @@ def retire(path: Path, nonce: bytes | None, reason: str, *, force: bool = False)
 
 
 def retire_open(fd: int, path: Path, nonce: bytes | None, reason: str, *, force: bool) -> int | None:
-    """As `retire`, for the map open as `fd`: a description of its own, so that its locks exclude all others."""
+    """Retire the map open as `fd`, like `retire`. `fd` needs its own open file description, so that its locks count."""
     span = (locks.RETIRE_BYTE, 1) if force else (0, locks.TO_THE_END)
     if not locks.try_lock(fd, *span):
-        return 0 if force else None  # force: another is retiring it this moment
+        return 0 if force else None  # force: another process is retiring it right now
     status = os.fstat(fd)
     if status.st_size >= (RETIRED_WORD + 1) * WORD_BYTES:
         os.pwrite(fd, struct.pack("=Q", 1), RETIRED_WORD * WORD_BYTES)
@@ -302,7 +303,7 @@ def retire_open(fd: int, path: Path, nonce: bytes | None, reason: str, *, force:
 
 
 def _data_charge(fd: int, data: Path | None) -> int:
-    """What the blocks are charged with; of a map that can't be read, what the file system says of the data file."""
+    """Return what the blocks are charged with; if the map can't be read, what the file system has allocated."""
     header = parse_header(os.pread(fd, HEADER_BYTES_MAX, 0))
     if header is not None:
         return header.charged_bytes(read_words(fd, header))
@@ -325,7 +326,7 @@ def _retire_unreadable(path: Path, reason: str) -> int:
     except FileNotFoundError:
         return 0
     charge = 0
-    if stat.S_ISDIR(status.st_mode):  # somebody's folder under a name of ours: what it holds is not ours to remove
+    if stat.S_ISDIR(status.st_mode):  # a foreign folder under one of our names: its content is not ours to remove
         os.rename(path, path.with_name(f"{path.name}.{os.urandom(4).hex()}.foreign"))
     else:
         charge = file_charge(status)

@@ -1,6 +1,6 @@
-"""A file mapped into memory, as 64-bit words, with no descriptor kept: Python's own mmap keeps a duplicate of its.
+"""A file mapped into memory as 64-bit words, without keeping a descriptor (Python's own mmap keeps a duplicate).
 
-Descriptors are what a process has fewest of, where a cache holds very many small objects.
+Descriptors are the scarcest resource of a process when the cache holds very many small objects.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def map_words(fd: int, length: int) -> memoryview:
-    """The file's first `length` bytes, shared with all who map it; a native load or store each.
+    """Map the file's first `length` bytes, shared with every process that maps them. Each access is a native one.
 
-    Unmapped with the last view of them. Raises OSError, and ValueError where the file is shorter: a look behind its
-    end would be SIGBUS.
+    The memory is unmapped with its last view. Raises OSError, and ValueError if the file is shorter: an access past
+    its end would be a SIGBUS.
     """
     assert length % _WORD_BYTES == 0
     if os.fstat(fd).st_size < length:
@@ -31,6 +31,6 @@ def map_words(fd: int, length: int) -> memoryview:
     if address == _FAILED:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    memory = (ctypes.c_char * length).from_address(address)  # every view keeps it
+    memory = (ctypes.c_char * length).from_address(address)  # every view keeps it alive
     weakref.finalize(memory, _libc.munmap, address, length).atexit = False
     return memoryview(memory).cast("B").cast("Q")

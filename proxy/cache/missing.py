@@ -1,9 +1,10 @@
-"""Keys that an origin has said it does not have, for all processes of a node: a table of a fixed size.
+"""Negative cache: keys that an origin does not have, in a table of fixed size that all processes of a node share.
 
-How it works. An entry holds a key's digest, the key's token of the moment before the origin was asked, and when that
-was. It counts while the token is the same: whoever writes the key, here or at another node, stores another token. A set
-of WAYS entries belongs to a part of the digest; a key that finds no place there takes the oldest one's. Entries are
-written and read word by word, without a lock between keys: one whose words do not fit together is none.
+How it works. An entry holds a key's digest, the token that the key had before the origin was asked, and the time of
+that question. An entry is valid while the token is unchanged: every write of the key, at this node or another, stores
+a new token. Part of the digest selects a set of WAYS entries. A key that finds its set full replaces the oldest entry.
+Entries are written and read word by word, without a lock between keys. An entry whose check word does not match its
+other words counts as empty.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Missing(NamedTuple):
 
 
 class MissingTable:
-    """By the digest of an ObjectKey."""
+    """The table, indexed by the digest of an ObjectKey."""
 
     def __init__(self, words: memoryview) -> None:
         assert words.format == "Q"
@@ -35,7 +36,7 @@ class MissingTable:
         self._words = words
 
     def get(self, digest: bytes, token: int) -> Missing | None:
-        """Costs some 20 loads and compares."""
+        """Return the entry, or None. Costs about 20 loads and comparisons."""
         first, second = _names(digest)
         for at in _places(first):
             if self._words[at] != first:
@@ -58,7 +59,7 @@ class MissingTable:
             self._words[at + number] = word
 
     def drop(self, digest: bytes) -> None:
-        """The origin has it."""
+        """Remove the entry of a key that the origin has."""
         at = self._find(*_names(digest))
         if at is not None:
             self._words[at + 3] = self._words[at + 4] = 0
@@ -77,5 +78,5 @@ def _places(first: int) -> range:
 
 
 def _check(entry: list[int]) -> int:
-    """Never 0: an entry that was dropped, or never written, fits nothing."""
+    """Return the check word. It is never 0, so a dropped or unwritten entry never matches."""
     return entry[0] ^ entry[1] ^ entry[2] ^ entry[3] or 1

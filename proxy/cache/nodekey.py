@@ -1,7 +1,7 @@
-"""A key of this node's own, made once: what its workers sign for each other, and find again after a restart.
+"""The node's secret key: its workers sign with it for each other, and it survives a restart.
 
 How it works. `DISK/v1/session.key`, on the first disk, is 32 random bytes that only the gateway's user can read. It is
-made like the layout: under a temporary name, put in place by link(), so that all workers have what one of them wrote.
+created like the layout: written under a temporary name and put in place by link(), so that all workers share one key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def open_node_key(disk: Path) -> bytes:
-    """The key, made where it is missing. Blocking. Where the disk does not let us, one for this process alone."""
+    """Return the key, creating a missing one; if the disk fails, a key for this process alone. Blocking."""
     path = disk / FOLDER / FILE
     try:
         return _read(path) or _create(path)

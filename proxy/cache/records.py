@@ -1,12 +1,12 @@
-"""The file of one key: what is known of its current version, or the marks of those who are writing it.
+"""The file of one key: the record of its current version, or the fence marks of its writers.
 
-How it works. Two lines of ASCII. The first is a JSON object that repeats the whole key, so that a file met under a
-wrong name is refused; the second is the first one's crc32c in hexadecimal. A file is a record or a tombstone:
+How it works. A key file has two lines of ASCII. The first is a JSON object that repeats the whole key, so that a file
+under a wrong name is rejected. The second is the first line's crc32c in hexadecimal. A file is a record or a tombstone:
 
     {"format": 1, "key": [origin, bucket, key, version_id], "record": {...}}
     {"format": 1, "key": [origin, bucket, key, version_id], "fences": [[run_id, writer_id, nonce], ...]}
 
-Whatever does not decode to exactly that (torn, damaged, foreign, of another format) is no file at all: None.
+Anything that does not decode to exactly this (torn, damaged, foreign, of another format) counts as missing: None.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RECORD_BYTES_MAX = 256 << 10  # an origin's headers are far smaller; more is not
 
 @dataclass(frozen=True, slots=True)
 class FenceMark:
-    """One writer's fence: `nonce` tells its fences of one key apart."""
+    """One writer's fence. `nonce` distinguishes several fences of one writer for one key."""
 
     run_id: str
     writer_id: str
@@ -40,7 +40,7 @@ class KeyFile:
 
 
 def render_key_file(key: ObjectKey, content: KeyFile) -> bytes:
-    """The file's bytes."""
+    """Return the file's bytes."""
     fields: dict[str, Any] = {"format": FORMAT, "key": _key_fields(key)}
     if content.record is None:
         fields["fences"] = [[mark.run_id, mark.writer_id, mark.nonce] for mark in content.fences]
@@ -51,7 +51,7 @@ def render_key_file(key: ObjectKey, content: KeyFile) -> bytes:
 
 
 def parse_key_file(raw: bytes, key: ObjectKey) -> KeyFile | None:
-    """The content, or None where the bytes are not a whole, undamaged file of exactly this key."""
+    """Return the content, or None unless the bytes are a whole, undamaged file of exactly this key."""
     fields = _checked_fields(raw)
     try:
         if fields is None or fields["key"] != _key_fields(key):
@@ -64,7 +64,7 @@ def parse_key_file(raw: bytes, key: ObjectKey) -> KeyFile | None:
 
 
 def parse_version(raw: bytes) -> ObjectVersion | None:
-    """The object version that a record of whatever key speaks of; None for a tombstone or damage."""
+    """Return the object version of a record, whatever its key is; None for a tombstone or a damaged file."""
     fields = _checked_fields(raw)
     try:
         if fields is None:
@@ -95,7 +95,7 @@ def _key_fields(key: ObjectKey) -> list[str | None]:
 
 
 def record_fields(record: ObjectRecord) -> dict[str, Any]:
-    """What JSON can hold, all but the key."""
+    """Return the record's fields, without the key, as JSON can hold them."""
     return {
         "validator": record.version.validator,
         "size_bytes": record.version.size_bytes,
@@ -113,7 +113,7 @@ def record_fields(record: ObjectRecord) -> dict[str, Any]:
 
 
 def parse_record(key: ObjectKey, fields: dict[str, Any]) -> ObjectRecord:
-    """Raises KeyError, TypeError or ValueError for anything that `record_fields` does not make."""
+    """Parse what `record_fields` renders. Raises KeyError, TypeError or ValueError for anything else."""
     size_bytes = _typed(fields["size_bytes"], int)
     return ObjectRecord(
         version=ObjectVersion(key.origin, key.bucket, key.key, _typed(fields["validator"], str), size_bytes),

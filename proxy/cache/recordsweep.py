@@ -1,13 +1,13 @@
-"""Removing key records: those of evicted objects, old ones, and those that crowd the disk.
+"""Removal of key records: those of evicted objects, old ones, and those that take too much of the disk.
 
-How it works. A record takes a page and an inode. While its object is here it goes with it: when the evictor has retired
-the only segment of an object, the record of that version goes, too. Records without a segment (HEADs of objects that
-nobody reads, remains of large objects) may take RECORDS_SHARE of a disk that is full. When all records take more, the
-sweep goes from folder to folder and removes the oldest of them there: names are hashes, so each folder has a fair part
-of the old ones. On a disk that has room nobody sweeps.
+How it works. A record takes a page and an inode. When the evictor has retired the only segment of an object, it also
+removes the record of that version. Records without a segment (HEADs of objects that nobody reads, leftovers of large
+objects) may take RECORDS_SHARE of a full disk. When all records together take more, the sweep goes from folder to
+folder and removes the oldest records of each. Names are hashes, so each folder has its fair share of the old ones.
+A disk that has room is not swept.
 
-A record is removed alone with its key (runlocks.py), and only as it was seen: what has been renewed meanwhile stays.
-Other processes may still remember it; that does no harm, as a record says only what the origin said.
+A record is removed under its key's lock (runlocks.py), and only if it was not renewed since the sweep saw it. Other
+processes may still have it in memory. That is safe, because a record only repeats what the origin said.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from proxy.cache.shared import SharedTables
 from proxy.objects import ObjectKey, ObjectVersion
 
 RECORDS_SHARE = 0.05  # of a full disk's size, for records without a segment
-RECORD_AGE_S = 30 * 86400.0  # nobody has renewed it for so long
-SWEEP_PAUSE_S = 60.0  # after a round that could not remove enough: the records that are left have their segments here
-SWEEP_TO = 0.8  # of their share: so that a sweep is not due again at once
+RECORD_AGE_S = 30 * 86400.0  # since it was last renewed
+SWEEP_PAUSE_S = 60.0  # after a round that could not remove enough, because the remaining records have segments here
+SWEEP_TO = 0.8  # of their share, so that the next sweep is not due at once
 _FOLDER_COUNT = 256
 _RECORD_NAME = re.compile("[0-9a-f]{62}", re.ASCII)
 
 
 def is_record(path: Path) -> bool:
-    """By its name."""
+    """Return whether the file's name is that of a record."""
     return _RECORD_NAME.fullmatch(path.name) is not None
 
 
 class RecordSweep:
-    """Of one disk. `disks` are all of the store's: an object's segments may lie on any."""
+    """The sweep of one disk. `disks` are all disks of the store, as an object's segments may be on any of them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class RecordSweep:
         self._resume_at_s = 0.0
 
     def is_due(self) -> bool:
-        """Whether records take more than their share, and a sweep may help."""
+        """Return whether records take more than their share, and a sweep may help."""
         return self._disk.records_bytes > self._budget_bytes and self._clock() >= self._resume_at_s
 
     def step(self) -> None:
@@ -80,7 +80,7 @@ class RecordSweep:
                 self._resume_at_s = self._clock() + SWEEP_PAUSE_S
 
     def _sweep(self, number: int, share: float) -> None:
-        """Remove that share of a folder's records, the oldest first, as far as they have no segment here."""
+        """Remove that share of a folder's records, oldest first, skipping those that have a segment here."""
         folder = keys_folder(self._disk) / f"{number:02x}"
         files = [(status.st_mtime, path) for path, status in mapfile.list_files(folder) if is_record(path)]
         files.sort()
@@ -93,7 +93,7 @@ class RecordSweep:
     def remove(self, path: Path, *, older_than_s: float) -> bool:
         """Remove a record that was last renewed before that time, unless a segment of its object is here.
 
-        A tombstone stays for RECORD_AGE_S: its writer may live. Raises OSError.
+        A tombstone stays for RECORD_AGE_S, because its writer may still be alive. Raises OSError.
         """
         with self._locks.stripe(bytes.fromhex(path.parent.name + path.name)):
             try:
@@ -110,7 +110,7 @@ class RecordSweep:
             return removable and self._unlink(path, status)
 
     def remove_of(self, version: ObjectVersion) -> None:
-        """The object's only segment is gone: remove its record, if it is of that version. Raises OSError."""
+        """Remove the record of a version whose only segment is gone. Raises OSError."""
         digest = ObjectKey(version.origin, version.bucket, version.key).digest
         name = digest.hex()
         path = keys_folder(self._disk) / name[:2] / name[2:]

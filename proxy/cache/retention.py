@@ -1,29 +1,29 @@
-"""What leaves a disk that is full: eviction by segment, with SIEVE, between two watermarks.
+"""Eviction from a full disk: by segment, with SIEVE, between two watermarks.
 
-How it works. All segments of the disk stand in a queue by age. A hand goes from the oldest to the newest, and then
-begins again. At each segment: one that was visited since the hand last came by loses its mark and stays; one without
-a mark goes. So what is used again and again stays however old it is, and what was used once goes when the hand
-arrives, without ever being in the way of the former: a scan of many objects, each read once, passes through.
-Source: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024. One addition: where all that is new is used once, SIEVE's
-hand stays among the new for ever, and what it left behind is never judged again. So the hand begins again, too, when
-it has evicted as many bytes as the disk may hold.
+How it works. All segments of the disk are in a queue by age. A hand goes from the oldest to the newest, and then
+begins again. A segment that was visited since the hand last passed loses its mark and stays; one without a mark goes.
+So what is used again and again stays however old it is, and what was used once goes when the hand reaches it. A scan
+of many objects, each read once, passes through without evicting what is used often.
+Source: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024. There is one addition. If everything new is used once,
+SIEVE's hand stays among the new for ever, and what it left behind is never judged again. So the hand also begins again
+when it has evicted as many bytes as the disk may hold.
 
-Evicting begins when the bytes allocated pass the high watermark, and ends at the low one (proxy/config/watermarks.py).
-Others live on the same file system: when it runs low, of bytes or of inodes, so that the store would soon refuse to
-write (disks.py), it counts as well. Where it refuses to allocate although its figures say that there is room (a
-quota), some room is made all the same. What was retired in the last seconds is taken as on its way, until it shows that
-somebody is still being sent from it (leaving.py).
+Eviction begins when the allocated bytes pass the high watermark, and ends at the low one (proxy/config/watermarks.py).
+It also begins when the file system, which others may use too, runs so low on bytes or inodes that the store would soon
+refuse to write (disks.py). If the file system refuses to allocate although its figures say that there is room (a
+quota), some room is made all the same. Segments retired in the last seconds count as free, unless they turn out to be
+still in use (leaving.py).
 
-Key records are judged apart (recordsweep.py): those of an object go with its only segment, the others when all of them
-take more than their share.
+Key records are judged separately (recordsweep.py): those of an object go with its only segment, the others when all
+records together take more than their share.
 
-The queue is as old as the last scan; what was made since is younger than all of it. So at the queue's end the hand
-waits for a scan, and goes on with what that has found, before it begins again.
+The queue is as old as the last scan, and segments created since then are younger than all of it. So at the queue's end
+the hand waits for a scan, and goes on with what that has found, before it begins again.
 
-Pinned segments stay, and so do those that a process is filling (the retiring lock is refused). A visited segment is
-spared for one round only: when the hand has come round without a victim, the next round takes visited ones too. When
-that finds none either, all is pinned or in use: the evictor says so once, and tries again a second later, or every half
-minute where nothing is being filled. Reads go past the disk meanwhile.
+Pinned segments stay, and so do those that a process is filling (the lock for retiring is refused). A visited segment is
+spared for one round only: if a round finds no victim, the next round takes visited segments too. If that one finds none
+either, everything is pinned or in use. The evictor then logs it once, and tries again a second later, or every half
+minute if nothing is being filled. Meanwhile reads bypass the disk.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from proxy.config.watermarks import watermarks
 
 HIGH_WATERMARK, LOW_WATERMARK = 0.95, 0.90
 STUCK_PAUSE_S = 30.0
-BUSY_PAUSE_S = 1.0  # the same where fills are under way, which end soon
-SHORT_SHARE = 0.01  # of a disk's size: what goes when its file system refuses to allocate
+BUSY_PAUSE_S = 1.0  # the same while fills are under way, which end soon
+SHORT_SHARE = 0.01  # of a disk's size: what is evicted when its file system refuses to allocate
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Found(Enum):
 
 
 class Evictor:
-    """One disk's. While `wants_scan`, it waits for a scan that begins now."""
+    """The evictor of one disk. While `wants_scan` is set, it waits for a scan that begins after that."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Evictor:
         records: RecordSweep | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`headroom_bytes` of the disk stay free in any case. `records` None: there are none to judge."""
+        """`headroom_bytes` of the disk stay free in any case. Without `records`, no key records are judged."""
         assert 0 < low_watermark < high_watermark <= 1
         self.wants_scan = False
         self.leaving = Leaving(disk, clock)
@@ -79,22 +79,22 @@ class Evictor:
         self._records = records
         self._marks = watermarks(disk.size_bytes, high_watermark, low_watermark, headroom_bytes)
         self._headroom_bytes = headroom_bytes
-        self._owed_bytes = 0  # the file system refused to allocate: so many are still to go
+        self._owed_bytes = 0  # still to be evicted since the file system refused to allocate
         self._clock = clock
         self._queue: list[bytes] = []
         self._hand = 0
         self._round_bytes = 0  # evicted since the hand began with the oldest
         self._fruitless = 0  # segments passed since the last victim
         self._evicting = False
-        self._fresh = False  # at the queue's end, and scanned since
-        self._stuck = False  # and said so
+        self._fresh = False  # a scan ended since the hand reached the queue's end
+        self._stuck = False  # no victim was found, and that was logged
         self._busy = False  # a segment was spared since the last victim because it is being filled
         self._resume_at_s = 0.0
 
     def renew(self, segments: list[bytes], *, wanted: bool = True) -> None:
-        """Take over what a scan has found, sorted; the hand stays where it is.
+        """Take over the sorted result of a scan; the hand stays where it is.
 
-        `wanted`: the scan began when `wants_scan` was set; an older one may have missed what is new.
+        `wanted`: the scan began after `wants_scan` was set; an older one may have missed new segments.
         """
         at_end = self._hand >= len(self._queue)
         at = self._queue[-1] + b"." if self._queue and at_end else b"" if at_end else self._queue[self._hand]
@@ -105,9 +105,9 @@ class Evictor:
         self.wants_scan = self.wants_scan and not wanted
 
     def excess_bytes(self) -> int:
-        """How many bytes must go: 0 until a high mark is passed, then whatever is above the low one.
+        """Return how many bytes must go: 0 until a high mark is passed, then everything above the low one.
 
-        Costs one statvfs and some additions. What an inode holds is not known: while they are short, it is 1 at least.
+        Costs one statvfs and some additions. While inodes are short it is at least 1, as an inode's bytes are unknown.
         """
         space = self._disk.space(self._disk.path)
         closing_bytes = self.leaving.closing_bytes()
@@ -131,13 +131,13 @@ class Evictor:
         return excess_bytes if self._evicting else 0
 
     def is_due(self) -> bool:
-        """Whether `step` has something to do now. Costs what `excess_bytes` does. Raises OSError."""
+        """Return whether `step` has something to do now. Costs as much as `excess_bytes`. Raises OSError."""
         if self.leaving.closing_bytes() > 0:
             return True
         return self._clock() >= self._resume_at_s and not self.wants_scan and self.excess_bytes() > 0
 
     def step(self, moves: int = 64) -> bool:
-        """Move the hand so often, at most; whether there is more to do now. Blocking. Raises OSError (EIO ...)."""
+        """Move the hand up to `moves` times. Return whether there is more to do. Blocking. Raises OSError (EIO ...)."""
         self.leaving.clear()
         if self._clock() < self._resume_at_s:
             return False
@@ -156,7 +156,7 @@ class Evictor:
         return True
 
     def _aim(self) -> bool:
-        """Put the hand on a segment; False: there is none that could go, or none that is known yet."""
+        """Put the hand on a segment. Return False if none can go, or none is known yet."""
         if self._round_bytes >= self._disk.size_bytes:
             self._begin_again()
         if self._hand >= len(self._queue):
@@ -197,7 +197,7 @@ class Evictor:
             return _Found.STAYS
 
     def _look(self, entry: bytes, *, spare_visited: bool) -> _Found:
-        """Judge the segment under the hand by what its map says now, and evict it if that is its due."""
+        """Judge the segment under the hand by its current map, and evict it if it is due."""
         facts = mapfile.read_map(entry_path(self._disk.objects, entry))
         if facts is None:
             return _Found.GONE
@@ -235,5 +235,5 @@ class Evictor:
 
 
 def _lacks_inodes(space: Space, reserves: int) -> bool:
-    """Whether fewer are free than so many times the reserve, below which the store makes no file."""
+    """Return whether fewer inodes are free than that many times the reserve (below one, the store makes no file)."""
     return space.inodes > 0 and space.free_inodes < reserves * space.reserve_inodes

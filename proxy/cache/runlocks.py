@@ -1,19 +1,19 @@
 """Locks among the processes of one run, which the kernel frees when their holder dies.
 
-How it works. They are open-file-description locks on single bytes of the shared tables' memfd, far behind its end
-(a lock needs no byte to exist). Memory never fails as a disk does, so a key can be locked while its disk is broken,
-and the next run, with a memfd of its own, meets no lock of this one. Each process opens the file once more for
-locking alone: a description made by `open` is its own, while an inherited descriptor would share the supervisor's
-and conflict with nobody; and it is never mapped, for a mapping keeps a closed description's locks alive.
+How it works. They are open file description locks on single bytes of the shared tables' memfd, far behind its end
+(the locked byte need not exist). Memory never fails as a disk does, so a key can be locked while its disk is broken.
+The next run has its own memfd and never sees the locks of this one. Each process opens the file again for locking
+alone: `open` makes a new description, while an inherited descriptor would share the supervisor's, whose locks would
+exclude nobody. It is never mapped, because a mapping keeps a closed description's locks alive.
 
     PROCESSES + n   the holder counts in slot n of the usage table
     STRIPES + n     the holder changes records of keys whose digest falls into stripe n
     LEDGERS + n     the holder changes the numbers of origin n's ledger
     SLOTS + n       the holder counts in slot n of all ledgers
-    LOOK_UPS + hash the holder asks the origin for a key, for all processes
+    LOOK_UPS + hash the holder asks the origin for a key, on behalf of all processes
     WRITERS + hash  the writer of that id is alive
 
-Locks of one description don't exclude each other: threads of this process are told apart by locks of their own.
+Locks of one description don't exclude each other, so the threads of a process also take ordinary locks.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ WRITERS = 1 << 62
 STRIPE_COUNT = 256
 STRIPE_WAIT_S = 5.0  # a record is written in a millisecond; a tombstone that is synced to a busy disk takes seconds
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.0005, 0.02
-LEDGER_TRIES = 100  # of a lock that is held for microseconds: then its holder has been stopped
+LEDGER_TRIES = 100  # the lock is held for microseconds: after so many tries its holder must have been stopped
 
 
 def writer_place(writer_id: str) -> int:
-    """Where the lock of a living writer stands: 61 bits of a hash of its id."""
+    """Return the offset of a writer's lock: 61 bits of a hash of its id."""
     return WRITERS + (int.from_bytes(hashlib.sha256(writer_id.encode()).digest()[:8], "big") >> 3)
 
 
 def look_up_place(digest: bytes) -> int:
-    """Where the lock of a key's look-up stands: 56 bits of its digest."""
+    """Return the offset of the lock of a key's look-up: 56 bits of its digest."""
     return LOOK_UPS + int.from_bytes(digest[:7], "big")
 
 
 class RunLocks:
-    """One process's hand on the run's locks."""
+    """One process's access to the run's locks."""
 
     def __init__(self, table_fd: int) -> None:
         self._fd = os.open(f"/proc/self/fd/{table_fd}", os.O_RDWR | os.O_CLOEXEC)
@@ -61,7 +61,7 @@ class RunLocks:
         self.stripe_wait_s = STRIPE_WAIT_S
 
     def try_hold(self, place: int) -> bool:
-        """Take the lock until `release` or death; False where anyone, this process included, holds it."""
+        """Take the lock until `release` or death. Return False if any process, this one included, holds it."""
         with self._guard:
             if place in self._own or not locks.try_lock(self._fd, place):
                 return False
@@ -75,17 +75,17 @@ class RunLocks:
                 locks.unlock(self._fd, place)
 
     def is_held(self, place: int) -> bool:
-        """Whether a living process holds the lock."""
+        """Return whether a living process holds the lock."""
         return place in self._own or locks.is_held(self._fd, place)
 
     @contextmanager
     def stripe(self, digest: bytes) -> Iterator[None]:
-        """Alone, over all threads and processes, with the keys of a digest's stripe. Blocks: not for an event loop.
+        """Hold the stripe of a digest, excluding all threads and processes. Blocking: not for an event loop.
 
         Raises OSError (ETIMEDOUT) after `stripe_wait_s`: a process that was stopped while it holds the lock must not
-        keep the threads of the others, one after another.
+        block the threads of the others, one after another.
         """
-        number = digest[2]  # other bytes than those that name the token slot and the folder
+        number = digest[2]  # a byte that selects neither the token slot nor the folder
         until_s = time.monotonic() + self.stripe_wait_s
         if not self._threads[number].acquire(timeout=self.stripe_wait_s):
             raise _stripe_held()
@@ -107,7 +107,7 @@ class RunLocks:
             pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
 
     def take_slot(self, count: int) -> int:
-        """The first slot of the ledgers that no living process has; it is this one's until it ends."""
+        """Take the first slot of the ledgers that no living process has, until this process ends."""
         for number in range(count):
             if self.try_hold(SLOTS + number):
                 return number
@@ -115,7 +115,7 @@ class RunLocks:
 
     @contextmanager
     def dead_slot(self, number: int) -> Iterator[bool]:
-        """Whether no living process has that slot of the ledgers; if so, none takes it while the block runs."""
+        """Yield whether no living process has that slot of the ledgers; if so, none can take it meanwhile."""
         dead = self.try_hold(SLOTS + number)
         try:
             yield dead
@@ -125,7 +125,7 @@ class RunLocks:
 
     @contextmanager
     def ledger(self, index: int) -> Iterator[None]:
-        """With an origin's ledger, alone unless its holder was stopped. Inline, for an event loop's thread alone."""
+        """Lock an origin's ledger, or go on without if its holder was stopped. Inline; event loop's thread only."""
         held = any(locks.try_lock(self._fd, LEDGERS + index) for _ in range(LEDGER_TRIES))
         try:
             yield

@@ -1,14 +1,14 @@
-"""Finding out what a disk holds, folder by folder, and clearing away what nobody needs.
+"""The scan of a disk, folder by folder: it counts what is there and removes what nobody needs.
 
-How it works. The 256 folders of `objects`, then the 256 of `keys`, then what is on its way out and the folders
-themselves are read one at a time; between two of them the caller may do other things. Along the way:
+How it works. The 256 folders of `objects`, then the 256 of `keys`, then `leaving` and the folders themselves are read
+one at a time. Between two of them the caller may do other things. Along the way:
 
 - What the files are charged with is added up (accounts.py), and what the file system has allocated for a data file
-  beyond that. Meanwhile other processes allocate and free: where that is in a folder that was read already, they count
-  it as late (usage.py), and it is added.
-- Sound segments are listed for eviction. Those that are retired, damaged or without data are given up.
-- Data files that no map names, unfinished maps and unfinished records go, once they are an hour old.
-- Records that nobody has renewed for 30 days go, if no segment of their object is here.
+  beyond that. Meanwhile other processes allocate and free. What they do in a folder that was already read, they count
+  as late (usage.py), and it is added.
+- Sound segments are listed for eviction. Those that are retired, damaged or without data are retired for good.
+- Data files that no map names, unfinished maps and unfinished records are removed once they are an hour old.
+- Records not renewed for 30 days are removed, if no segment of their object is here.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ STRAY_AGE_S = 3600.0
 log = logging.getLogger(__name__)
 
 FOLDERS = tuple(f"{number:02x}" for number in range(256))
-_ENTRY = struct.Struct(">Q32sQ")  # created ns, digest, segment: in byte order, the order of making
+_ENTRY = struct.Struct(">Q32sQ")  # created ns, digest, segment: sorting the bytes sorts by creation time
 
 
 def pack_entry(facts: mapfile.MapFacts) -> bytes:
-    """A segment in 48 bytes, so that a million of them fit into memory; sorts by age, the oldest first."""
+    """Return a segment in 48 bytes, so that a million fit into memory; they sort by age, oldest first."""
     header = facts.header
     return _ENTRY.pack(header.created_ns, header.version.digest, header.segment)
 
 
 def entry_path(objects: Path, entry: bytes) -> Path:
-    """The segment's map."""
+    """Return the path of the segment's map."""
     _, digest, segment = _ENTRY.unpack(entry)
     return mapfile.map_path(objects, digest, segment)
 
 
 def folder_bytes(disk: Disk) -> int:
-    """What the folders themselves take: they grow with the names in them. Some 500 calls of stat."""
+    """Return what the folders themselves take: they grow with the names in them. About 500 calls of stat."""
     keys = keys_folder(disk)
     folders = [disk.objects, keys, disk.leaving, keys / TEMP_FOLDER]
     folders += [parent / name for parent in (disk.objects, keys) for name in FOLDERS]
@@ -66,9 +66,9 @@ def _folder_bytes(folder: Path) -> int:
 
 
 class DiskScan:
-    """One pass over one disk. `segments` (see pack_entry) and the bytes are whole when `steps` has ended.
+    """One pass over one disk. `segments` (see pack_entry) and the bytes are complete when `steps` has ended.
 
-    `found_bytes` is everything, `records_bytes` and `folder_bytes` parts of it.
+    `found_bytes` is the total; `records_bytes` and `folder_bytes` are parts of it.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DiskScan:
         self._old_before_s = clock() - RECORD_AGE_S
 
     def steps(self) -> Iterator[None]:
-        """Reads one folder before each yield, and publishes the sum at the end. Raises OSError (EIO ...)."""
+        """Read one folder before each yield, and publish the sum at the end. Raises OSError (EIO ...)."""
         keys = keys_folder(self._disk)
         work: list[tuple[Callable[[Path, int], int], Path]] = []
         work += [(self._scan_objects, self._disk.objects / name) for name in FOLDERS]
@@ -112,7 +112,7 @@ class DiskScan:
         usage.publish_scan(index, self.found_bytes, self.records_bytes, late_bytes)
 
     def _scan_objects(self, folder: Path, number: int) -> int:
-        """What a folder of segments holds, once it is cleared of what nobody needs."""
+        """Remove what nobody needs from a folder of segments, and return what the rest takes."""
         files = self._list(folder)
         nonces: dict[str, str | None] = {}
         data: set[str] = set()  # the names of data files that were counted with their map
@@ -128,12 +128,12 @@ class DiskScan:
                 continue
             if status.st_mtime < self._strays_before_s and mapfile.is_stray(path, nonces):
                 found_bytes += self._remove(path, status, number)
-            elif path.exists():  # else it went with its map just now
+            elif path.exists():  # otherwise it has just gone with its map
                 found_bytes += status.st_blocks * STAT_BLOCK_BYTES  # it may have holes
         return found_bytes
 
     def _take_map(self, path: Path, nonces: dict[str, str | None], data: set[str], number: int) -> int:
-        """List a sound segment and return what it takes; or give it up."""
+        """List a sound segment and return what it takes; retire any other."""
         nonces[path.stem] = None  # until it has been read
         facts = mapfile.read_map(path)
         if facts is not None:
@@ -166,7 +166,7 @@ class DiskScan:
         for path, status in self._list(folder):
             if stat.S_ISREG(status.st_mode) and status.st_mtime < self._strays_before_s:
                 found_bytes += self._remove(path, status, number)
-        return found_bytes  # fresh ones are renamed in a moment, and charged then
+        return found_bytes  # fresh ones will soon be renamed, and are charged then
 
     def _scan_leaving(self, folder: Path, number: int) -> int:
         with self._passing_over(folder):
@@ -179,7 +179,7 @@ class DiskScan:
         return []
 
     def _remove(self, path: Path, status: os.stat_result, number: int) -> int:
-        """What stays of it. Nobody has charged it since the last scan, which counted it."""
+        """Remove a file and return what is left of it. Only the last scan has counted it: nobody has charged it."""
         with self._passing_over(path):
             path.unlink(missing_ok=True)
             self._disk.freed(status.st_blocks * STAT_BLOCK_BYTES, number)
@@ -188,7 +188,7 @@ class DiskScan:
 
     @contextmanager
     def _passing_over(self, path: Path) -> Iterator[None]:
-        """What can't be read or removed is left alone, unless the disk is broken. Raises OSError (EIO ...)."""
+        """Skip what can't be read or removed, unless the disk is broken. Raises OSError (EIO ...)."""
         try:
             yield
         except OSError as error:

@@ -1,12 +1,12 @@
-"""Reading what the disk holds again, slowly, to find bits that rot while the gateway runs.
+"""The scrubber: it slowly reads the disk again, to find bits that rot while the gateway runs.
 
-How it works. Segment after segment, each present block is read and its crc32c compared with the map's word. The
-bytes come past the page cache (O_DIRECT), so that what is tested is the disk, and nothing hot is pushed out of
-memory; a file system without it is read through the cache. On a difference the word is looked at again: only if the
-segment is the same and the word still says this checksum, the bytes are wrong. Then the segment is retired, as no
-byte that a complete response may have sent is ever written again in its file, and the next reader fetches it anew.
-So is one that the disk can't read, or whose bytes it has no room for yet: a direct read writes back first what is only
-in memory. Either counts against the disk, and the pass goes on.
+How it works. In segment after segment, each present block is read and its crc32c compared with the map's word. The
+read bypasses the page cache (O_DIRECT), so that it tests the disk, and evicts nothing hot from memory. On a file system
+without O_DIRECT it goes through the cache. If the checksum differs, the word is read again: the bytes are wrong only if
+the segment is the same and the word still has that checksum. Then the segment is retired (bytes that a complete
+response may have sent are never overwritten in the same file), and the next reader fetches it again. A segment that
+the disk can't read is retired too, and so is one whose bytes the disk has no room for: a direct read first writes back
+what is only in memory. Both count against the disk, and the pass goes on.
 
 A pass over 1 TB at the default rate takes 17 hours.
 """
@@ -28,25 +28,25 @@ from proxy.cache.scan import FOLDERS
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import SumKind
 
-CHUNK_BYTES = 1 << 20  # of one read, and so the grain of the pace
-COST_BYTES_MIN = 64 << 10  # what a read costs however short it is: a million tiny objects are no tiny work
-DIRECT_BYTES = 4096  # what O_DIRECT wants its offsets and lengths to be multiples of, open(2)
+CHUNK_BYTES = 1 << 20  # of one read, and so the granularity of the pace
+COST_BYTES_MIN = 64 << 10  # what a read costs however short it is: a million tiny objects are a lot of work
+DIRECT_BYTES = 4096  # O_DIRECT requires offsets and lengths that are multiples of it, open(2)
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Scrubber:
-    """Goes over one disk, once per `steps`."""
+    """The scrubber of one disk. Each `steps` is one pass."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._memory = mmap.mmap(-1, CHUNK_BYTES)  # begins on a page, as O_DIRECT wants it
+        self._memory = mmap.mmap(-1, CHUNK_BYTES)  # begins on a page, as O_DIRECT requires
         self._buffer = memoryview(self._memory)
 
     def steps(self) -> Iterator[int]:
-        """Yields after each read what it cost in bytes, and 0 after each folder; ends early on a disk that has failed.
+        """Yield the cost in bytes after each read, and 0 after each folder; end early if the disk has failed.
 
-        Raises OSError (EIO ...) of folders and maps.
+        Raises OSError (EIO ...) for folders and maps.
         """
         for name in FOLDERS:
             if self._disk.failed:
@@ -79,7 +79,7 @@ class Scrubber:
             os.close(fd)
 
     def _open_data(self, path: Path, *, direct: bool) -> int | None:
-        """None: not there, or not readable: whoever uses the segment next finds out. Raises OSError (EIO ...)."""
+        """Open a data file; None if it is missing or unreadable, which its next user finds out. Raises OSError."""
         try:
             fd = os.open(path, _FLAGS | (os.O_DIRECT if direct else 0))
             if direct:
@@ -89,7 +89,7 @@ class Scrubber:
                     os.close(fd)
                     raise
         except OSError as error:
-            if direct and error.errno == errno.EINVAL:  # not on this file system, or in larger units only
+            if direct and error.errno == errno.EINVAL:  # unsupported by this file system, or only in larger units
                 return self._open_data(path, direct=False)
             if error.errno == errno.ENOENT or error.errno in mapfile.UNREADABLE:
                 return None
@@ -97,7 +97,7 @@ class Scrubber:
         return fd
 
     def _is_right(self, fd: int, facts: mapfile.MapFacts, local_index: int, word: int) -> Generator[int, None, bool]:
-        """Whether the block's bytes have the word's checksum."""
+        """Return whether the block's bytes have the word's checksum."""
         position = local_index * facts.header.block_bytes
         left, crc32c = facts.header.block_length(local_index), 0
         while left > 0:
@@ -112,7 +112,7 @@ class Scrubber:
 
     def _condemn(self, facts: mapfile.MapFacts, local_index: int, word: int) -> None:
         words = mapfile.read_map_words(facts)
-        if local_index >= len(words):  # another segment stands there by now, or none
+        if local_index >= len(words):  # another segment has replaced it, or it is gone
             return
         now = words[local_index]
         if is_present(now) and word_crc32c(now) == word_crc32c(word):

@@ -1,18 +1,18 @@
-"""One segment as this process has it open: its map in memory, its data file, and a descriptor for locks while it fills.
+"""One open segment of this process: its map in memory, its data file, and a descriptor for locks while it fills.
 
-How it works. Opening reads the map with `pread` and believes nothing: length, header checksum, the names of the
-object version, the data file that the nonce names, and that it is long enough for the highest block called present.
-Whatever fails is retired and taken as absent. Only then is the map mapped: made in full before anybody could map it
-and never truncated by anything of ours, it can't raise SIGBUS.
+How it works. Opening reads the map with `pread` and checks everything: its length, the header checksum, the names of
+the object version, that the data file with the map's nonce exists, and that it is long enough for the highest present
+block. A segment that fails a check is retired and counts as absent. Only then is the map mapped. It can't raise SIGBUS:
+it was allocated in full before anybody could map it, and nothing of ours truncates it.
 
-A data file only ever grows. One that is shorter than it was has been cut by something else: the segment is
-condemned before a later write could turn the loss into a hole, which reads as zeros.
+A data file only ever grows. If it is shorter than before, something else has truncated it. The segment is condemned
+before a later write could turn the loss into a hole, which reads as zeros.
 
-The kernel tells of bytes that it could not write back by file, and only to descriptions that were open before
-(writeback.py). So this process's word on that is the segment's: `has_lost`.
+The kernel reports bytes that it could not write back per file, and only to file descriptions that were open before
+(writeback.py). So each open segment keeps track of it for this process: `has_lost`.
 
-Whoever holds the segment, or a block of it, keeps it open; the data file closes with its last piece. An open segment
-costs one descriptor, so that very many small ones can be open: the locks' is there while this process fills a block.
+A reference to the segment, or to a block of it, keeps it open; the data file closes with its last piece. An open
+segment costs one descriptor: the one for locks is open only while this process fills a block.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from proxy.cache.sums import RunningSums
 from proxy.cache.writequeue import WriteQueue
 from proxy.objects import ObjectVersion, SumKind
 
-FIRST_LOAD_S = 60.0  # what is read again within a load is not used again: it gives no second chance at eviction
+FIRST_LOAD_S = 60.0  # reading a segment again within one load is not a second use for the evictor
 _DATA_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # never O_CREAT: an empty file would be served as zeros
 
 
 class Segment:
-    """Use `open_segment`. `words` is the whole map file as 64-bit words; `first_word` is that of the first block.
+    """An open segment; use `open_segment`. `words` is the map file as 64-bit words; blocks begin at `first_word`.
 
-    `status` is the map file's: while it is mapped, no other file has its number.
+    `status` is that of the map file: while it is mapped, no other file has its inode number.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Segment:
         self.writes = WriteQueue()
         self.closed = False
         self.touched = False  # looked at since the store last asked; see `Store._keep`
-        self.unstored: set[int] = set()  # blocks that this process has written and its syncer has not settled yet
-        self.lost = False  # write-back has failed since it was opened here, as far as this process has asked
+        self.unstored: set[int] = set()  # blocks written by this process that its syncer has not settled yet
+        self.lost = False  # a write-back failure since the open that this process knows of
         self.words = words
         self.first_word = header.words_index
         self._status = status
@@ -86,26 +86,26 @@ class Segment:
         self._verified = verified_half(tag)
         self._created_s = header.created_ns / 1e9
         self._longest = self._data_end()
-        self._guard = threading.RLock()  # a collected writer may give its lock back while this thread takes one
-        self._loss_guard = threading.Lock()  # the kernel tells once: who is told, and what follows, is one step
-        self._filling: set[int] = set()  # a lock does not exclude its own description: this does
+        self._guard = threading.RLock()  # a collected writer may release its lock while this thread takes one
+        self._loss_guard = threading.Lock()  # the kernel reports a failure once: asking and acting on it is one step
+        self._filling: set[int] = set()  # a lock does not exclude users of its own description: this does
 
     def __repr__(self) -> str:
         return f"<Segment {self.header.segment} of {self.header.version.key!r}{' retired' if self.retired else ''}>"
 
     def __del__(self) -> None:
-        self.closed = True  # of a cycle of garbage, a writer may be finalised after its segment
+        self.closed = True  # in a garbage cycle, a writer may be finalised after its segment
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
 
     @property
     def retired(self) -> bool:
-        """Given up by some process: look no further, open it anew. One load."""
+        """Whether some process has retired the segment: open it again. One load."""
         return self.words[RETIRED_WORD] != 0
 
     @property
     def busy(self) -> bool:
-        """Whether this process fills a block of it."""
+        """Whether this process is filling a block of it."""
         return bool(self._filling)
 
     def word(self, local_index: int) -> int:
@@ -122,27 +122,27 @@ class Segment:
 
     @property
     def second_kind(self) -> SumKind | None:
-        """What the second sums are."""
+        """The kind of the second sums."""
         return second_kind(self.words[SECOND_WORD])
 
     def keep_second(self, kind: SumKind) -> None:
-        """From now on fills keep sums of that kind, unless they keep another. One store."""
+        """Make fills keep sums of that kind from now on, unless they already keep another. One store."""
         if self.second_kind is None:
             self.words[SECOND_WORD] = with_second_kind(self.words[SECOND_WORD], kind)
 
     def has_sum(self, local_index: int, kind: SumKind) -> bool:
-        """Whether a present block's checksum of that kind need not be read from its bytes."""
+        """Return whether a present block's checksum of that kind is known without reading the block."""
         return kind is SumKind.CRC32C or (kind is self.second_kind and self.second_sum(local_index) != 0)
 
     def is_whole(self) -> bool:
-        """Whether every block is present."""
+        """Return whether every block is present."""
         words = self.words[self.first_word : self.first_word + self.header.block_count]
         return all(is_present(word) for word in words)
 
     def block_sum(self, local_index: int, kind: SumKind) -> int | None:
-        """The checksum of a present block, read from its bytes where none of that kind is kept. Blocking.
+        """Return the checksum of a present block, computed from its bytes if none of that kind is kept. Blocking.
 
-        None: the block is not present, or its bytes are not what its crc32c says.
+        None if the block is not present, or its bytes don't match its crc32c.
         """
         word = self.word(local_index)
         if not is_present(word):
@@ -166,15 +166,15 @@ class Segment:
         return sums.second
 
     def is_sound(self) -> bool:
-        """Neither retired nor cut short; a segment found cut is condemned. Inline: one load, one lseek."""
+        """Return whether it is neither retired nor truncated; condemn a truncated one. Inline: one load, one lseek."""
         return not self.retired and self._sound_end() >= 0
 
     def is_cut(self) -> bool:
-        """Whether the data file has been cut short; also of a segment retired before. Inline: one lseek."""
+        """Return whether the data file was truncated, also of a retired segment. Inline: one lseek."""
         return self._sound_end() < 0
 
     def _sound_end(self) -> int:
-        """Where the data file ends, or -1 where it has been cut."""
+        """Return where the data file ends, or -1 if it has been truncated."""
         longest = self._longest  # before looking: a writer thread may make both grow meanwhile
         end = self._data_end()
         if end < longest:
@@ -184,13 +184,13 @@ class Segment:
         return end
 
     def condemn(self) -> None:
-        """Set the retired flag, inline; whoever opens the segment next unlinks its files."""
+        """Set the retired flag, inline. The next process that opens the segment unlinks its files."""
         self.words[RETIRED_WORD] = 1
 
     def has_lost(self) -> bool:
-        """Whether the kernel failed to write some of the data file back since it was opened here.
+        """Return whether the kernel failed to write back some of the data file since it was opened here.
 
-        The segment is condemned then, and its disk told. Inline: one system call that waits for nothing.
+        If so, condemn the segment and report to its disk. Inline: one system call that never waits.
         """
         if self.disk.in_memory:
             return False
@@ -201,7 +201,7 @@ class Segment:
             return self.lost
 
     def lose(self, error: OSError) -> None:
-        """Bytes of the data file could not be stored."""
+        """Note that bytes of the data file could not be stored."""
         with self._loss_guard:
             self._lose(error)
 
@@ -212,11 +212,11 @@ class Segment:
             self.disk.lost_bytes(error)
 
     def grown(self, end: int) -> None:
-        """The data file has been seen as long as this. Of two threads' values the smaller may win: no harm."""
+        """Note a length that the data file has reached. If two threads race, the smaller one may win; that is safe."""
         self._longest = max(self._longest, end)
 
     def verified_piece(self, start: int, end: int) -> Piece | None:
-        """Bytes [start, end) of this segment, if every block of them is present and checked in this run. Inline.
+        """Return bytes [start, end) of this segment, if all their blocks are present and checked in this run. Inline.
 
         Costs one load per block and one lseek.
         """
@@ -241,7 +241,7 @@ class Segment:
         return Piece(self.data, start, end - start)
 
     def peek_piece(self, start: int, end: int) -> Piece | None:
-        """`verified_piece` for who has kept the segment itself, past the store: marks it as used."""
+        """Return `verified_piece` and mark the segment as used, for callers that keep it outside of the store."""
         if self.disk.failed:
             return None
         self.touched = True
@@ -250,10 +250,10 @@ class Segment:
         return self.verified_piece(start, end)
 
     def mark_visited(self) -> None:
-        """For the evictor; stores only where the mark is gone, so that a hot page stays clean.
+        """Set the evictor's mark; stores nothing if it is already set, so that a hot page stays clean.
 
-        Whoever loads an object once, reads its new segments many times. That must not look like a second use, or a
-        scan of a large model would push out what is used each day.
+        Loading an object once reads its new segments many times. That must not look like a second use, or one scan of
+        a large model would evict what is used every day.
         """
         if self.words[VISITED_WORD] != 0:
             return
@@ -263,10 +263,10 @@ class Segment:
             self.words[LAST_USE_WORD] = int(now_s)
 
     def claim(self, local_index: int) -> bool:
-        """Take the block's lock; False: a fill of this or another process has it, or the segment is retired.
+        """Take the block's lock. Return False if a fill of any process has it, or the segment is retired.
 
-        Inline: a microsecond, and an open of the map by its name where this process fills nothing else in it. Raises
-        StoreUnavailable where the system has no more locks or descriptors.
+        Inline: a microsecond, and one open of the map if this process fills nothing else in it. Raises
+        StoreUnavailable when the system has no more locks or descriptors.
         """
         with self._guard:
             if local_index in self._filling:
@@ -283,13 +283,13 @@ class Segment:
             return locked
 
     def release(self, local_index: int) -> None:
-        """Give the block's lock back: only after the last write has returned."""
+        """Release the block's lock, only after the last write has returned."""
         with self._guard:
             locks.unlock(self._lock_fd, local_index)
             self._leave(local_index)
 
     def _open_locks(self) -> bool:
-        """False: the name leads to nothing, or to a successor. Who removed the map should have set its flag."""
+        """Open the map for locking. If its name leads elsewhere, condemn this segment and return False."""
         if self._lock_fd >= 0:
             return True
         with suppress(FileNotFoundError):
@@ -308,7 +308,7 @@ class Segment:
             self._lock_fd = -1
 
     def retire(self, reason: str) -> None:
-        """Give the segment up for damage, whatever is filling in it. Blocking. Raises nothing."""
+        """Retire the segment for damage, whatever fills are under way. Blocking. Never raises."""
         self.condemn()
         with suppress(FileNotFoundError):
             try:
@@ -319,7 +319,7 @@ class Segment:
     def _retire_files(self, reason: str) -> None:
         fd = locks.open_for_locking(self.path)
         try:
-            # The name may lead to a successor by now, which is not ours to touch.
+            # The name may lead to a successor by now, which must not be touched.
             if os.path.samestat(os.fstat(fd), self._status):
                 charge = mapfile.retire_open(fd, self.path, self.header.nonce, reason, force=True)
                 self.disk.retired(charge or 0, self.folder)
@@ -333,9 +333,9 @@ class Segment:
 def open_segment(
     disk: Disk, version: ObjectVersion, segment: int, block_bytes: int, segment_blocks: int, tag: int
 ) -> Segment | None:
-    """The segment as it is on this disk, or None: absent, or damaged and retired. Blocking.
+    """Open the segment on this disk. Return None if it is absent, or damaged and so retired. Blocking.
 
-    Raises OSError where the disk fails (EIO ...) or descriptors run out.
+    Raises OSError if the disk fails (EIO ...) or descriptors run out.
     """
     path = mapfile.map_path(disk.objects, version.digest, segment)
     try:
@@ -362,15 +362,15 @@ def open_segment(
 
 
 def _map(disk: Disk, path: Path, header: MapHeader, tag: int, fd: int) -> Segment | None:
-    """Steps 2 and on of opening; None: not sound."""
+    """Check and map the segment whose header was read; None if it is damaged."""
     status = os.fstat(fd)
     if status.st_size != header.map_bytes or os.pread(fd, 8, RETIRED_WORD * 8) != bytes(8):
         return None
     data = _open_data(mapfile.data_path(path, header.nonce))
     if data is None:
         return None
-    # The words first: a fill in another process lengthens the file, then stores its word. The other order would take
-    # a block that is published in between for one that is lost, and give up a sound segment.
+    # The words first: a fill in another process lengthens the file, then stores its word. In the other order, a block
+    # published in between would look lost, and a sound segment would be retired.
     present_end = mapfile.present_end(fd, header)
     if os.fstat(data.fd).st_size < present_end:
         return None
@@ -382,7 +382,7 @@ def _map(disk: Disk, path: Path, header: MapHeader, tag: int, fd: int) -> Segmen
 
 
 def _open_data(path: Path) -> DataFile | None:
-    """The shared lock keeps the file's room in the account for as long as it is open: see leaving.py."""
+    """Open the data file, and share its lock: it stays charged while it is open (leaving.py)."""
     try:
         data = DataFile(os.open(path, _DATA_FLAGS))
     except FileNotFoundError:

@@ -1,18 +1,18 @@
 """Memory that the processes of one run share: key tokens, bytes used per disk, and locks that die with their holder.
 
-How it works. The supervisor makes one anonymous file (memfd), allocates it in full, seals its size and passes the
-descriptor to its children; each maps it. All that is shared is single 64-bit words, read and written only whole
-(`memoryview(...).cast("Q")[i]`), so nobody ever sees half a value, and no two processes ever write the same counter:
+How it works. The supervisor creates one anonymous file (memfd), allocates it in full, seals its size and passes the
+descriptor to its children, and each maps it. Everything shared is a single 64-bit word, always read and written whole
+(`memoryview(...).cast("Q")[i]`). So nobody ever sees half a value, and no two processes ever write the same counter:
 
     header     magic, layout version, file size, numbers of tokens, processes, disks
     tokens     one random word per slot of keys                                    (tokens.py)
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
-    ledgers    numbers of 64 origins, their own affair                             (proxy.fetch.ledger)
+    ledgers    numbers of 64 origins, defined elsewhere                            (proxy.fetch.ledger)
     beats      of each worker, the time of its last tick
     missing    keys that an origin does not have                                   (missing.py)
 
-A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. It is made anew with each
-run: nothing in it means anything to the next one.
+A table that can't shrink (sealed) and has all of its pages (allocated) can't raise SIGBUS. Each run creates a new one:
+nothing in it means anything to the next run.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _HEADER = (_MAGIC, _LAYOUT_VERSION, _TABLE_BYTES, TOKEN_COUNT, PROCESS_COUNT_MAX
 
 
 class SharedTables:
-    """The run's shared memory as one process sees it. `fd` is what a child inherits (`pass_fds`) and attaches."""
+    """The run's shared memory in one process. A child inherits `fd` (`pass_fds`) and attaches to it."""
 
     def __init__(self, fd: int) -> None:
-        """Use `create` or `attach`; takes the descriptor over."""
+        """Take ownership of the descriptor. Use `create` or `attach`."""
         self.fd = fd
         self._map = mmap.mmap(fd, _TABLE_BYTES)
         self._words = memoryview(self._map).cast("Q")
@@ -64,7 +64,7 @@ class SharedTables:
 
     @classmethod
     def create(cls) -> SharedTables:
-        """Make the tables of a new run: the supervisor's part."""
+        """Create the tables of a new run, in the supervisor."""
         fd = os.memfd_create("warmstart-tables", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.posix_fallocate(fd, 0, _TABLE_BYTES)
         os.pwrite(fd, b"".join(word.to_bytes(8, "little") for word in _HEADER), 0)
@@ -73,10 +73,10 @@ class SharedTables:
 
     @classmethod
     def attach(cls, fd: int) -> SharedTables:
-        """Join the tables behind an inherited descriptor, which stays the caller's.
+        """Attach to the tables of an inherited descriptor, which still belongs to the caller.
 
-        Raises ConfigInvalid where they were made by a process of another layout (the program was replaced while its
-        supervisor runs), ahead of mapping anything.
+        Raises ConfigInvalid, before mapping anything, if they have another layout: the program was replaced while its
+        supervisor was running.
         """
         raw = os.pread(fd, 8 * len(_HEADER), 0)
         found = tuple(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
@@ -88,23 +88,23 @@ class SharedTables:
         return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
     def ledger(self, index: int) -> memoryview[float]:
-        """The numbers of one origin's ledger, zero at the run's start."""
+        """Return the numbers of one origin's ledger, all zero when the run starts."""
         assert 0 <= index < LEDGER_COUNT
         start = _USAGE_END + index * LEDGER_WORDS
         self._ledgers.append(self._numbers[start : start + LEDGER_WORDS])
         return self._ledgers[-1]
 
     def beat(self, worker: int, now_s: float) -> None:
-        """This worker runs. `now_s` is time.monotonic(), which is one for all processes."""
+        """Note that this worker is running. `now_s` is time.monotonic(), which is the same for all processes."""
         self._numbers[_LEDGERS_END + worker] = now_s
 
     def stopped(self, now_s: float, silence_s: float) -> bool:
-        """Whether some worker that has been running has not said so for that long."""
+        """Return whether some worker that has been running has been silent for that long."""
         beats = self._numbers[_LEDGERS_END : _LEDGERS_END + BEAT_COUNT].tolist()
         return any(beat and now_s - beat > silence_s for beat in beats)
 
     def close(self) -> None:
-        """Leave: unmaps, frees this process's slot and locks. Calling it twice does no harm."""
+        """Unmap the tables and release this process's slot and locks. A second call does nothing."""
         if self.fd < 0:
             return
         self.locks.close()

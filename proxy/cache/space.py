@@ -1,4 +1,4 @@
-"""What a file system has and what it still has for us, of bytes and of inodes."""
+"""The bytes and inodes of a file system, and how many of them the cache may still use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
-RESERVE_INODES_MIN = 1024  # what a burst of small objects takes before the evictor comes by
+RESERVE_INODES_MIN = 1024  # what a burst of small objects takes before the evictor reacts
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system's bytes and inodes: all, and those that we may still use. `inodes` 0: it has no limit of them."""
+    """A file system's bytes and inodes, in total and still free. `inodes` is 0 if it does not limit them."""
 
     total_bytes: int
     free_bytes: int
@@ -27,10 +27,10 @@ class Space:
 
     @property
     def reserve_bytes(self) -> int:
-        """What the cache leaves free: 1 % within 64 MiB and 1 GiB, but no more than a tenth of a tiny disk."""
+        """What the cache leaves free: 1 %, between 64 MiB and 1 GiB, but at most a tenth of a tiny disk."""
         return min(max(self.total_bytes // 100, 64 * MIB), 1024 * MIB, self.total_bytes // 10)
 
     @property
     def reserve_inodes(self) -> int:
-        """The same in inodes: 1 %, at least 1,024, but no more than a tenth where there are few."""
+        """The inodes that the cache leaves free: 1 %, at least 1,024, but at most a tenth if there are few."""
         return min(max(self.inodes // 100, RESERVE_INODES_MIN), self.inodes // 10)

@@ -1,10 +1,10 @@
 """The block store of this process: from an object version and a block's number to the block.
 
-How it works. An object version is cut into segments of `segment_blocks` blocks. Each is looked for by name, on the
-disks in its own order of preference (disks.rank), and stays open here until others have been used more lately;
-nothing is scanned, at start or later. Calls named `peek` look at open segments only and never wait; `open_block`
-goes to the disk, in a thread. Segments that some process has retired, and those on a disk that left service, are
-dropped by `tick` (each second) at the latest, and never handed out in between: every look checks the flag.
+How it works. An object version is cut into segments of `segment_blocks` blocks. Each is looked up by name, on the
+disks in its own order of preference (disks.rank). It stays open here until it is the least recently used; nothing is
+scanned, at start or later. Calls named `peek` look at open segments only and never wait. `open_block` goes to the disk,
+in a thread. Segments that some process has retired, and those on a disk that left service, are dropped by `tick` (each
+second) at the latest. They are never returned in between: every look-up checks the flag.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from proxy.ranges import ByteRange
 __all__ = ["Block", "DiskSettings", "Store"]
 
 DESCRIPTORS_PER_SEGMENT = 1  # the data file's; the locks' is open only while a block is filled
-SUM_READ_BYTES_MAX = 1 << 30  # half a second, once for an object in each process that serves its end
+SUM_READ_BYTES_MAX = 1 << 30  # half a second, once per object in each process that serves its end
 TICK_SEGMENTS = 2000
 FILES_OF_SEGMENT = 2  # its map and its data
 CREATE_ATTEMPTS = 4  # each is lost only to another process that created and retired it in between
 
 
 class Store:
-    """Blocks on this node's disks, as one process sees them."""
+    """The blocks on this node's disks, as one process sees them."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class Store:
         segment_bytes: int | None = None,
         writer_threads: Executor | None = None,
     ) -> None:
-        """Opens the disks' layouts, or makes them. Raises ConfigInvalid where one has other figures.
+        """Open the disks' layouts, or create them. Raises ConfigInvalid if one has other sizes.
 
-        `writer_id` is unique among the processes of the run. `max_open_segments` counts DESCRIPTORS_PER_SEGMENT
-        descriptors each. `writer_threads` take the writes of a slow disk; they stay the caller's to shut down.
+        `writer_id` is unique among the processes of the run. Each of `max_open_segments` takes DESCRIPTORS_PER_SEGMENT
+        descriptors. `writer_threads` take the writes of a slow disk; the caller shuts them down.
         """
         if not disks:
             raise ConfigInvalid("cache.disks: the list is empty; name at least one folder")
@@ -73,20 +73,20 @@ class Store:
             for index, (settings, layout, root) in enumerate(zip(disks, layouts, roots, strict=True))
         )
         self.keys = KeyStore(self.disks, run_id=run_id, writer_id=writer_id, tables=tables)
-        self.opened: Callable[[ObjectVersion, int], None] = lambda version, created_ns: None  # told of each segment
+        self.opened: Callable[[ObjectVersion, int], None] = lambda version, created_ns: None  # called for each segment
         self._max_open_segments = max_open_segments
-        self._guard = threading.Lock()  # over `_open` alone: nothing waits while holding it
-        self._open: OrderedDict[tuple[bytes, int], Segment] = OrderedDict()  # least lately used first
-        self._unlooked: list[tuple[bytes, int]] = []  # of those, what `tick` has still to look at in this turn
+        self._guard = threading.Lock()  # for `_open` alone: nothing waits while holding it
+        self._open: OrderedDict[tuple[bytes, int], Segment] = OrderedDict()  # least recently used first
+        self._unlooked: list[tuple[bytes, int]] = []  # of those, what `tick` still has to check in this turn
         self._retired_seen = 0  # how many had been evicted when the last turn began
 
     def __repr__(self) -> str:
         return f"<Store on {len(self.disks)} disks, {len(self._open)} segments open>"
 
-    # Looking: inline, for the event loop.
+    # Peeking: inline, for the event loop.
 
     def peek(self, version: ObjectVersion, span: ByteRange) -> list[Piece] | None:
-        """The span's pieces, one per segment, if all is here, checked in this run and open; else None.
+        """Return the span's pieces, one per segment, if all are present, checked in this run and open; else None.
 
         Costs one dict look-up and one lseek per segment, one load per block. Marks the segments as visited.
         """
@@ -109,11 +109,11 @@ class Store:
         return pieces
 
     def peek_segment(self, version: ObjectVersion, number: int) -> Segment | None:
-        """A segment that is open here, for who looks at it often: keep a weak reference, and ask it by `peek_piece`."""
+        """Return an open segment, for callers on the hot path. Hold it weakly and call `peek_piece`."""
         return self._peek_segment(version, number)
 
     def peek_block(self, version: ObjectVersion, index: int) -> Block | None:
-        """The block, if its segment is open in this process."""
+        """Return the block, if its segment is open in this process."""
         segment = self._peek_segment(version, index // self.segment_blocks)
         if segment is None or not segment.is_sound():
             return None
@@ -137,11 +137,11 @@ class Store:
     def open_block(
         self, version: ObjectVersion, index: int, *, create: bool, sums: Sequence[SumKind] = ()
     ) -> Block | None:
-        """The block, its segment opened or, with `create`, made; None: not on disk.
+        """Open the block's segment or, with `create`, create it, and return the block; None if it is not on disk.
 
-        `sums` names the kinds of checksum known of the whole object: a new segment keeps the first one that is no
-        crc32c for each block, beside the crc32c. Raises StoreUnavailable when a segment can't be made: no room, or
-        no disk that works.
+        `sums` are the kinds of checksum known for the whole object. For each block, a new segment keeps the first one
+        that is not a crc32c, beside the crc32c. Raises StoreUnavailable when a segment can't be created: no room, or
+        no working disk.
         """
         number = index // self.segment_blocks
         block = self.peek_block(version, index)
@@ -161,7 +161,7 @@ class Store:
         raise StoreUnavailable(f"segment {number} of {version.key!r} was retired as often as it was made")
 
     def _find(self, version: ObjectVersion, number: int) -> Segment | None:
-        """The segment on the first disk that has it; a disk that fails at this is left out."""
+        """Open the segment on the first disk that has it, skipping disks that fail."""
         for disk in rank(self.disks, version.digest, number):
             try:
                 segment = open_segment(disk, version, number, self.block_bytes, self.segment_blocks, self.run_tag)
@@ -173,7 +173,7 @@ class Store:
         return None
 
     def _create(self, version: ObjectVersion, number: int, second: SumKind | None) -> None:
-        """Make the segment's files on its first disk in service, unless another process was faster."""
+        """Create the segment's files on its first disk in service, unless another process was faster."""
         header = MapHeader(version, number, self.block_bytes, self.segment_blocks, bytes(NONCE_BYTES), second)
         for disk in rank(self.disks, version.digest, number):
             disk.guard(on_disk(header.map_bytes) + on_disk(min(self.block_bytes, header.data_bytes)), FILES_OF_SEGMENT)
@@ -189,7 +189,7 @@ class Store:
         raise StoreUnavailable("every disk of the cache is out of service")
 
     def _keep(self, segment: Segment) -> Segment:
-        """Enter an opened segment, unless another thread has entered it meanwhile; close what is too many."""
+        """Keep an opened segment, unless another thread was faster, and close the surplus."""
         name = (segment.header.version.digest, segment.header.segment)
         dropped = []  # closed on leaving, outside of the guard
         self.opened(segment.header.version, segment.header.created_ns)
@@ -206,9 +206,9 @@ class Store:
         return segment
 
     def _drop_idle(self, surplus: int, kept: Segment) -> list[Segment]:
-        """Take out so many of the least lately used. Those looked at past `_open` count as used just now."""
+        """Remove that many of the least recently used. Those touched outside of the store count as just used."""
         dropped: list[Segment] = []
-        for _ in range(2 * len(self._open)):  # the first time round may find all of them used
+        for _ in range(2 * len(self._open)):  # the first round may find all of them used
             if len(dropped) >= surplus:
                 break
             name, segment = next(iter(self._open.items()))
@@ -222,10 +222,10 @@ class Store:
     # Whole objects.
 
     def combined_sum(self, version: ObjectVersion, kind: SumKind) -> int | None:
-        """The whole object's checksum from those of its blocks; None unless all are present.
+        """Return the whole object's checksum, from those of its blocks; None unless all are present.
 
-        Those that came before that kind was announced are read back; None where they are more than SUM_READ_BYTES_MAX.
-        Blocking: opens segments that are not open.
+        Blocks filled before that kind was announced are read back; None if they exceed SUM_READ_BYTES_MAX. Blocking:
+        opens segments that are not open.
         """
         total, read_bytes = update_sum(kind, memoryview(b"")), 0
         for number in range(self._segment_count(version)):
@@ -244,7 +244,7 @@ class Store:
         return total
 
     def keep_sums(self, version: ObjectVersion, kind: SumKind) -> None:
-        """Fills of segments that are open here keep that kind of checksum from now on. Inline."""
+        """Make fills of segments that are open here keep that kind of checksum from now on. Inline."""
         if kind is not SumKind.CRC32C:
             for number in range(self._segment_count(version)):
                 segment = self._peek_segment(version, number)
@@ -252,7 +252,7 @@ class Store:
                     segment.keep_second(kind)
 
     def discard(self, version: ObjectVersion) -> None:
-        """Give up all that is kept of a version, in every process: its bytes are not what the origin says. Blocking."""
+        """Retire all segments of a version, in every process: its bytes are not those of the origin. Blocking."""
         for number in range(self._segment_count(version)):
             with self._guard:
                 segment = self._open.pop((version.digest, number), None)
@@ -272,9 +272,9 @@ class Store:
     # The process around it.
 
     def tick_where_due(self) -> None:
-        """`tick` while something was evicted that may be open here: call it ten times a second.
+        """Call `tick` if something was evicted that may be open here; to be called ten times a second.
 
-        What this process has open keeps its room on the disk. Costs one load per disk where nothing was evicted.
+        An evicted segment takes room on the disk while it is open. Costs one load per disk if nothing was evicted.
         """
         retired = sum(disk.retired_count for disk in self.disks)
         if self._unlooked or retired != self._retired_seen:
@@ -283,7 +283,7 @@ class Store:
             self.tick()
 
     def tick(self) -> None:
-        """Drop the handles of retired segments and of failed disks, TICK_SEGMENTS at a time: call it each second.
+        """Drop the handles of retired segments and of failed disks, TICK_SEGMENTS at a time; to be called each second.
 
         Inline. Costs a cold load per segment, a fraction of a millisecond in all.
         """
@@ -300,13 +300,13 @@ class Store:
         del dropped  # closed here, outside of the guard
 
     def note_read_error(self, file: DataFile, error: OSError) -> None:
-        """A response could not read a piece of this file: what an I/O error means for its disk. Inline."""
+        """Report that a response could not read a piece of this file, for what it means for the disk. Inline."""
         for segment in self._opened():
             if segment.data is file:
                 segment.disk.trouble(error)
 
     def disks_writable(self) -> bool:
-        """Whether some disk still takes blocks, apart from having room. Inline."""
+        """Return whether some disk still takes blocks, whether or not it has room. Inline."""
         return any(not disk.failed and os.access(disk.objects.parent, os.W_OK) for disk in self.disks)
 
     def report(self) -> dict[str, object]:
@@ -327,7 +327,7 @@ class Store:
         }
 
     def close(self) -> None:
-        """Drop all handles; pieces that somebody holds stay readable. Fills must have ended."""
+        """Drop all handles; pieces that are still held stay readable. Fills must have ended."""
         with self._guard:
             dropped = list(self._open.values())
             self._open.clear()

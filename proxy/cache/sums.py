@@ -1,4 +1,4 @@
-"""The checksums kept of a block: its crc32c and, where the object's own sum is of another kind, one of that kind."""
+"""The checksums kept of a block: its crc32c, and one of the object's own kind if that is another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ READ_BYTES = 1 << 20
 
 
 class RunningSums:
-    """Sums of the bytes given so far, in order. `kind` is the second sum's, None: none is kept."""
+    """Checksums of the bytes seen so far, in order. `kind` is that of the second sum; None: there is no second sum."""
 
     __slots__ = ("crc32c", "kind", "length", "second")
 
@@ -28,7 +28,7 @@ class RunningSums:
         self.length += len(data)
 
     def append(self, following: RunningSums) -> None:
-        """Go on as if the bytes behind `following` had been given here."""
+        """Extend the sums as if the bytes that `following` has seen came next."""
         self.crc32c = combine_sums(SumKind.CRC32C, self.crc32c, following.crc32c, following.length)
         if self.kind is not None:
             assert following.kind is self.kind
@@ -36,7 +36,7 @@ class RunningSums:
         self.length += following.length
 
     def read(self, fd: int, offset: int, length: int) -> bool:
-        """Take `length` bytes of a file at `offset`; False: the file ends before. Blocking. Raises OSError."""
+        """Add `length` bytes of a file from `offset`. Return False if the file is shorter. Blocking. Raises OSError."""
         buffer = memoryview(bytearray(min(length, READ_BYTES)))
         end = offset + length
         while offset < end:
@@ -49,7 +49,7 @@ class RunningSums:
 
 
 def sum_piece(piece: Piece) -> int:
-    """The crc32c of a piece's bytes. Blocking. Raises OSError."""
+    """Return the crc32c of a piece's bytes. Blocking. Raises OSError."""
     sums = RunningSums()
     if not sums.read(piece.file.fd, piece.offset, piece.length):
         raise OSError("a data file has lost bytes that were written to it")

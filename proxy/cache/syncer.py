@@ -1,23 +1,23 @@
-"""Finding out that written blocks have reached the disk.
+"""The syncer: it writes filled blocks back and finds out when they have reached the disk.
 
-How it works. A filled block is published as "written": all of its bytes are in the page cache, and readers may have
-them from there. The express lane passes it by until it is "present", which says that the disk has it too. In between:
+How it works. A filled block is published as "written": all of its bytes are in the page cache, and readers may take
+them from there. The express lane skips it until it is "present", which means that the disk has it too. In between:
 
-1. `add`, when the block is committed: one thread for each disk starts its write-back, then waits until it has ended.
-   What is committed meanwhile waits for the next round, so the rounds grow with the load. Where only fdatasync tells
-   the truth (`SyncBy.FILE`), which makes the file system write more than these bytes, there is one round a second.
-2. No failure: one store for each block makes it "present". A failure, by whichever call it shows: the segment is given
-   up, and its disk hears of it (`Disk.lost_bytes`). The kernel tells of failures by file, not by block.
-3. Only a file description that was open before the write hears of every failure. So the thread keeps the segment,
-   and with it the data file, until the result is known. The result is asked for by `Segment.has_lost` alone, on that
-   description; the thread itself waits on one of its own, as a waiting call would take the result away from readers
-   who ask at that moment.
+1. `add` is called when the block is committed. One thread for each disk starts the write-back, then waits until it has
+   ended. Blocks committed meanwhile wait for the next round, so the rounds grow with the load. Where only fdatasync is
+   reliable (`SyncBy.FILE`), which makes the file system write more than these bytes, there is one round a second.
+2. If nothing failed, one store for each block makes it "present". After a failure, whichever call reports it, the
+   segment is retired and its disk notified (`Disk.lost_bytes`). The kernel reports failures per file, not per block.
+3. Only a file description that was open before the write sees every failure. So the thread keeps the segment, and with
+   it the data file, until the result is known. Only `Segment.has_lost` asks for the result, on that description. The
+   thread itself waits on a description of its own: a waiting call would take the result away from readers that ask at
+   the same moment.
 4. A process that dies leaves "written" blocks that nobody waits for. The run notes that a worker has died; from then
    on such a block of another process is synced and compared before its next use (`Block.verify`).
-5. More than `segments_max` segments are not kept: a block beyond that is published as one that nobody has checked.
+5. At most `segments_max` segments are kept: a block beyond that is published as unchecked.
 
 Readers of a written block ask `has_lost` before each piece they send, and after the last one that they have read into
-memory (gateway/unstored.py): so no complete response holds bytes that were lost under it.
+memory (gateway/unstored.py). So no complete response contains bytes that were lost meanwhile.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from proxy.cache.writeback import SyncBy
 if TYPE_CHECKING:
     from proxy.cache.segment import Segment
 
-ROUND_S = 1.0  # between two rounds of fdatasync: each may make the disk empty its cache
+ROUND_S = 1.0  # between two rounds of fdatasync: each may make the disk flush its cache
 
 log = logging.getLogger(__name__)
 
 
 class Syncer:
-    """One disk's, in one process. Thread-safe."""
+    """The syncer of one disk in one process. Thread-safe."""
 
     def __init__(self, by: SyncBy, *, background: bool, segments_max: int) -> None:
-        """Without `background`, `add` waits for the disk itself."""
+        """Without `background`, `add` itself waits for the disk."""
         self.by = by
         self._background = background
         self._segments_max = segments_max
         self._changed = threading.Condition()
         self._waiting: dict[Segment, None] = {}  # in the order of their commits
-        self._fresh: deque[tuple[Segment, int]] = deque()  # of those, the blocks whose write-back is to be started
+        self._fresh: deque[tuple[Segment, int]] = deque()  # their blocks whose write-back is to be started
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def add(self, segment: Segment, local_index: int) -> None:
-        """A block was published as written. Inline with `background`: a lock, and a thread is woken."""
+        """Add a block that was published as written. Inline with `background`: takes a lock and wakes a thread."""
         segment.unstored.add(local_index)
         if not self._background:
             self._sync(segment)
@@ -76,14 +76,14 @@ class Syncer:
             _leave_unchecked(segment, local_index)
 
     def settle(self, segment: Segment, local_indices: Iterable[int]) -> bool:
-        """Waits until these blocks are stored; False: their segment has lost bytes. Blocking."""
+        """Wait until these blocks are stored. Return False if their segment has lost bytes. Blocking."""
         error = self._wait(segment, sorted(local_indices))
         if error is not None:
             segment.lose(error)
         return not segment.has_lost()
 
     def close(self) -> None:
-        """Forget what waits: the next run compares it. Returns at once, for a disk may never answer."""
+        """Forget the waiting blocks, which the next run compares. Return at once, as a disk may never answer."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -95,18 +95,18 @@ class Syncer:
         while self._wait_for_work():
             self._start_fresh()
             if self.by is SyncBy.FILE and not self._pause(round_at_s):
-                continue  # more was committed meanwhile: start that, too
+                continue  # more was committed meanwhile: start that too
             round_at_s = time.monotonic() + ROUND_S
             self._sync_all()
 
     def _wait_for_work(self) -> bool:
-        """False: closed."""
+        """Wait until there is something to do. Return False if the syncer was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             return not self._closed
 
     def _pause(self, until_s: float) -> bool:
-        """Whether the time has come; False: there is something to do before."""
+        """Wait until that time. Return False if there is something to do before."""
         with self._changed:
             left_s = until_s - time.monotonic()
             return left_s <= 0 or not self._changed.wait_for(lambda: self._fresh or self._closed, left_s)
@@ -119,7 +119,7 @@ class Syncer:
             writeback.start(segment.data.fd, offset, segment.header.block_length(local_index))
 
     def _sync_all(self) -> None:
-        """Those that wait now; each is let go as soon as its result is known."""
+        """Sync the segments that are waiting now; release each as soon as its result is known."""
         with self._changed:
             batch, self._waiting = deque(self._waiting), {}
         while batch:
@@ -152,7 +152,7 @@ class Syncer:
 
 
 def _mark_stored(segment: Segment, local_indices: Iterable[int]) -> None:
-    """The disk has these blocks that were written in this run. One store for each."""
+    """Mark these blocks, written in this run, as present: the disk has them. One store for each."""
     for local_index in local_indices:
         word = segment.word(local_index)
         if is_written(word, segment.tag):
@@ -160,7 +160,7 @@ def _mark_stored(segment: Segment, local_indices: Iterable[int]) -> None:
 
 
 def _leave_unchecked(segment: Segment, local_index: int) -> None:
-    """Nobody will find out whether a written block is stored: whoever reads it next compares it first."""
+    """Mark a written block as unchecked, as nobody waits for it: its next reader compares it first."""
     word = segment.word(local_index)
     if is_written(word, segment.tag):
         segment.store_word(local_index, pack_unchecked(word_crc32c(word)))
@@ -169,7 +169,7 @@ def _leave_unchecked(segment: Segment, local_index: int) -> None:
 
 @contextmanager
 def _described_anew(fd: int) -> Iterator[int]:
-    """A second description of an open file; the same one where there is no other to be had."""
+    """Yield a second file description of an open file, or the same one if that fails."""
     try:
         other = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -182,7 +182,7 @@ def _described_anew(fd: int) -> Iterator[int]:
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """The first and last of each run of consecutive numbers.
+    """Yield the first and last of each run of consecutive numbers.
 
     >>> list(_runs([1, 2, 3, 5]))
     [(1, 3), (5, 5)]

@@ -1,9 +1,10 @@
-"""Tokens: how one process tells all others that what they remember of a key is out of date.
+"""Tokens: how one process invalidates what all others have cached in memory about a key.
 
-How it works. Keys share 65,536 slots by their digest. Whoever remembers a key's record in memory keeps the token it
-saw *before* it read or asked for that record; a hit compares one integer. Whoever invalidates stores a fresh random
-token. Never an increment: two processes that add one at the same moment store the same value, and one invalidation
-is lost (tried: 41 % of them). Keys that share a slot invalidate each other, which costs a look-up and nothing else.
+How it works. Keys share 65,536 slots, chosen by their digest. A process that caches a key's record in memory also
+keeps the token that it saw *before* it read or requested that record. A hit compares one integer. To invalidate a key,
+a process stores a fresh random token. Incrementing would not do: two processes that add one at the same moment store
+the same value, and one invalidation is lost (measured: 41 % of them). Keys that share a slot invalidate each other,
+which costs a look-up and nothing else.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class TokenTable:
         self._words = words
 
     def peek(self, key: ObjectKey) -> int:
-        """The key's token now: one load, never waits."""
+        """Return the key's current token: one load, never waits."""
         return int(self._words[_slot(key)])
 
     def watch(self, key: ObjectKey) -> Callable[[], int]:
-        """`peek` of this key, for who looks often."""
+        """Return `peek` bound to this key, for callers that look often."""
         return partial(self._words.__getitem__, _slot(key))
 
     def renew(self, key: ObjectKey) -> int:
-        """Make every memory of the key invalid; returns the new token, which is never 0 and never the old one."""
+        """Invalidate every cached record of the key. Return the new token, which is never 0 and never the old one."""
         slot = _slot(key)
         old = self._words[slot]
         while (token := secrets.randbits(64)) in (0, old):
@@ -47,4 +48,4 @@ def _slot(key: ObjectKey) -> int:
     return int.from_bytes(key.digest[:2], "big")
 
 
-assert TOKEN_COUNT == 1 << 16  # two bytes of the digest name a slot
+assert TOKEN_COUNT == 1 << 16  # two bytes of the digest select a slot

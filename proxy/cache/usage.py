@@ -1,15 +1,15 @@
-"""How many bytes each disk's cache has allocated, counted by every process and lost by none.
+"""The bytes that each disk's cache has allocated, counted by all processes together without losing any.
 
 How it works. Each counting process holds one slot: a lock that dies with it (runlocks.py). A slot has counters that
-only its holder writes, so nobody's addition is lost; whoever takes the slot over after a death goes on from where the
-counters stand. They are sums modulo 2^64, so that one may be negative. The bytes used are a base plus the charges of
-all slots. The housekeeper sets the base from a scan of the disk, in one store.
+only its holder writes, so no addition is lost. A process that takes over a dead one's slot continues with its counters.
+Counters are sums modulo 2^64, so that one may be negative. The bytes used are a base plus the charges of all slots. The
+housekeeper sets the base from a scan of the disk, in one store.
 
-A scan reads folder after folder (accounts.py), and says how far it has come. Who charges a file in a folder that has
-been read counts it a second time, as late: what the scan found plus what came late is what there is at its end. Only
-the folder that is being read just then is uncertain, and only by what changes in it meanwhile.
+A scan reads folder after folder (accounts.py) and publishes how far it has come. A charge in a folder that was already
+read is counted a second time, as late. What the scan found plus the late charges is the total at its end. Only the
+folder being read is uncertain, and only by what changes in it meanwhile.
 
-Until the first scan of this run has ended, `used` says None. `used_at_most` then takes what the run before wrote down
+Until the first scan of this run has ended, `used` is None. `used_at_most` then uses what the previous run wrote down
 (estimate.py).
 
     per disk    failed | base | estimate | folders read | records' base | evicting | short | retired |
@@ -41,7 +41,7 @@ _WORD = 1 << 64
 
 
 class UsageTable:
-    """The run's accounts. Disks are named by their place in the configuration, from 0."""
+    """The run's accounts. A disk's number is its index in the configuration, from 0."""
 
     def __init__(self, words: memoryview, locks: RunLocks) -> None:
         assert words.format == "Q"
@@ -52,7 +52,7 @@ class UsageTable:
         self._slot: int | None = None
 
     def charge(self, disk_index: int, nbytes: int, folder: int) -> None:
-        """So many more bytes, or fewer, are allocated in that folder of the disk. No I/O: a few loads and stores."""
+        """Charge that many bytes, or a negative number, to a folder of the disk. No I/O: a few loads and stores."""
         self._add(disk_index, _CHARGED, nbytes)
         if holds_records(folder):
             self._add(disk_index, _RECORDS, nbytes)
@@ -60,38 +60,38 @@ class UsageTable:
             self._add(disk_index, _LATE, nbytes)
 
     def used(self, disk_index: int) -> int | None:
-        """Bytes allocated under the disk's cache; None until this run's first scan has ended."""
+        """Return the bytes allocated by the disk's cache; None until this run's first scan has ended."""
         return self._based(disk_index, _BASE)
 
     def used_at_most(self, disk_index: int) -> int:
-        """The same, and before the first scan has ended what the disk is believed to hold."""
+        """Return `used` or, before the first scan has ended, the estimate."""
         used = self.used(disk_index)
         if used is None:
             used = self._based(disk_index, _ESTIMATE)
         return used if used is not None else self.net(disk_index)
 
     def records(self, disk_index: int) -> int:
-        """Bytes of key records; what this run has added, at least."""
+        """Return the bytes of key records; before the first scan, only those that this run has added."""
         base = self._words[_place(disk_index) + _RECORDS_BASE]
         return (base - _BASE_BIAS if base else 0) + self._total(disk_index, _RECORDS)
 
     def net(self, disk_index: int) -> int:
-        """What all processes of this run have charged, less what they have taken off; may be negative."""
+        """Return the net charges of all processes in this run; may be negative."""
         return self._total(disk_index, _CHARGED)
 
     def begin_scan(self, disk_index: int) -> int:
-        """Returns the late charges so far, for `publish_scan`."""
+        """Begin a scan. Return the late charges so far, for `publish_scan`."""
         self.scan_reached(disk_index, 0)
         return self._total(disk_index, _LATE)
 
     def scan_reached(self, disk_index: int, folders_read: int) -> None:
-        """The folders below that number have been read; 0: no scan is under way."""
+        """Publish that the folders below that number have been read; 0: no scan is under way."""
         self._words[_place(disk_index) + _FOLDERS_READ] = folders_read
 
     def publish_scan(self, disk_index: int, found_bytes: int, records_bytes: int = 0, late_before: int = 0) -> None:
-        """The disk held so many bytes where the scan came by: the base that later charges add to.
+        """Set the base that later charges add to, from the bytes that the scan found.
 
-        `late_before` is what `begin_scan` returned. `records_bytes` are the records' part, as nearly as is known.
+        `late_before` is what `begin_scan` returned. `records_bytes` is approximately the records' part.
         """
         found_bytes += self._total(disk_index, _LATE) - late_before
         place = _place(disk_index)
@@ -100,22 +100,22 @@ class UsageTable:
         self.scan_reached(disk_index, 0)
 
     def publish_estimate(self, disk_index: int, used_bytes: int) -> None:
-        """What the disk is believed to hold as the run begins."""
+        """Set the estimate of what the disk holds when the run begins."""
         self._words[_place(disk_index) + _ESTIMATE] = used_bytes - self.net(disk_index) + _BASE_BIAS
 
     def set_evicting(self, disk_index: int, able: bool) -> None:
-        """Whether waiting for room makes sense: there is something to evict. The housekeeper's word."""
+        """Publish whether there is something to evict, so that waiting for room makes sense. For the housekeeper."""
         self._words[_place(disk_index) + _EVICTING] = int(able)
 
     def can_evict(self, disk_index: int) -> bool:
         return bool(self._words[_place(disk_index) + _EVICTING])
 
     def report_short(self, disk_index: int) -> None:
-        """The file system refused to allocate (ENOSPC), whatever its figures say: something must go."""
+        """Report that the file system refused to allocate (ENOSPC), whatever its figures say."""
         self._words[_place(disk_index) + _SHORT] = 1
 
     def take_short(self, disk_index: int) -> bool:
-        """Whether that was reported since the last call. The housekeeper's."""
+        """Return whether that was reported since the last call. For the housekeeper."""
         place = _place(disk_index) + _SHORT
         short = bool(self._words[place])
         if short:
@@ -123,11 +123,11 @@ class UsageTable:
         return short
 
     def tell_of_retired(self, disk_index: int) -> None:
-        """One more segment was evicted: who has it open shall let it go. The housekeeper's."""
+        """Count one more evicted segment, so that processes that have it open close it. For the housekeeper."""
         self._words[_place(disk_index) + _RETIRED] += 1
 
     def retired(self, disk_index: int) -> int:
-        """How many were evicted in this run. One load."""
+        """Return how many segments were evicted in this run. One load."""
         return int(self._words[_place(disk_index) + _RETIRED])
 
     def fail_disk(self, disk_index: int) -> None:
@@ -135,15 +135,15 @@ class UsageTable:
         self._words[_place(disk_index) + _FAILED] = 1
 
     def disk_failed(self, disk_index: int) -> bool:
-        """One load, never waits."""
+        """Return whether the disk is out of service. One load, never waits."""
         return bool(self._words[_place(disk_index) + _FAILED])
 
     def note_death(self) -> None:
-        """A worker of this run has died: blocks that it had written may have no other process to see to them."""
+        """Note that a worker has died in this run: perhaps no process knows whether its blocks were stored."""
         self._words[_ORPHANS] = 1
 
     def orphans(self) -> bool:
-        """Whether some worker has died in this run. One load, never waits."""
+        """Return whether some worker has died in this run. One load, never waits."""
         return bool(self._words[_ORPHANS])
 
     def open_blind_fence(self, disk_index: int) -> None:
@@ -153,8 +153,8 @@ class UsageTable:
         self._add(disk_index, _FENCES_CLOSED, 1)
 
     def blind_fence_stands(self, disk_index: int) -> bool:
-        """Whether a living process has one open."""
-        closed = self._counters(disk_index, _FENCES_CLOSED)  # first: one that opens and closes meanwhile hides none
+        """Return whether a living process has a blind fence open."""
+        closed = self._counters(disk_index, _FENCES_CLOSED)  # first: what opens and closes meanwhile hides nothing
         opened = self._counters(disk_index, _FENCES_OPENED)
         if opened == closed:
             return False
@@ -185,12 +185,12 @@ class UsageTable:
         return None if base == 0 else max(0, base - _BASE_BIAS + self.net(disk_index))
 
     def _total(self, disk_index: int, counter: int) -> int:
-        """Over all processes; may be negative."""
+        """Return the sum over all processes; may be negative."""
         total = sum(self._counters(disk_index, counter)) % _WORD
         return total - _WORD if total >= _WORD // 2 else total
 
     def _counters(self, disk_index: int, counter: int) -> list[int]:
-        """A counter's words of all processes."""
+        """Return a counter's words of all processes."""
         start = _column(disk_index, counter)
         return self._words[start : start + PROCESS_COUNT_MAX].tolist()
 

@@ -1,8 +1,8 @@
-"""One file's writes in threads: in order, one at a time.
+"""A queue of one file's writes, run in threads: in order, one at a time.
 
-A file system lets one writer at a time into a file: threads that write to the same one only spin for its lock (a fifth
-of a cold load's CPU time, measured with four). So each file's writes wait here for their turn, and the threads are
-left to other files.
+A file system admits one writer at a time to a file. Threads that write to the same one only spin for its lock (a fifth
+of a cold load's CPU time, measured with four). So each file's writes queue here, and the threads stay free for other
+files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future
 
 
 class WriteQueue:
-    """Thread-safe. Each write's future is done when it has returned or raised."""
+    """The queue. Thread-safe. Each write's future is done when the write has returned or raised."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -22,7 +22,7 @@ class WriteQueue:
         self._running = False
 
     def submit(self, threads: Executor, write: Callable[[], None]) -> Future[None]:
-        """Raises RuntimeError when the threads have ended; the write is not made then."""
+        """Queue a write. Raises RuntimeError if the threads have ended; then the write is not made."""
         future: Future[None] = Future()
         with self._guard:
             if not self._running:
@@ -32,7 +32,7 @@ class WriteQueue:
         return future
 
     def _run(self) -> None:
-        """Makes writes until none waits."""
+        """Run writes until none is waiting."""
         while True:
             with self._guard:
                 if not self._waiting:

@@ -1,21 +1,21 @@
-"""Filling one block: the cache's `proxy.blocks.BlockWriter`.
+"""The writer of one block: the cache's `proxy.blocks.BlockWriter`.
 
 How it works. Bytes arrive in the fill's order: from `start` to the block's end, then from the block's beginning to
-`start`. Each write goes to the data file, into the running sums (one for either side of `start`, combined at the
-end), then into the map's word, and only then into `progress`: whatever a response has sent is in the word, so a
+`start`. Each write goes to the data file, into the running sums (one for each side of `start`, combined at the end),
+then into the map's word, and only then into `progress`. So everything that a response has sent is in the word, and a
 successor after kill -9 never writes it again.
 
-A write is made at once, on the event loop, while the disk is quick: a thread's round trip costs more than the copy
-into the page cache. Writes that sleep for long move the disk's writes to the writer threads for 3
-seconds (disks.WritePace), one at a time for each file (`writequeue`); then `write` returns what to await. That waits
-for the thread even when it is cancelled: the caller's memory, and the lock, are free only after the write has returned.
+While the disk is quick, a write is made at once, on the event loop: a thread's round trip costs more than the copy into
+the page cache. Writes that sleep too long move the disk's writes to the writer threads for 3 seconds (disks.WritePace),
+one at a time for each file (`writequeue`); then `write` returns what to await. That waits for the thread even when it
+is cancelled: the caller's memory, and the lock, are free only after the write has returned.
 
-As a fill begins, a writer thread has the disk allocate its block (`advice`). A fill that may stop after the first bytes
-of a small read allocates only those, and the rest when it goes on. The block's word says which: a fill that stops keeps
-the whole block charged once that was allocated, and otherwise what it has written.
+When a fill begins, a writer thread makes the disk allocate its block (`advice`). A fill that may stop after the first
+bytes of a small read allocates only those, and the rest if it goes on. The block's word says which. A fill that stops
+keeps the whole block charged if it was allocated, and otherwise what it has written.
 
-A committed block is the syncer's: it starts the write-back at once, so that dirty pages don't pile up until the kernel
-makes some writer wait for all of them, and publishes the block as present when the disk has it.
+A committed block goes to the syncer. It starts the write-back at once, so that dirty pages don't pile up until the
+kernel makes some writer wait for all of them. It publishes the block as present when it is on the disk.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from proxy.cache.sums import RunningSums
 from proxy.errors import StoreUnavailable
 from proxy.objects import SumKind
 
-ALLOCATE_BYTES_MIN = 2 << 20  # a thread's round trip costs as much as is saved on one megabyte
+ALLOCATE_BYTES_MIN = 2 << 20  # a thread's round trip costs as much as allocating one megabyte saves
 
 
 class SegmentWriter:
-    """The right to fill one block. One caller at a time; made by `Block.reserve`."""
+    """The right to fill one block, from `Block.reserve`. For one caller at a time."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class SegmentWriter:
         allocated: bool = False,
         first_bytes: int | None = None,
     ) -> None:
-        """`allocated`: the whole block has its room already. `first_bytes`: as for `Block.reserve`."""
+        """`allocated`: the whole block already has its room. `first_bytes`: as for `Block.reserve`."""
         self.start = start
         self.progress = progress
         self.length = segment.header.block_length(local_index)
@@ -73,7 +73,7 @@ class SegmentWriter:
         self._open = True
         self.needs_read_back = progress > 0
         self._allocated = allocated
-        self._allocated_to = self.length  # progress at which the rest of the block gets its room
+        self._allocated_to = self.length  # progress at which the rest of the block is allocated
         if not allocated:
             self._allocate(first_bytes)
 
@@ -81,14 +81,14 @@ class SegmentWriter:
         return f"<SegmentWriter {self._local} of {self._segment!r}: {self.progress} of {self.length} from {self.start}>"
 
     def __del__(self) -> None:
-        if not self._segment.closed:  # else its lock is gone already, as by a death
+        if not self._segment.closed:  # otherwise its lock is already gone, as if the process had died
             self.abandon()
 
     def read_back(self) -> None:
-        """Take a dead predecessor's bytes into the checksum. Blocking, before the first write.
+        """Add a dead predecessor's bytes to the checksum, before the first write. Blocking.
 
-        Raises StoreUnavailable when they can't be read; the segment has been retired then, for others may have
-        followed that progress.
+        Raises StoreUnavailable when they can't be read. The segment is then retired, because others may have followed
+        that progress.
         """
         assert self.needs_read_back
         first = min(self.progress, self.length - self.start)
@@ -106,12 +106,12 @@ class SegmentWriter:
         self.needs_read_back = False
 
     def _has_holes(self, first: int) -> bool:
-        """Whether the predecessor's bytes were lost while no process had the file open to hear of it."""
+        """Return whether the predecessor's bytes were lost while no process had the file open to learn of it."""
         spans = [(self.start, first), (0, self.progress - first)]
         return any(self._segment.data.has_hole(self._base + start, length) for start, length in spans if length)
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
-        """Append at the fill's position. None: done; else await it, and leave `data` alone until then."""
+        """Append at the fill's position. Return None if done, else what to await; don't change `data` until then."""
         assert self._open
         assert not self.needs_read_back
         assert self._under_way is None or self._under_way.done()
@@ -129,17 +129,17 @@ class SegmentWriter:
 
     @property
     def crc32c(self) -> int:
-        """Of what is written, in the order of the fill; no write may be under way."""
+        """The checksum of the written bytes, in the order of the fill; no write may be under way."""
         return combine_sums(SumKind.CRC32C, self._tail.crc32c, self._head.crc32c, self._head.length)
 
     @property
     def block_crc32c(self) -> int:
-        """Of the complete block."""
+        """The checksum of the complete block."""
         assert self.progress == self.length
         return combine_sums(SumKind.CRC32C, self._head.crc32c, self._tail.crc32c, self._tail.length)
 
     def commit(self) -> None:
-        """Publish the block: state, run and checksum in one store; then give the lock back and call the syncer."""
+        """Publish the block (state, run and checksum in one store), release the lock and call the syncer."""
         assert self._open
         assert self.progress == self.length, f"{self!r} is not complete"
         assert self._under_way is None or self._under_way.done()
@@ -147,7 +147,7 @@ class SegmentWriter:
         segment, sums = self._segment, self._head
         sums.append(self._tail)
         assert sums.length == self.length
-        second = sums.second if sums.kind is segment.second_kind else 0  # which may have become known meanwhile
+        second = sums.second if sums.kind is segment.second_kind else 0  # the kind may have become known meanwhile
         segment.store_second_sum(self._local, second)  # before the word that makes it valid
         pack = pack_present if segment.disk.in_memory else pack_written
         segment.store_word(self._local, pack(segment.tag, sums.crc32c))
@@ -156,7 +156,7 @@ class SegmentWriter:
             segment.disk.syncer.add(segment, self._local)
 
     def _allocate(self, first_bytes: int | None) -> None:
-        """Have the disk allocate the first bytes of the fill, or the whole block."""
+        """Make the disk allocate the first bytes of the fill, or the whole block."""
         offset, length = self._base, self.length
         self._allocated_to = self.length
         threads = self._segment.disk.writer_threads
@@ -171,18 +171,18 @@ class SegmentWriter:
             self._segment.writes.submit(threads, partial(allocate, self._segment.data, offset, length))
 
     def abandon(self) -> None:
-        """Give the right up; the block is absent again. Harmless on a writer that is done."""
+        """Give up the fill: the block is absent again. Does nothing if the writer is done."""
         self._end(keep=False)
 
     def leave(self) -> None:
-        """Give the right up, and what was written to whoever reserves the block next, as if this process had died.
+        """Give up the fill, but keep the written bytes for the block's next writer, as if this process had died.
 
-        For a fill that stopped for no fault of its bytes: its reader went away, the origin broke off.
+        For a fill whose bytes are right: its reader went away, or the origin broke off.
         """
         self._end(keep=True)
 
     def _end(self, *, keep: bool) -> None:
-        """A write still under way (its awaiter was torn down) keeps the lock until it has returned."""
+        """End the fill. A write still under way (its awaiter was torn down) keeps the lock until it has returned."""
         if not self._open:
             return
         self._open = False
@@ -193,18 +193,18 @@ class SegmentWriter:
 
     def _give_up(self, keep: bool) -> None:
         segment = self._segment
-        if not segment.retired:  # else its files are charged with what the word said then
+        if not segment.retired:  # otherwise its files were charged with what the word said then
             word = ABSENT_ALLOCATED_WORD if self._allocated else ABSENT_WORD
             if keep:
                 word = pack_filling(segment.tag, self.start, self.progress, allocated=self._allocated)
             elif self.progress:
-                word = ABSENT_ALLOCATED_WORD  # what was written stays; nobody notes how much it was
+                word = ABSENT_ALLOCATED_WORD  # what was written stays; how much it was is not recorded
             segment.store_word(self._local, word)
             segment.disk.freed(on_disk(self.length) - charged_bytes(word, self.length), segment.folder)
         segment.release(self._local)
 
     def _append(self, data: memoryview) -> None:
-        """Write, sum and publish, up to the wrap and behind it."""
+        """Write, sum and publish, before and after the wrap to the block's beginning."""
         while len(data) > 0:
             wraps = self.progress < self.length - self.start
             position = self.start + self.progress if wraps else self.start + self.progress - self.length
@@ -232,8 +232,8 @@ class SegmentWriter:
 
 
 class PendingWrite:
-    """Awaits a writer thread, even while cancelled. Await it, or shield it: a task around it may be cancelled before
-    its first step, and then waits for nothing."""
+    """An awaitable write in a thread, which waits even while cancelled. Await or shield it directly: a task around it
+    may be cancelled before its first step, and would then not wait at all."""
 
     def __init__(self, future: Future[None]) -> None:
         self._future = future
@@ -250,6 +250,6 @@ class PendingWrite:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
-            future.exception()  # looked at: the awaiter wants to hear only of its end
+            future.exception()  # retrieved, as asyncio demands: the awaiter only needs to know that it ended
             raise cancelled
         future.result()
