@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from proxy.background import BackgroundTasks
 from proxy.fleet.messages import parse_json
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.metrics import DROPPED_MESSAGES
@@ -47,7 +48,8 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
-_notice = Notice(logging.getLogger(__name__))
+log = logging.getLogger(__name__)
+_notice = Notice(log)
 
 
 class Scripts(Protocol):
@@ -103,7 +105,7 @@ class Leases:
         self._clock = clock
         self._held: dict[str, Lease] = {}
         self._renewing: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = BackgroundTasks(log)
         self._away_until_s = 0.0
 
     async def take(
@@ -136,9 +138,7 @@ class Leases:
         if self._held.pop(lease.name, None) is None:
             return
         after = self._render(int(json.loads(lease.text)["fill"], 16), done=True) if done else ""
-        task = asyncio.get_running_loop().create_task(self._keep(lease, lease.text, after, DONE_S))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending.start(self._keep(lease, lease.text, after, DONE_S))
 
     async def _renew(self) -> None:
         while self._held:
@@ -174,8 +174,7 @@ class Leases:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=PAUSE_S)
+        await self._ending.aclose(cancel=False, timeout_s=PAUSE_S)
 
 
 def _parse(held: Any) -> Elsewhere | None:

@@ -20,9 +20,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from proxy.background import BackgroundTasks
 from proxy.fleet.bulletin import Bulletin, Told, Write
 from proxy.fleet.freshness import DRIFT_S, LEASE_S
 from proxy.fleet.redis import REDIS_ERRORS
@@ -54,7 +55,7 @@ class Writes:
         self._room = asyncio.Semaphore(PUBLISHING_MAX)
         self._acknowledged: dict[str, asyncio.Future[None]] = {}
         self._replies_heard = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log)
         self._listener: asyncio.Task[None] | None = None
         self._teller: asyncio.Task[None] | None = None
         self._untold: dict[ObjectKey, None] = {}
@@ -65,7 +66,7 @@ class Writes:
         """These keys have been written: returns when no node serves what they were before. Never raises."""
         clock = asyncio.get_running_loop().time
         if self._listener is None:
-            self._listener = self._start(self._listen_on())
+            self._listener = self._tasks.start(self._listen_on())
         write = Write(secrets.token_hex(8), self._name, tuple(keys), self._reply)
         done = self._acknowledged[write.write_id] = asyncio.get_running_loop().create_future()
         try:
@@ -93,9 +94,7 @@ class Writes:
         self._keep_untold(keys)
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose(cancel=True)
         if self._untold or self._all_untold:
             with contextlib.suppress(*REDIS_ERRORS):
                 while self._untold or self._all_untold:
@@ -127,7 +126,7 @@ class Writes:
             self._untold.clear()
             self._all_untold = True
         if self._teller is None:
-            self._teller = self._start(self._catch_up())
+            self._teller = self._tasks.start(self._catch_up())
 
     async def _catch_up(self) -> None:
         """Tells what could not be told, as soon as that is possible."""
@@ -185,12 +184,6 @@ class Writes:
                         done.set_result(None)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _complain(self, error: BaseException) -> None:
         if not self._complained:

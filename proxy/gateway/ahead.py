@@ -9,15 +9,18 @@ not seen here: so a run goes on, too, with a range that begins anywhere in what 
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from proxy.background import BackgroundTasks
 from proxy.metrics import AHEAD_BLOCKS
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
+
+log = logging.getLogger(__name__)
 
 VERSIONS_MAX = 256
 RUNS_MAX = 8  # of one version: as many clients may read it at once
@@ -45,7 +48,7 @@ class ReadAhead:
         self._window_blocks_max = window_blocks_max
         self._has_room = has_room
         self._runs: OrderedDict[bytes, list[Run]] = OrderedDict()
-        self._fetching: set[asyncio.Task[None]] = set()
+        self._fetching = BackgroundTasks(log)
 
     def note(self, version: ObjectVersion, span: ByteRange, fetch: Fetch) -> None:
         """A request for this range has come; `fetch` brings a block and returns when it is there. Inline."""
@@ -56,9 +59,7 @@ class ReadAhead:
                 return
             run.ahead_block = index + 1
             AHEAD_BLOCKS.inc()
-            task = asyncio.get_running_loop().create_task(_quietly(fetch, index), name=f"ahead {index}")
-            self._fetching.add(task)
-            task.add_done_callback(self._fetching.discard)
+            self._fetching.start(_quietly(fetch, index), name=f"ahead {index}")
 
     def wanted(self, run: Run, last_block: int) -> range:
         """The blocks to ask for now. Pure."""
@@ -85,9 +86,7 @@ class ReadAhead:
         return run
 
     async def aclose(self) -> None:
-        for task in self._fetching:
-            task.cancel()
-        await asyncio.gather(*self._fetching, return_exceptions=True)
+        await self._fetching.aclose(cancel=True)
 
 
 async def _quietly(fetch: Fetch, index: int) -> None:

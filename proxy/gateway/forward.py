@@ -20,10 +20,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
 from proxy.admission import Admission, Room
+from proxy.background import BackgroundTasks
 from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.gateway.passed import Passed
 from proxy.gateway.routes import BucketRoute
@@ -86,8 +87,8 @@ class Forwarder:
         self._tell = tell
         self._threads = Threads()
         self._linger_s = linger_s
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._lingering: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(log)
+        self._lingering = BackgroundTasks(log)
 
     def check_writable(self, route: BucketRoute) -> None:
         """Raises AccessDenied, naming the key to set, where writes to this bucket are denied."""
@@ -156,20 +157,19 @@ class Forwarder:
 
     async def aclose(self) -> None:
         """Waits for fences that are being lifted. Those whose outcome is unknown stay, and end with this process."""
-        for task in self._lingering:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._lingering, return_exceptions=True)
+        await self._lingering.aclose(cancel=True)
+        await self._tasks.aclose(cancel=False)
 
     def _leave(self, passed: Passed) -> None:
         self._passed.discard(passed)
         passed.leave()
 
     async def _fence(self, keys: Sequence[ObjectKey]) -> list[Fence]:
-        taking: asyncio.Task[list[Fence]] = self._start(self._threads.run(self._take_fences, keys))
+        taking: asyncio.Task[list[Fence]] = self._tasks.keep(self._threads.run(self._take_fences, keys))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            self._start(self._lift_taken(taking))
+            self._tasks.start(self._lift_taken(taking))
             raise
 
     def _take_fences(self, keys: Sequence[ObjectKey]) -> list[Fence]:
@@ -190,7 +190,7 @@ class Forwarder:
         """Returns when the fleet knows."""
         if self._tell is not None:
             if write.telling is None:
-                write.telling = self._start(self._tell_of(write))
+                write.telling = self._tasks.keep(self._tell_of(write))
             await asyncio.shield(write.telling)
 
     async def _tell_of(self, write: _Write) -> None:
@@ -209,32 +209,24 @@ class Forwarder:
                 await asyncio.wait({write.telling})
             await self._threads.run(_lift_all, write.fences)
 
-        await asyncio.shield(self._start(lift()))
+        await asyncio.shield(self._tasks.keep(lift()))
 
     def _linger(self, write: _Write) -> None:
         if self._tell is not None and write.telling is None:
-            self._start(self._tell_of(write))
+            self._tasks.start(self._tell_of(write))
 
         async def lift_later() -> None:
             await asyncio.sleep(self._linger_s)
             await self._told(write)
             await self._lift(write)
 
-        task = asyncio.get_running_loop().create_task(lift_later())
-        self._lingering.add(task)
-        task.add_done_callback(self._lingering.discard)
+        self._lingering.start(lift_later())
 
     async def _settle(self, write: _Write, certain: bool) -> None:
         if certain:
             await self._lift(write)
         else:
             self._linger(write)
-
-    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 class _Write:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
 from cachetools import LRUCache
 
+from proxy.background import BackgroundTasks
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
 from proxy.errors import (
@@ -48,6 +50,8 @@ from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import ExplainsMissing, PartSpan
 from proxy.ranges import ByteRange
 
+log = logging.getLogger(__name__)
+
 Pieces = AsyncGenerator[Piece | bytes, None] | AsyncGenerator[bytes, None]
 
 RESTARTS = 3
@@ -64,7 +68,7 @@ class Gateway:
         self._flights = flights
         self._parts = parts
         self._ahead = ReadAhead(parts.block_bytes, parts.window_blocks_max, flights.has_room)
-        self._background: set[asyncio.Task[object]] = set()
+        self._background = BackgroundTasks(log)
         # Records whose fills may complete an object; those of reads that began no fill must give way some day.
         self._unchecked: LRUCache[bytes, ObjectRecord] = LRUCache(CHECKED_RECORDS_MAX)
         flights.settled = self._check_object
@@ -242,9 +246,7 @@ class Gateway:
         record = self._unchecked.pop(version.digest, None)
         if record is None or not self._parts.soundness.checkable(record):
             return
-        check = asyncio.get_running_loop().create_task(self._parts.soundness.check(record))
-        self._background.add(check)
-        check.add_done_callback(self._background.discard)
+        self._background.start(self._parts.soundness.check(record), name=f"check {version.key!r}")
 
     async def _begun(self, key: ObjectKey, body: Pieces) -> _Begun:
         """The same body, its first piece already there."""
@@ -271,7 +273,7 @@ class Gateway:
         await self._ahead.aclose()
         await self._parts.supply.aclose()
         await self._flights.aclose()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.aclose(cancel=False)
 
 
 async def _nothing() -> AsyncIterator[Piece | bytes]:

@@ -21,12 +21,14 @@ How it works.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+from proxy.background import BackgroundTasks
 from proxy.cache.missing import Missing
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.fetch.attempts import Asked, RetryPolicy, with_attempts
@@ -36,6 +38,8 @@ from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import MISSING_REMEMBERED, STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
 from proxy.threads import Threads
+
+log = logging.getLogger(__name__)
 
 DOWN_NEWS_S = 10.0  # how long after that pause a reader still need not find out for itself
 DOWN_PAUSE_S = 2.0  # how long a down origin is left alone while a stale record can be served
@@ -72,7 +76,7 @@ class Versions:
         self._known = KnownKeys(keys_max)
         self._look_ups: dict[tuple[bytes, bool], LookUp] = {}  # a key's, and its look-ups as an owner
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
-        self._keeping: set[asyncio.Future[bool]] = set()
+        self._keeping = BackgroundTasks(log)
         self._arrivals = 0
         self._complete_from_s = 0.0
 
@@ -375,10 +379,7 @@ class Versions:
 
     async def _keep_to_the_end(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
         """`_keep` in a thread, which `aclose` waits for whatever becomes of the look-up."""
-        keeping = asyncio.ensure_future(self._threads.run(self._keep, key, record, token))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
-        return await asyncio.shield(keeping)
+        return await asyncio.shield(self._keeping.keep(self._threads.run(self._keep, key, record, token)))
 
     def _keep(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:
         """Installs the record on disk; True: it may be remembered, which a full disk does not prevent."""
@@ -391,4 +392,4 @@ class Versions:
         for task in [*self._asking_aside.values(), *(look_up.task for look_up in self._look_ups.values())]:
             task.cancel()
             await asyncio.wait({task})
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await self._keeping.aclose(cancel=False)

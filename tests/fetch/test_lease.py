@@ -135,7 +135,7 @@ async def test_a_lease_that_another_node_has_by_now_is_neither_renewed_nor_remov
     for done in (True, False):
         a._held[lost.name] = lost
         a.end(lost, done=done)
-        await asyncio.gather(*a._ending)
+        await a._ending.aclose(cancel=False)
         assert bench.held == json.loads(second.text)
 
 
@@ -144,14 +144,14 @@ async def test_what_a_node_lost_is_not_given_back_by_its_end_either(bench: Bench
     lost = await bench.have(a)
     bench.lose()
     a.end(lost, done=True)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     assert bench.held is None
 
 
 async def test_a_block_that_is_there_is_said_so_for_a_minute(bench: Bench) -> None:
     a, b = bench.node("0a"), bench.node("0b")
     a.end(await bench.have(a), done=True)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     assert LEASE_S < bench.left_s <= DONE_S
     got = await bench.take(b)
     assert isinstance(got, Elsewhere)
@@ -161,7 +161,7 @@ async def test_a_block_that_is_there_is_said_so_for_a_minute(bench: Bench) -> No
 async def test_a_fill_that_failed_gives_its_lease_back_at_once(bench: Bench) -> None:
     a, b = bench.node("0a"), bench.node("0b")
     a.end(await bench.have(a), done=False)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     assert bench.held is None
     await bench.have(b)
 
@@ -171,7 +171,7 @@ async def test_ending_a_lease_twice_does_nothing_more(bench: Bench) -> None:
     lease = await bench.have(a)
     a.end(lease, done=True)
     a.end(lease, done=False)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     held = bench.held
     assert held is not None
     assert held["done"] is True
@@ -180,7 +180,7 @@ async def test_ending_a_lease_twice_does_nothing_more(bench: Bench) -> None:
 async def test_a_lease_that_turned_out_to_be_worth_nothing_is_taken_by_one(bench: Bench) -> None:
     a, b, c = (bench.node(name) for name in ("0a", "0b", "0c"))
     a.end(await bench.have(a), done=True)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     seen = [await bench.take(node) for node in (b, c)]
     assert all(isinstance(each, Elsewhere) for each in seen)
     got = [await bench.take(node, each) for node, each in zip((b, c), seen, strict=True)]  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ async def test_a_nodes_own_lease_is_taken_over_by_its_other_worker_and_the_first
     new = await bench.have(second)
     assert bench.held == json.loads(new.text)
     first.end(old, done=False)
-    await asyncio.gather(*first._ending)
+    await first._ending.aclose(cancel=False)
     assert bench.held == json.loads(new.text)
 
 
@@ -217,7 +217,7 @@ async def test_nothing_stays_in_redis_for_ever(bench: Bench) -> None:
     lease = await bench.have(a)
     assert bench.left_s > 0
     a.end(lease, done=True)
-    await asyncio.gather(*a._ending)
+    await a._ending.aclose(cancel=False)
     assert bench.left_s > 0
 
 
@@ -308,7 +308,7 @@ async def test_renewing_ends_with_the_last_lease_and_begins_with_the_next(
         await bench.until(lambda: bench.left_s > 1)
         a.end(lease, done=False)
         await asyncio.wait({renewing})
-        await asyncio.gather(*a._ending)
+        await a._ending.aclose(cancel=False)
 
 
 def count_evals(leases: Leases) -> list[str]:

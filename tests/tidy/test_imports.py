@@ -11,7 +11,18 @@ from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, place
 # layer -> the modules and packages that it is made of; every one directly under proxy/ stands here once
 LAYERS: dict[str, tuple[str, ...]] = {
     "words": (
-        *("admission", "blocks", "conditions", "config", "dialects", "errors", "families", "generations", "hops"),
+        *(
+            "admission",
+            "background",
+            "blocks",
+            "conditions",
+            "config",
+            "dialects",
+            "errors",
+            "families",
+            "generations",
+            "hops",
+        ),
         *("masking", "metrics", "notices", "objects", "ranges", "targets", "threads", "trail", "xml"),
     ),
     "wire": ("wire",),
