@@ -1,12 +1,12 @@
-"""The bulk range client: HTTP/1.1 over plain TCP or TLS, made for block bytes. Serves origins (and later peers).
+"""The bulk range client: HTTP/1.1 over plain TCP or TLS, made for block bytes. Serves origins and peers.
 
 Knows connections, heads and bodies; knows nothing of S3, retries or blocks.
 
-How it works. `client` takes a kept connection from `pool`, or has `connect` make one. `connection` is the protocol:
-it receives into `buffers` and hands what came to a `response` reader, which needs no socket: it finds the head
-(`head`), asks its owner whom the body is for, and passes the body's bytes, found by `framing`, to that sink as views
-of the receive buffer. With a Content-Length nothing parses or copies the body: bytes are counted, that is all.
-`patience` says how long a server may be silent before its request is abandoned.
+How it works. `client` takes a kept connection from `pool`, or `connect` opens one. `connection` is the protocol: it
+receives into `buffers` and hands the bytes to a `response` reader, which needs no socket. The reader finds the head
+(`head`), asks the caller for the sink of the body, and passes the body's bytes, found by `framing`, to that sink as
+views of the receive buffer. With a Content-Length the body is neither parsed nor copied: its bytes are only counted.
+`patience` decides how long a server may be silent before its request is abandoned.
 """
 
 from proxy.wire.client import WireClient

@@ -1,22 +1,22 @@
-"""The memory that bytes are received into.
+"""Receive buffers, shared by all connections of a client.
 
-How it works. Receiving is one synchronous step in every event loop: get the buffer, fill it, hand it to the
-protocol. So all connections of a client share one buffer, which stays in the processor's cache; memory does not grow
-with the number of connections. Only a sink that is not done at once keeps its buffer: that one is taken out of
-circulation and a spare takes its place. It comes back when the sink is done. If the wait for the sink is cancelled
-or fails, somebody (a writer thread) may still read the buffer: then it is forgotten, and never comes back.
+How it works. Receiving is one synchronous step in every event loop: get the buffer, fill it, hand it to the protocol.
+So all connections of a client share one buffer. It stays in the processor's cache, and memory does not grow with the
+number of connections. Only a sink that is not done at once keeps its buffer: it leaves circulation, a spare takes its
+place, and it comes back when the sink is done. If the wait for the sink is cancelled or fails, a writer thread may
+still be reading the buffer. Then it is dropped and never comes back.
 
-With TLS what arrives is sealed: it goes into another shared buffer, and is decrypted from there into `current`.
+With TLS, received bytes are encrypted. They go into another shared buffer, and are decrypted from there into `current`.
 """
 
 from __future__ import annotations
 
 SEALED_BYTES = 256 << 10  # a receive of 16 TLS records of the largest size
-MAX_SPARE_BUFFERS = 16  # kept for the next slow sinks; more are given to the allocator
+MAX_SPARE_BUFFERS = 16  # kept for the next slow sinks; more are freed
 
 
 class ReceiveBuffers:
-    """One thread's: whoever gets `current` or `sealed` must fill and use it before anybody else runs."""
+    """The buffers of one thread. Its user must fill and use `current` or `sealed` before any other code runs."""
 
     def __init__(self, buffer_bytes: int) -> None:
         if buffer_bytes < 1:

@@ -1,4 +1,4 @@
-"""The client: one GET at a time on each connection, as many connections as there are callers."""
+"""The client: one GET at a time on each connection, and as many connections as there are callers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from proxy.wire.tls import make_tls_context
 
 
 class WireClient:
-    """Belongs to one event loop. Limits are the callers': this client opens what it is asked for.
+    """A client of one event loop. It opens as many connections as it is asked for: callers set the limits.
 
-    `max_idle_per_endpoint` and `idle_timeout_s`: connections kept for reuse (S3 closes idle ones after some 20 s).
+    `max_idle_per_endpoint` and `idle_timeout_s`: connections kept for reuse (S3 closes idle ones after about 20 s).
     `connect_timeout_s`: for name and TCP together; `tls_timeout_s`: for the handshake; `head_timeout_s`: from the
-    request to the whole head; `read_timeout_s`: for the next byte of a body, the sink's own time not counted.
-    `tls_name`: whose certificates the servers must have, instead of their own hosts'.
-    `buffer_bytes`: the most that one receive takes and one `write` of the sink gets. `lively`: the server says by
-    interim heads (1xx) that it is at work, as often as it likes, and `head_timeout_s` counts from the last one.
-    `patience`: one server's, which takes the place of `head_timeout_s` and `read_timeout_s`.
+    request to the whole head; `read_timeout_s`: for the next byte of a body, not counting the sink's own time.
+    `tls_name`: the host name that the servers' certificates must have, instead of their own.
+    `buffer_bytes`: the most that one receive takes and one `write` of the sink gets. `lively`: the server may send any
+    number of interim heads (1xx) to show that it is working, and `head_timeout_s` counts from the last one.
+    `patience`: one server's, which replaces `head_timeout_s` and `read_timeout_s`.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class WireClient:
         *,
         retried: bool = True,
     ) -> Response:
-        """One GET request. `target` goes out byte for byte; `Host` is added unless `headers` name one.
+        """Send one GET request. `target` is sent byte for byte; `Host` is added unless `headers` has one.
 
-        `retried` False: nobody asks again where this fails, so the fixed time-outs hold, not the learnt ones.
+        `retried` False: nobody retries if this fails, so the fixed time-outs apply, not the learnt ones.
 
-        When the head has come, `accept` decides at once who gets the body: a sink, or None for "not wanted", which
-        collects up to 64 KiB of it into the response. Whatever `accept` or the sink raise comes out here.
-        Once one has timed out, connections kept since before its request are closed, so that none of them is next.
-        There is no retry but one: a kept connection that the peer closed before any byte of the response came is
-        replaced by a fresh one. Raises a WireError; ValueError for a target or header that must not be sent.
-        After `get` has returned or raised, or was cancelled, the sink is not called any more.
+        When the head has come, `accept` decides at once where the body goes: to a sink, or with None (not wanted) up
+        to 64 KiB of it into the response. Exceptions of `accept` and of the sink are passed on.
+        After a time-out, connections kept since before the request are closed, so that none of them is used next.
+        There is only one retry: a kept connection that the peer closed before any byte of the response came is
+        replaced by a fresh one. Raises a WireError, or ValueError for a target or header that must not be sent.
+        Once `get` has returned, raised or been cancelled, the sink is not called any more.
         """
         request = render_request(endpoint.authority, target, headers)
         if self._closed:
@@ -111,7 +111,7 @@ class WireClient:
                 if patience is not None and wait is not None:
                     patience.silent(name, wait, moved=reader.received_bytes > 0)
             if not reader.collecting:
-                raise  # else the status is known, and nobody wanted the body
+                raise  # otherwise the status is known, and the body was not wanted
         else:
             if patience is not None:
                 patience.answered(name, connection.silence_s)

@@ -1,9 +1,9 @@
-"""Makes connections: looks the name up, tries its addresses, agrees on TLS.
+"""Opening connections: resolve the name, try its addresses, negotiate TLS.
 
 How it works (a simple form of RFC 8305, "Happy Eyeballs"). The addresses of each family are shuffled, because a big
-store's name has several and load should spread over them; then the families alternate, the resolver's favourite
-first. Attempts start one after the other, the next when the last has failed or `STAGGER_S` after it began; the first
-that succeeds wins and the others are given up.
+store's name has several and load should spread over them. Then the families alternate, the resolver's preferred one
+first. Attempts start one after the other: the next one when the last has failed, or `STAGGER_S` after it began. The
+first that succeeds wins and the others are cancelled.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from proxy.wire.tls import TlsConnection
 
 STAGGER_S = 0.25  # RFC 8305 section 5 recommends it
 
-Address = tuple[socket.AddressFamily, Any]  # a family and what `connect` takes there
-Resolve = Callable[[str, int], Awaitable[list[Address]]]  # host and port; OSError where there is no such name
+Address = tuple[socket.AddressFamily, Any]  # a family and the argument of `connect` for it
+Resolve = Callable[[str, int], Awaitable[list[Address]]]  # host and port; OSError if there is no such name
 
 
 async def resolve_name(host: str, port: int) -> list[Address]:
-    """What the system's resolver finds, in its order of preference."""
+    """Return what the system's resolver finds, in its order of preference."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found]
 
@@ -46,7 +46,7 @@ async def open_connection(
     tls_timeout_s: float,
     resolve: Resolve = resolve_name,
 ) -> Connection:
-    """A usable connection; `tls_context` is None for plain TCP. Raises ConnectFailed or TimedOut."""
+    """Open a usable connection; `tls_context` is None for plain TCP. Raises ConnectFailed or TimedOut."""
     try:
         async with asyncio.timeout(connect_timeout_s):
             sock = await open_socket(endpoint, resolve)
@@ -87,7 +87,7 @@ async def _start_protocol(
 
 
 async def open_socket(endpoint: Endpoint, resolve: Resolve = resolve_name) -> socket.socket:
-    """A connected socket that does not block. Raises ConnectFailed."""
+    """Open a connected, non-blocking socket. Raises ConnectFailed."""
     try:
         found = await resolve(endpoint.host, endpoint.port)
     except (OSError, UnicodeError) as error:
@@ -96,7 +96,7 @@ async def open_socket(endpoint: Endpoint, resolve: Resolve = resolve_name) -> so
 
 
 def order_addresses(found: Iterable[Address], chance: random.Random) -> list[Address]:
-    """Shuffled within each family, families alternating, beginning with that of the first address."""
+    """Shuffle the addresses within each family and alternate the families, starting with the first address's."""
     families: dict[socket.AddressFamily, list[Address]] = {}
     for address in found:
         families.setdefault(address[0], []).append(address)
@@ -133,7 +133,7 @@ async def _race(endpoint: Endpoint, addresses: list[Address]) -> socket.socket:
 
 
 def _close_unless(winner: socket.socket | None, attempt: asyncio.Task[socket.socket]) -> None:
-    """An attempt that came through after all, or at the same moment as the winner."""
+    """Close the socket of an attempt that succeeded after the winner, or at the same moment."""
     if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not winner:
         attempt.result().close()
 

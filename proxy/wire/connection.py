@@ -1,22 +1,22 @@
-"""One connection: receives responses one after the other, each into its reader.
+"""One connection: it receives responses one after the other, each into its reader.
 
 How it works. `exchange` runs in the caller's task; the event loop calls the rest.
 
 1. `exchange` writes the request, sets the reader, and waits for a step.
-2. Each receive fills the shared buffer and goes through the reader straight to the sink; while the sink is done at
+2. Each receive fills the shared buffer and goes through the reader straight to the sink. While the sink is done at
    once, no task wakes up.
-3. If the sink wants to be awaited, the connection lends it the buffer, stops reading, and hands the awaitable to the
-   task as a step. The task awaits it, takes the buffer back and reads on. A close that was seen meanwhile counts only
-   then, so nothing that came before it is lost.
+3. If the sink returns an awaitable, the connection lends it the buffer, stops reading, and hands the awaitable to the
+   task as a step. The task awaits it, takes the buffer back and reads on. A close that was seen meanwhile takes effect
+   only then, so nothing that came before it is lost.
 4. The last step says that the response is complete, or raises.
 
-Whatever leaves `exchange` as an exception, cancellation too, closes the connection; the reader is detached before
-that, so no sink is called afterwards. Bytes that come when no reader waits were not asked for: the connection closes.
+Every exception from `exchange`, cancellation included, closes the connection. The reader is detached before that, so
+no sink is called afterwards. Bytes that come while no reader waits were not requested: the connection closes.
 
-Time-outs are one timer that looks at the clock now and then, never one per receive. A head must be complete
-`head_timeout_s` after its request; the next byte may take `read_timeout_s`, the sink's own time not counted. A loop
-that was busy, or a process that was stopped, finds the timer due and the bytes in the socket at the same moment: so an
-overdue peer gets one more turn of the loop (GRACE_S) before the exchange fails.
+Time-outs use one timer that checks the clock now and then, never one per receive. A head must be complete
+`head_timeout_s` after its request. The next byte may take `read_timeout_s`, not counting the sink's own time. After a
+busy loop, or a stopped process, the timer is due while the bytes are already in the socket. So an overdue peer gets one
+more turn of the loop (GRACE_S) before the exchange fails.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from proxy.wire.endpoint import Endpoint
 from proxy.wire.errors import ConnectionBroken, TimedOut
 from proxy.wire.response import ResponseReader
 
-GRACE_S = 0.02  # a turn of the loop, with what it has to read
+GRACE_S = 0.02  # one turn of the loop, in which it reads what has come
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
     """Seconds to wait for a whole head, and for the next byte of a body.
 
-    `lively`: an interim head (1xx) is a sign of life, from which the time for the head counts anew.
+    `lively`: an interim head (1xx) is a sign of life, which restarts the time for the head.
     """
 
     head_timeout_s: float
@@ -47,7 +47,7 @@ class ExchangeLimits:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """See the module's text. Made by `connect`; runs one `exchange` at a time."""
+    """A connection, opened by `connect`, with one `exchange` at a time. See the module's docstring."""
 
     def __init__(self, endpoint: Endpoint, buffers: ReceiveBuffers, limits: ExchangeLimits) -> None:
         # for the connection's life
@@ -65,7 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader: ResponseReader | None = None
         self._step: asyncio.Future[Awaitable[None] | None] | None = None
         self._failure: Exception | None = None
-        self._lent: memoryview | None = None  # while the sink is not done; reading is paused
+        self._lent: memoryview | None = None  # while the sink is not done and reading is paused
         self._timer: asyncio.TimerHandle | None = None
         self._head_due_s = 0.0
         self._received_at_s = 0.0
@@ -84,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
     async def exchange(self, request: bytes, reader: ResponseReader, limits: ExchangeLimits | None = None) -> None:
         """Send a request and run its response through the reader until it is complete.
 
-        `limits`: this exchange's, in place of the connection's.
+        `limits` of this exchange replace the connection's.
         Raises a WireError, or what `accept` or the sink raised. Afterwards the connection is usable or closed.
         """
         if not self.usable:
@@ -108,7 +108,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.close()
 
     def _detach(self) -> None:
-        """Forget the exchange. A buffer that is still lent is forgotten too: a thread may be reading it."""
+        """End the exchange. A buffer that is still lent is dropped, as a thread may be reading it."""
         step, self._step = self._step, None
         self._reader = self._failure = self._lent = None
         if self._timer is not None:
@@ -117,7 +117,7 @@ class Connection(asyncio.BufferedProtocol):
             _drop(step.result())  # a cancellation came between the sink's answer and the task
 
     def close(self) -> None:
-        """At once; the exchange that is under way fails."""
+        """Close at once; an exchange under way fails."""
         self._closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport by name
+        self._transport = transport  # type: ignore[assignment]  # uvloop's does not derive from asyncio.Transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffers.current
@@ -154,13 +154,13 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     def _take(self, nbytes: int) -> bool:
-        """The hot path, for what is in the buffer: one look at the clock, one slice, one call of the sink.
+        """Process the received bytes (hot path: one look at the clock, one slice, one call of the sink).
 
-        Returns whether more may be taken now.
+        Return whether more may be taken now.
         """
         reader = self._reader
         if reader is None or self._failure is not None or self._lent is not None or reader.complete:
-            self.close()  # nobody asked for these bytes, whatever they are
+            self.close()  # these bytes were not requested, whatever they are
             return False
         now_s = self._loop.time()
         if now_s - self._received_at_s > self.silence_s:
@@ -185,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.is_reading():
             self._transport.pause_reading()
         if self._step.done():
-            _drop(waiting)  # the task was cancelled an instant ago
+            _drop(waiting)  # the task has just been cancelled
         else:
             self._step.set_result(waiting)
 
@@ -203,10 +203,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def _take_what_is_here(self) -> None:
-        """Received before the pause, not yet taken: nothing, on plain TCP."""
+        """Take what was received before the pause: nothing, on plain TCP."""
 
     def _look_at_end(self) -> None:
-        """If the connection ended, and all that came before has been taken: does that complete the response?"""
+        """Complete or fail the response if the connection has ended and everything before that was taken."""
         reader = self._reader
         if reader is None or self._lent is not None or reader.complete:
             return
@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()
 
     def _settle(self) -> None:
-        """Wake the task if the response is complete or will never be."""
+        """Wake the task if the response is complete, or never will be."""
         if self._step is None or self._step.done() or self._reader is None:
             return
         if self._lent is not None:  # the task waits for the sink; `_resume` settles
@@ -270,6 +270,6 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _drop(waiting: Awaitable[None] | None) -> None:
-    """Say of a coroutine that nobody will await it."""
+    """Close a coroutine that nobody will await."""
     if iscoroutine(waiting):
         waiting.close()

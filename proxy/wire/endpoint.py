@@ -1,4 +1,4 @@
-"""Where a server listens: host, port, and whether TLS is spoken."""
+"""The address of a server: host, port, and whether it speaks TLS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`host` is a name or an address, IPv6 without brackets."""
+    """A server's endpoint. `host` is a name or an address, IPv6 without brackets."""
 
     host: str
     port: int
@@ -24,7 +24,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """From `http://host`, `https://[::1]:9000/` and the like; ValueError for anything more, or else.
+        """Parse `http://host`, `https://[::1]:9000/` and the like. Raises ValueError for anything else.
 
         >>> Endpoint.parse("https://[::1]:9000").authority
         '[::1]:9000'

@@ -1,14 +1,14 @@
-"""What can go wrong on the wire; origins translate these into `proxy.errors`."""
+"""The errors of the wire, which origins translate into those of `proxy.errors`."""
 
 from __future__ import annotations
 
 
 class WireError(Exception):
-    """Root of the family; `str()` says what happened, in words."""
+    """The root of the family; `str()` says in words what happened."""
 
 
 class ConnectFailed(WireError):
-    """No connection: the name does not resolve, no address answers, or TLS does not agree. Nothing was sent."""
+    """No connection: the name does not resolve, no address answers, or TLS fails. No request was sent."""
 
 
 class ConnectionBroken(WireError):
@@ -20,11 +20,11 @@ class ConnectionBroken(WireError):
 
 
 class MalformedResponse(WireError):
-    """What came is not an HTTP/1.x response that this client accepts; the connection has been dropped."""
+    """The peer sent no HTTP/1.x response that this client accepts; the connection has been dropped."""
 
 
 class TimedOut(WireError):
-    """A wait came to its limit. `phase` is what was waited for: "connect", "tls", "head" or "read"."""
+    """A wait reached its limit. `phase` is what was waited for: "connect", "tls", "head" or "read"."""
 
     def __init__(self, phase: str, limit_s: float) -> None:
         super().__init__(f"timed out: {phase} took longer than {limit_s:g} s")

@@ -1,7 +1,7 @@
-"""Where a body ends: by its length, by chunks, or where the peer closes (RFC 9112 section 6.3).
+"""Body framing: by length, by chunks, or until the peer closes (RFC 9112 section 6.3).
 
-A framing takes what was received and returns the part of it that is body. It is `complete` when the body is;
-`excess` says that more came than belongs to it, so the connection can't be trusted with another request.
+A framing takes received bytes and returns those that belong to the body. It is `complete` when the body is. `excess`
+says that more bytes came than belong to the body, so that the connection must not be used again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import httptools
 from proxy.wire.errors import MalformedResponse
 from proxy.wire.head import ResponseHead
 
-MAX_CHUNK_OVERHEAD_BYTES = 64 << 10  # of chunk extensions or trailers in a row: nobody needs them, nobody keeps them
+MAX_CHUNK_OVERHEAD_BYTES = 64 << 10  # of chunk extensions or trailers in a row; they are ignored
 
 
 class Framing(Protocol):
@@ -21,16 +21,16 @@ class Framing(Protocol):
     excess: bool
 
     def take(self, data: memoryview) -> memoryview:
-        """The body's part of `data`, in order; MalformedResponse where the framing itself is broken."""
+        """Return the body's part of `data`, in order. Raises MalformedResponse if the framing is broken."""
         ...
 
     def end(self) -> None:
-        """The peer has closed: nothing more comes."""
+        """Note that the peer has closed: nothing more comes."""
         ...
 
 
 class LengthFraming:
-    """Counts bytes, looks at none: one comparison and one subtraction a receive."""
+    """Framing by Content-Length, which only counts bytes: one comparison and one subtraction per receive."""
 
     def __init__(self, length: int) -> None:
         self.remaining = length
@@ -50,10 +50,10 @@ class LengthFraming:
 
 
 class ChunkedFraming:
-    """httptools takes the chunks apart; those of one receive are joined, so the sink sees one write for each.
+    """Framing by chunks, parsed by httptools. The chunks of one receive are joined, so the sink gets one write.
 
-    The parser is this object's own and is told of chunks by a head made up here; it has no callback for trailers,
-    so they are checked and forgotten.
+    The parser belongs to this object and is first fed a made-up head that announces chunks. It has no callback for
+    trailers, so they are checked and dropped.
     """
 
     _HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -75,7 +75,7 @@ class ChunkedFraming:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 raise MalformedResponse(f"broken chunks: {error}") from error
-            self.excess = True  # the body is whole; what follows it is no response
+            self.excess = True  # the body is whole; what follows it is not a response
         pieces, self._pieces = self._pieces, []
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._limit_overhead(len(data), len(body))
@@ -101,7 +101,7 @@ class ChunkedFraming:
 
 
 class UntilCloseFraming:
-    """All that comes is body. A peer that breaks off can't be told from one that is done, except by a reset."""
+    """Framing by close: all bytes are body. Only a reset distinguishes a peer that broke off from one that is done."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -115,7 +115,7 @@ class UntilCloseFraming:
 
 
 def frame_body(head: ResponseHead) -> Framing:
-    """The framing that the head announces."""
+    """Return the framing that the head announces."""
     if head.content_length is not None:
         return LengthFraming(head.content_length)
     return ChunkedFraming() if head.chunked else UntilCloseFraming()

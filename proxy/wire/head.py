@@ -1,7 +1,7 @@
-"""The head of a response: status line and headers, judged strictly.
+"""The head of a response: status line and headers, checked strictly.
 
-httptools (llhttp) checks the grammar; what it leaves open is decided here: which lengths and transfer codings
-count, and that line folding, which RFC 9112 section 5.2 declares obsolete, is refused.
+httptools (llhttp) checks the grammar. This module decides the rest: which lengths and transfer codings are valid, and
+that line folding, which RFC 9112 section 5.2 declares obsolete, is rejected.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and headers as they came: names in lower case, values without the blanks around them.
+    """Status and headers as received, with names in lower case and values stripped of surrounding blanks.
 
-    `content_length` is the length in bytes of the body that follows; None where only its end will tell.
+    `content_length` is the length of the body in bytes; None if it is known only at its end.
     """
 
     status: int
@@ -31,7 +31,7 @@ class ResponseHead:
     http_version: str = "1.1"
 
     def get(self, name: str) -> str | None:
-        """The first value of that header; `name` in lower case."""
+        """Return the first value of that header; `name` is in lower case."""
         for own, value in self.headers:
             if own == name:
                 return value
@@ -39,12 +39,12 @@ class ResponseHead:
 
     @property
     def interim(self) -> bool:
-        """1xx: the response proper is still to come (RFC 9110 section 15.2)."""
+        """Whether this is a 1xx head, before the actual response (RFC 9110 section 15.2)."""
         return self.status < 200
 
 
 class _Fields:
-    """What httptools calls back."""
+    """The callbacks of httptools."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []
@@ -58,7 +58,7 @@ class _Fields:
 
 
 def parse_head(raw: bytes) -> ResponseHead:
-    """From all bytes up to and with the empty line; MalformedResponse where they are no acceptable head."""
+    """Parse all bytes up to and including the empty line. Raises MalformedResponse for an unacceptable head."""
     assert raw.endswith(HEAD_END)
     if b"\r\n " in raw or b"\r\n\t" in raw:
         raise MalformedResponse("a header is folded over lines")
@@ -89,7 +89,7 @@ def _judge(status: int, version: str, headers: tuple[tuple[str, str], ...]) -> R
 
 
 def _parse_chunked(version: str, headers: tuple[tuple[str, str], ...]) -> bool:
-    """Only `chunked`, alone, is understood; it does not exist in HTTP/1.0 (RFC 9112 section 6.1)."""
+    """Return whether the coding is `chunked`, the only one supported, and not in HTTP/1.0 (RFC 9112 section 6.1)."""
     codings = _list(headers, "transfer-encoding")
     if not codings:
         return False
@@ -110,6 +110,6 @@ def _parse_content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
 
 
 def _list(headers: tuple[tuple[str, str], ...], name: str) -> list[str]:
-    """The lower-case items of a header that is a list, from all its lines."""
+    """Return the items of a list header, in lower case, from all its lines."""
     items = [item.strip(" \t").lower() for own, value in headers if own == name for item in value.split(",")]
     return [item for item in items if item]

@@ -1,13 +1,13 @@
-"""How long a server may be silent before its request is abandoned: learnt from the server's own answers.
+"""Adaptive time-outs: how long a server may be silent before its request is abandoned, learnt from its own answers.
 
 How it works. The silence of an answer is its longest wait for bytes: for the head, or between two receives. Nine of ten
 recent answers were silent for no longer than the "usual" silence.
-1. Few answers are known: a request is abandoned after `first_s`.
-2. Else after FACTOR times the usual silence, and never before `least_s`: jitter must not cost a request. A server that
-   is slow as a rule gets the time it needs, however much longer than `first_s` that is, up to `most_s`.
-3. What was abandoned is asked for again. When that goes silent, too, and each time after it, the time doubles: the
-   server may need so long for this one target (a slow tier), and asking it ever again would only add to its work.
-4. An answer that came late, against the rule, is remembered for its target: the next request for it waits longer.
+1. While few answers are known, a request is abandoned after `first_s`.
+2. After that it is abandoned after FACTOR times the usual silence, but never before `least_s`, so that jitter costs no
+   request. A server that is usually slow gets the time it needs, even if longer than `first_s`, up to `most_s`.
+3. An abandoned request is sent again. If that one is silent too, the time doubles, and so on each time. The server may
+   need that long for this one target (a slow tier), and asking it again and again would only add to its work.
+4. An answer that came exceptionally late is remembered for its target: the next request for it waits longer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TARGETS_MAX = 512  # remembered as silent or late; each is three numbers
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What one request may wait for each of its bytes. `silences`: earlier requests in a row that waited in vain."""
+    """The time-out of one request. `silences`: how many requests for the target were abandoned in a row before it."""
 
     limit_s: float
     silences: int
@@ -40,7 +40,7 @@ class _Target:
 
 
 class Patience:
-    """One server's, for one process. `0 < least_s <= first_s <= most_s`, in seconds."""
+    """The time-outs for one server in one process. `0 < least_s <= first_s <= most_s`, in seconds."""
 
     def __init__(self, least_s: float, first_s: float, most_s: float) -> None:
         assert 0 < least_s <= first_s <= most_s
@@ -53,11 +53,11 @@ class Patience:
 
     @property
     def limit_s(self) -> float:
-        """How long a request for a target of which nothing is known may be silent."""
+        """How long a request for an unknown target may be silent."""
         return self._limit_s
 
     def wait(self, target: int) -> Wait:
-        """For a request that leaves now; `target` is a hash of what is asked for."""
+        """Return the time-out of a request that leaves now; `target` is a hash of what it requests."""
         known = self._targets.get(target) if self._targets else None
         if known is None:
             return Wait(self._limit_s, 0)
@@ -65,7 +65,7 @@ class Patience:
         return Wait(min(limit_s, self._most_s), known.silences)
 
     def answered(self, target: int, silence_s: float) -> None:
-        """An answer has come to its end, and was silent for so long at most. Costs an append, seldom a sort."""
+        """Learn from an answer that has ended, and its longest silence. Costs an append, and sometimes a sort."""
         late = silence_s > self._limit_s
         if late:
             self._targets[target] = _Target(late_s=silence_s)
@@ -77,7 +77,7 @@ class Patience:
             self._learn()
 
     def silent(self, target: int, wait: Wait, *, moved: bool) -> None:
-        """A request was abandoned; `moved`: some of its body had come. Of several side by side, one counts."""
+        """Note an abandoned request. `moved`: part of its body had come. Of several in parallel, one counts."""
         known = self._targets.get(target) or _Target()
         if moved:
             known.silences = 1

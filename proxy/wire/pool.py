@@ -1,7 +1,7 @@
-"""Keeps connections between requests, for each endpoint apart.
+"""The pool of idle connections, separate for each endpoint.
 
-The one used last is used next: it is the least likely to have been closed by the peer, and what is too many goes idle
-and expires. A kept connection may be gone all the same by the time its request arrives there; `client` knows.
+The most recently used connection is reused first: the peer is the least likely to have closed it, and surplus ones
+stay idle and expire. A kept connection may still be gone when its request arrives; `client` handles that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Idle:
 
 
 class ConnectionPool:
-    """At most `max_idle_per_endpoint` idle connections each, none longer than `idle_timeout_s`."""
+    """The pool: at most `max_idle_per_endpoint` idle connections each, none for longer than `idle_timeout_s`."""
 
     def __init__(self, *, max_idle_per_endpoint: int, idle_timeout_s: float) -> None:
         self._max_idle = max_idle_per_endpoint
@@ -30,11 +30,11 @@ class ConnectionPool:
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """How many usable connections are idle."""
+        """Return how many usable connections are idle."""
         return sum(entry.connection.usable for entries in self._idle.values() for entry in entries)
 
     def take(self, endpoint: Endpoint) -> Connection | None:
-        """The connection used last that is still open, or None."""
+        """Take the most recently used connection that is still open, or None."""
         entries = self._idle.get(endpoint)
         while entries:
             connection = entries.pop().connection
@@ -43,7 +43,7 @@ class ConnectionPool:
         return None
 
     def put(self, connection: Connection) -> None:
-        """Keep a usable connection; the longest idle one makes room."""
+        """Keep a usable connection, closing the longest idle one if there is no room."""
         assert connection.usable
         loop = asyncio.get_running_loop()
         entries = self._idle.setdefault(connection.endpoint, deque())
@@ -54,13 +54,13 @@ class ConnectionPool:
             self._timer = loop.call_later(self._idle_timeout_s, self._expire)
 
     def drop_older(self, endpoint: Endpoint, since_s: float) -> None:
-        """Close those that have been idle since before then: a peer went silent, and they may be as dead."""
+        """Close connections idle since before that time: a peer went silent, and they may be dead too."""
         entries = self._idle.get(endpoint)
         while entries and entries[0].since_s <= since_s:
             entries.popleft().connection.close()
 
     def _expire(self) -> None:
-        """Close what has been idle for too long, forget what has closed, and come again while anything is left."""
+        """Close what was idle too long, drop what has closed, and schedule the next run if any are left."""
         loop = asyncio.get_running_loop()
         due_s = loop.time() - self._idle_timeout_s
         for endpoint, entries in list(self._idle.items()):
@@ -72,7 +72,7 @@ class ConnectionPool:
         self._timer = None if oldest_s is None else loop.call_at(oldest_s + self._idle_timeout_s, self._expire)
 
     def close(self) -> None:
-        """Forget all of them; whoever made the connections closes them."""
+        """Forget all connections; their owner closes them."""
         self._idle.clear()
         if self._timer is not None:
             self._timer.cancel()

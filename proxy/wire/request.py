@@ -1,4 +1,4 @@
-"""A GET request, rendered byte-exact: the target is what was signed, so nothing here encodes or cleans it."""
+"""A GET request, rendered byte for byte: the target was signed, so it is neither encoded nor normalised here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _VALUE = re.compile(r"[^\x00\r\n]*")
 
 
 def render_request(authority: str, target: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
-    """The request's bytes. `Host` is added where the caller gives none, nothing else is.
+    """Return the request's bytes. Only `Host` is added, if the caller gives none.
 
-    ValueError for what could end a line or the request early: such a target or header is never sent.
+    Raises ValueError for a target or header that could end a line or the request early: it is never sent.
     """
     if _TARGET.fullmatch(target) is None:
         raise ValueError(f"not a request target: {target!r}")

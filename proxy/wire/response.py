@@ -1,9 +1,9 @@
-"""Reads one response from received bytes; no socket, no clock, no await.
+"""The reader of one response, fed with received bytes; no socket, no clock, no await.
 
-How it works. Bytes gather until the empty line that ends the head. Interim heads (1xx) are skipped. Then `accept`
-is asked, once: the sink it returns gets the body as it comes; without one the body is collected, because it is
-small (an error's XML) or unwanted, and whatever exceeds the limit is given up together with the connection.
-`receive` may return what the sink wants awaited: nothing more may be received before that is done.
+How it works. Bytes are gathered until the empty line that ends the head. Interim heads (1xx) are skipped. Then `accept`
+is called, once. The sink that it returns gets the body as it comes. Without a sink the body is collected, because it is
+small (an error's XML) or unwanted; if it exceeds the limit, the rest is dropped and the connection closed.
+`receive` may return an awaitable of the sink: nothing more may be received before it is done.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from proxy.wire.errors import ConnectionBroken, MalformedResponse
 from proxy.wire.framing import Framing, frame_body
 from proxy.wire.head import HEAD_END, MAX_HEAD_BYTES, ResponseHead, parse_head
 
-MAX_COLLECTED_BYTES = 64 << 10  # an S3 or GCS error body has a few hundred
-MAX_INTERIM_HEADS = 16  # a server sends one, if any; a peer that is waiting, one after the other
+MAX_COLLECTED_BYTES = 64 << 10  # an S3 or GCS error body has a few hundred bytes
+MAX_INTERIM_HEADS = 16  # a server sends one, if any; a peer that is still waiting sends many
 
 Accept = Callable[[ResponseHead], ByteSink | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A finished exchange. `body` is what was collected where `accept` gave no sink, else empty.
+    """A finished exchange. `body` is what was collected if `accept` gave no sink, else empty.
 
     `truncated`: the collected body is incomplete, because it was too long or the connection broke.
     """
@@ -39,7 +39,7 @@ class Response:
 
 
 class _Collector:
-    """The sink for a body that nobody asked for."""
+    """The sink for a body that was not wanted."""
 
     def __init__(self) -> None:
         self.body = bytearray()
@@ -52,7 +52,7 @@ class _Collector:
 
 
 class ResponseReader:
-    """One response in the making. Raises MalformedResponse, and whatever `accept` or the sink raise."""
+    """The reader of one response. Raises MalformedResponse, and whatever `accept` or the sink raises."""
 
     def __init__(self, accept: Accept, interim_heads_max: int | None = MAX_INTERIM_HEADS) -> None:
         self.started = False  # whether any byte has come
@@ -82,11 +82,11 @@ class ResponseReader:
 
     @property
     def collecting(self) -> bool:
-        """Whether the head is here and its body went to nobody."""
+        """Whether the head has come, and no sink takes its body."""
         return self._collector is not None
 
     def response(self) -> Response:
-        """What there is, complete or not; the head must have come."""
+        """Return the response so far, complete or not; the head must have come."""
         assert self.head is not None
         if self._collector is None:
             return Response(self.head)
@@ -94,7 +94,7 @@ class ResponseReader:
         return Response(self.head, bytes(self._collector.body), truncated)
 
     def receive(self, data: memoryview) -> Awaitable[None] | None:
-        """Take the next bytes; they may be overwritten once this, or what it returns, is done."""
+        """Process the next bytes; they may be overwritten once this, or what it returns, is done."""
         self.started = True
         if self._framing is None:
             data = self._receive_head(data)
@@ -112,7 +112,7 @@ class ResponseReader:
         return waiting
 
     def _receive_head(self, data: memoryview) -> memoryview:
-        """Gather and judge heads; returns what follows them."""
+        """Gather and parse heads; return what follows them."""
         while len(data) > 0:
             searched = max(0, len(self._raw_head) - len(HEAD_END) + 1)
             before = len(self._raw_head)
@@ -130,7 +130,7 @@ class ResponseReader:
         return data
 
     def _take_head(self, head: ResponseHead) -> bool:
-        """Whether it is the final one; then the body has a framing and a sink."""
+        """Return whether the head is the final one; if so, set the body's framing and sink."""
         if head.interim:
             self._interim_heads += 1
             most = self._interim_heads_max
@@ -145,7 +145,7 @@ class ResponseReader:
         return True
 
     def end(self) -> None:
-        """The peer has closed in good order; ConnectionBroken unless that completes the response."""
+        """Note that the peer has closed regularly. Raises ConnectionBroken unless that completes the response."""
         self._ended = True
         if self._framing is not None:
             self._framing.end()
@@ -153,7 +153,7 @@ class ResponseReader:
             raise self.broken("the peer closed")
 
     def broken(self, reason: str) -> ConnectionBroken:
-        """The error for a connection that went away now."""
+        """Return the error for a connection that breaks now."""
         if self.head is None:
             return ConnectionBroken(f"{reason} before the head of the response")
         return ConnectionBroken(

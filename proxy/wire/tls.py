@@ -1,10 +1,10 @@
-"""TLS: how this client checks whom it talks to, and connections that decrypt.
+"""TLS: how this client checks its servers, and connections that decrypt.
 
 How it works. Received bytes go through a memory BIO to OpenSSL, which decrypts them into the same shared buffer that
-plain connections receive into; from there on nothing differs. The event loops have TLS transports of their own. They
-are not used, because they cost the same and differ in what matters here: asyncio's can't tell a close_notify from a
-bare FIN, which anybody on the way can forge; uvloop's throws away what it has not yet decrypted when the peer closes
-while reading is paused; and both keep a buffer of 256 KiB for every connection.
+plain connections receive into; from there on nothing differs. The TLS transports of the event loops are not used. They
+cost the same, and they fail where it matters here: asyncio's can't tell a close_notify from a bare FIN, which anybody
+on the path can forge; uvloop's drops bytes that it has not yet decrypted when the peer closes while reading is paused;
+and both keep a buffer of 256 KiB for every connection.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from proxy.wire.errors import ConnectionBroken
 
 
 def make_tls_context(*, ca_file: Path | None = None, verify: bool = True) -> ssl.SSLContext:
-    """TLS 1.2 or later, certificate and host name checked against the system's authorities, or `ca_file`'s alone.
+    """Return a context for TLS 1.2 or later that checks certificates and host names.
 
-    `verify=False` checks nothing: for a test bench. OSError or ssl.SSLError where the file can't be used.
+    It trusts the system's authorities, or only those of `ca_file`. `verify=False` checks nothing: for a test bench.
+    Raises OSError or ssl.SSLError if the file can't be used.
     """
     context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -35,7 +36,7 @@ def make_tls_context(*, ca_file: Path | None = None, verify: bool = True) -> ssl
 
 
 class TlsConnection(Connection):
-    """A connection whose bytes are sealed; `shake_hands` comes before the first exchange."""
+    """An encrypted connection; `shake_hands` comes before the first exchange."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class TlsConnection(Connection):
         context: ssl.SSLContext,
         name: str | None = None,
     ) -> None:
-        """`name`: whose certificate it must be; None: the endpoint's host's."""
+        """`name`: the host name that the certificate must have; None: the endpoint's host."""
         super().__init__(endpoint, buffers, limits)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -53,7 +54,7 @@ class TlsConnection(Connection):
         self._agreed: asyncio.Future[None] = self._loop.create_future()
 
     async def shake_hands(self) -> None:
-        """OSError (ssl.SSLError is one) if there is no agreement; the certificate has been checked otherwise."""
+        """Do the handshake and check the certificate. Raises OSError (such as ssl.SSLError) if that fails."""
         self._shake()
         await self._agreed
 
@@ -69,7 +70,7 @@ class TlsConnection(Connection):
 
     def eof_received(self) -> bool:
         self._closed = True
-        if not self._peer_closed:  # whatever came before close_notify has been taken, or waits for the sink
+        if not self._peer_closed:  # what came before close_notify has been taken, or waits for the sink
             self._lost_reason = "the peer closed without TLS's close_notify"
         self._look_at_end()
         return False
@@ -86,7 +87,7 @@ class TlsConnection(Connection):
         self._flush()
 
     def _flush(self) -> None:
-        """Send what OpenSSL has to say: requests, but also its part of handshakes and alerts."""
+        """Send what OpenSSL has produced: requests, but also its part of handshakes and alerts."""
         if self._outgoing.pending and self._transport is not None:
             self._transport.write(self._outgoing.read())
 
@@ -109,7 +110,7 @@ class TlsConnection(Connection):
             self._agreed.set_exception(error)
 
     def _take_what_is_here(self) -> None:
-        """Decrypt and take, until the peer must send more or the sink is to be waited for."""
+        """Decrypt and process, until the peer must send more or the sink must be awaited."""
         try:
             while (nbytes := self._decrypt()) > 0:
                 if not self._take(nbytes):
@@ -119,10 +120,10 @@ class TlsConnection(Connection):
         self._flush()
         self._look_at_end()
         if self._peer_closed and self._reader is None:
-            self.close()  # nobody else will: a server that drains may wait for this, connection by connection
+            self.close()  # nothing else will, and a draining server may wait for it, connection by connection
 
     def _decrypt(self) -> int:
-        """Fill the shared buffer as far as records are here; how many bytes that are. One record a call of `read`."""
+        """Fill the shared buffer from the received records, one per `read`; return the number of bytes."""
         buffer, read, filled = self._buffers.current, self._tls.read, 0
         try:
             while filled < len(buffer):
