@@ -15,7 +15,7 @@ ANSWER_BYTES_MAX = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`headers` by lower-case names."""
+    """A gateway's response; `headers` have lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -23,9 +23,9 @@ class Answer:
 
 
 def ask(url: str, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> Answer:
-    """Raises ConfigInvalid for what is no URL, OSError and http.client.HTTPException for what does not answer.
+    """Raises ConfigInvalid for an invalid URL, OSError or http.client.HTTPException if nothing answers.
 
-    No certificate is checked: it names the service, not loopback, and nothing secret is told.
+    Certificates are not checked: they name the service, not loopback, and nothing secret is sent.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

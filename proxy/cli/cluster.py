@@ -32,13 +32,15 @@ STYLES = {"up": "green", "draining": "yellow", "slow": "yellow", "gone": "red"}
 
 
 class NoAnswer(Exception):
-    """The node can't be asked, and why."""
+    """Raised when the node can't be asked; the text says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Show the members of the fleet, until Ctrl-C. Asks the control port of this machine's node."
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the gateway's; default: the environment's")
-    parser.add_argument("--url", help="of a node's control port; default: the one that the settings name")
+    parser.description = "Show the members of the fleet until Ctrl-C, as the node on this machine sees them."
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the gateway's configuration; default: $WARMSTART_CONFIG"
+    )
+    parser.add_argument("--url", help="URL of a node's control port; default: the one in the settings")
     parser.add_argument("--once", action="store_true", help="print the table once and exit")
     parser.add_argument("--json", action="store_true", help="print the members once, as JSON")
 
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_member(arguments.config)
     if settings.cluster is None:
         raise ConfigInvalid(
-            "cluster: is missing; name the gateway's own configuration, with the fleet's secret: --config FILE"
+            "cluster: is missing; give the gateway's own configuration, which has the fleet's secret: --config FILE"
         )
     url, secrets = arguments.url or control_url(settings), settings.cluster.secrets()
     try:
@@ -64,30 +66,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def load_member(file: Path | None) -> Settings:
-    """The settings of this machine's node. Without a file, what the environment says of the cluster is enough.
+    """Return the settings of this machine's node. Without a file, the environment's cluster settings are enough.
 
     Raises ConfigInvalid.
     """
     if file is not None or os.environ.get(CONFIG_VARIABLE):
         return load_configuration(file).settings
-    unasked = Shorthands(origin="file:///")  # which the gateway may have got by a flag
+    unasked = Shorthands(origin="file:///")  # the gateway may have got it by a flag
     return load_configuration(flags={"auth": "none"}, shorthands=unasked).settings
 
 
 def control_url(settings: Settings) -> str:
-    """Of this machine's node. Raises ConfigInvalid where the settings can't tell."""
+    """Return the control URL of this machine's node. Raises ConfigInvalid if the settings don't determine it."""
     assert settings.cluster is not None
     first, given = settings.listen[0], settings.cluster.control
     host, port = (given.host, given.port) if given is not None else (first.host, first.port and first.port + 1)
     if not port:
-        raise ConfigInvalid("--url: is missing; the settings let the system choose the control port")
+        raise ConfigInvalid("--url: is missing; the settings leave the control port to the system, so give its URL")
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     assert local.keys() == set(EVERY_ADDRESS)
     return make_url(local.get(host, host), port, tls=settings.tls is not None)
 
 
 def ask_members(url: str, secrets: Sequence[bytes]) -> dict[str, Any]:
-    """`{"node": its id, "members": [each with url, zone, state, stats, …]}`. Raises NoAnswer."""
+    """Return `{"node": its id, "members": [each with url, zone, state, stats, …]}`. Raises NoAnswer."""
     target = MEMBERS_PATH.encode()
     signed = sign(secrets, sender=SENDER, receiver="", method="GET", target=target, now_s=time.time())
     try:
@@ -96,15 +98,15 @@ def ask_members(url: str, secrets: Sequence[bytes]) -> dict[str, Any]:
         raise NoAnswer(f"no answer ({error or type(error).__name__})") from None
     status, proof, body = answer.status, answer.headers.get(PROOF_HEADER), answer.body
     if status == 401:
-        raise NoAnswer("refused: its secret is another one, or the clocks differ")
+        raise NoAnswer("refused: the secrets or the clocks differ")
     if not signed.proves_answer(proof, status, body):
         raise NoAnswer(f"status {status}, not from a node of this fleet")
     try:
         found = json.loads(body)
     except ValueError:
-        raise NoAnswer(f"status {status}, no list of members") from None
+        raise NoAnswer(f"status {status}, not a list of members") from None
     if status != 200 or not isinstance(found, dict):
-        raise NoAnswer(f"status {status}, no list of members")
+        raise NoAnswer(f"status {status}, not a list of members")
     return found
 
 
@@ -136,7 +138,7 @@ def describe_state(member: Mapping[str, Any]) -> str:
 
 
 def describe_stats(stats: Mapping[str, float]) -> list[str]:
-    """Disk, hits, uploads, in flight, from origins, from peers, to peers; a dash for what is not known."""
+    """Return disk, hits, uploads, in flight, from origins, from peers, to peers; a dash if unknown."""
     reads = stats.get("hits", 0) + stats.get("misses", 0)
     disk = "-"
     if "used_bytes" in stats and stats.get("size_bytes"):
@@ -147,7 +149,7 @@ def describe_stats(stats: Mapping[str, float]) -> list[str]:
 
 
 def _bytes(number: float) -> str:
-    """Three digits and a unit."""
+    """Render a size with three digits and a unit."""
     amount, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     while amount >= 1000 and len(units) > 1:
         amount, units = amount / 1024, units[1:]
@@ -163,7 +165,7 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _watch(url: str, secrets: Sequence[bytes]) -> None:
-    """Until Ctrl-C. A node that does not answer for a while is no end: it may be restarting."""
+    """Refresh the table until Ctrl-C. If the node stops answering, keep asking: it may be restarting."""
     from rich.live import Live
     from rich.text import Text
 

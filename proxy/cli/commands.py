@@ -1,7 +1,7 @@
-"""The table of commands, and how one of them is run.
+"""The table of commands, and how a command is run.
 
 Each command is a module with `add_arguments(parser)` and `run(arguments) -> int` (the exit status). Only the module
-of the command that is asked for is imported: a health check must not load a web server.
+of the chosen command is imported: a health check must not load a web server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from proxy.errors import ConfigInvalid
 
 EXIT_CONFIG = 2
-EXIT_PIPE = 128 + signal.SIGPIPE  # as a shell says it of a program that SIGPIPE ended
+EXIT_PIPE = 128 + signal.SIGPIPE  # the status that a shell gives a program killed by SIGPIPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class Command:
 
 COMMANDS = (
     Command("serve", "proxy.cli.serve", "run the gateway"),
-    Command("demo", "proxy.cli.demo.show", "load a model through a gateway before a slow cloud, and compare"),
-    Command("health", "proxy.cli.health", "ask a running gateway whether it is well"),
+    Command("demo", "proxy.cli.demo.show", "load a model from a slow cloud, with and without a gateway, and compare"),
+    Command("health", "proxy.cli.health", "check whether a running gateway is healthy"),
     Command("cluster", "proxy.cli.cluster", "show the nodes of the fleet"),
-    Command("plan", "proxy.cli.plan", "say how long a fleet will take to load a model, and what the origin will send"),
+    Command("plan", "proxy.cli.plan", "estimate how long a fleet takes to load a model, and what the origin sends"),
     Command("config", "proxy.cli.config", "check a configuration file, or print its JSON schema"),
 )
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Parse and run; a configuration that can't be used is one line on standard error and status 2."""
+    """Parse and run. An invalid configuration prints one line on standard error and exits with 2."""
     arguments = _parser(argv).parse_args(argv)
     try:
         status: int = arguments.run(arguments)
@@ -55,7 +55,7 @@ def run_command(argv: Sequence[str]) -> int:
 
 
 def installed_version() -> str:
-    """Of the installed package, or what a bare source tree can say."""
+    """Return the version of the installed package, or a placeholder in a bare source tree."""
     from importlib import metadata
 
     try:
@@ -65,7 +65,7 @@ def installed_version() -> str:
 
 
 class _Version(argparse.Action):
-    """Looks the version up when it is asked for: reading a package's metadata takes a start's time."""
+    """Looks the version up only when asked: reading a package's metadata would slow every start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
         print(f"warmstart {installed_version()}")
@@ -74,7 +74,8 @@ class _Version(argparse.Action):
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="warmstart", description="A cache on this machine's disks between S3 clients and a store far away."
+        prog="warmstart",
+        description="A cache on this machine's disks between S3 and GCS clients and a remote object store.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -15,16 +15,16 @@ from proxy.errors import ConfigInvalid
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = commands.add_parser("check", help="say whether `serve --config FILE` would accept it")
+    check = commands.add_parser("check", help="check whether `serve --config FILE` would accept the file")
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument(
         "--environment",
         type=Path,
         metavar="FILE",
-        help="lines of NAME=value that the gateway is started with, as systemd's EnvironmentFile has them",
+        help="the gateway's environment: lines of NAME=value, as in systemd's EnvironmentFile",
     )
     check.set_defaults(config_run=_check)
-    schema = commands.add_parser("schema", help="print the JSON schema of the file, for editors")
+    schema = commands.add_parser("schema", help="print the JSON schema of the configuration file, for editors")
     schema.set_defaults(config_run=_schema)
 
 
@@ -42,22 +42,22 @@ def _check(arguments: argparse.Namespace) -> int:
     claims = [
         Claim(f"cache.disks[{index}]", disk.path, disk.size)
         for index, disk in enumerate(cache.disks)
-        if disk.path.exists()  # else it may be meant for another machine
+        if disk.path.exists()  # if not, the file may be meant for another machine
     ]
     for warning in check_capacity(claims, cache.block_size):
         print(f"warning: {warning}")
     disks = ", ".join(f"{disk.path.absolute()} ({render_size(disk.size)})" for disk in cache.disks)
     listeners = ", ".join(map(str, settings.listen))
-    print(f"{arguments.file}: fine. Listens at {listeners}; caches in {disks}; origins: {', '.join(settings.origins)}.")
+    print(f"{arguments.file}: OK. Listens on {listeners}; caches in {disks}; origins: {', '.join(settings.origins)}.")
     for note in loaded.notes:
         print(f"{arguments.file}: note: {note}")
     return 0
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
-    """Variables of a file for systemd's EnvironmentFile (systemd.exec(5)); values may stand in quotes.
+    """Return the variables in a file for systemd's EnvironmentFile (systemd.exec(5)); values may be in quotes.
 
-    Raises ConfigInvalid, and shows no value: secrets are what such files are for.
+    Raises ConfigInvalid. Its message shows no value: such files hold secrets.
     """
     try:
         lines = path.read_text("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""`warmstart health`: asks a running gateway, for people and for container health checks."""
+"""`warmstart health`: checks a running gateway, for people and for container health checks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from proxy.cli.asking import ask
 from proxy.config.sources import Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 
-_PAUSE_S = 0.2  # between the questions of --wait
+_PAUSE_S = 0.2  # between attempts with --wait
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Exit with 0 when the gateway answers, with 1 and the reason when it does not."
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the gateway's; default: the environment's")
-    parser.add_argument("--url", help="of the gateway; default: the first listener that the settings name")
-    parser.add_argument("--ready", action="store_true", help="ask whether it is ready to serve, not only alive")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="of one question, default 5")
-    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="ask again for so long, default 0")
+    parser.description = "Exit with 0 if the gateway is healthy; otherwise print the reason and exit with 1."
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the gateway's configuration; default: $WARMSTART_CONFIG"
+    )
+    parser.add_argument("--url", help="URL of the gateway; default: the first listener in the settings")
+    parser.add_argument("--ready", action="store_true", help="check that it is ready to serve, not just alive")
+    parser.add_argument(
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="time-out of one attempt, default 5"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="keep trying for this long, default 0"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ask(url: str, path: str, timeout_s: float) -> tuple[bool, str]:
-    """Whether all is well, and what to print. Raises ConfigInvalid for what is no URL."""
+    """Return whether the gateway is healthy, and what to print. Raises ConfigInvalid for an invalid URL."""
     try:
         answer = ask(url, path, timeout_s)
     except (OSError, http.client.HTTPException) as error:
@@ -46,16 +52,16 @@ def _ask(url: str, path: str, timeout_s: float) -> tuple[bool, str]:
 
 
 def default_url(file: Path | None = None) -> str:
-    """The first listener of the settings in a file or the environment (`WARMSTART_CONFIG`, `WARMSTART_LISTEN`).
+    """Return the first listener in a file's or the environment's settings (`WARMSTART_CONFIG`, `WARMSTART_LISTEN`).
 
-    Raises ConfigInvalid for a file that can't be used.
+    Raises ConfigInvalid for an invalid file.
     """
     try:
         settings = load_configuration(file).settings
     except ConfigInvalid:
         if file is not None:
             raise
-        try:  # the gateway may have got the rest by flags, of which these change no address
+        try:  # the gateway may have got the rest by flags; these two change no address
             settings = load_configuration(flags={"auth": "none"}, shorthands=Shorthands(origin="file:///")).settings
         except ConfigInvalid:
             return "http://127.0.0.1:9000"

@@ -1,4 +1,4 @@
-"""`warmstart serve`: reads the settings, prepares what must be there first, and becomes the supervisor."""
+"""`warmstart serve`: reads the settings, prepares the runtime folder, and becomes the supervisor."""
 
 from __future__ import annotations
 
@@ -18,34 +18,46 @@ log = logging.getLogger("warmstart.serve")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Run the gateway. Flags win over WARMSTART_ variables, those over the file."
+    parser.description = "Run the gateway. Flags override WARMSTART_ variables, which override the file."
     add_setting_arguments(parser)
     parser.add_argument(
-        "--url-file", type=Path, metavar="FILE", help="write the listeners' URLs there when ready, one a line"
+        "--url-file", type=Path, metavar="FILE", help="write the listeners' URLs to FILE when ready, one per line"
     )
 
 
 def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that stand for settings: docs/configuration.md lists them."""
+    """Add the flags that set settings; docs/configuration.md lists them."""
     flag = parser.add_argument
-    flag("--config", type=Path, metavar="FILE", help="a YAML file; configs/warmstart.yaml explains every key")
+    flag(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration, a YAML file; configs/warmstart.yaml explains every key",
+    )
     flag(
         "--origin",
         metavar="URL",
-        help="where objects live: s3:// (AWS), gs:// (Google), http://host:port (any S3-compatible store), file:///directory",
+        help="where the objects are: s3:// (AWS), gs:// (Google), http://host:port (any S3-compatible store), file:///directory",
     )
     flag("--region", help="region of --origin")
     flag("--anonymous", action="store_true", default=None, help="read --origin without credentials")
-    flag("--listen", action="append", metavar="HOST:PORT", help="default 127.0.0.1:9000; may be given several times")
-    flag("--workers", metavar="N", help="serving processes, default 2")
-    flag("--cache-dir", metavar="DIR", help="default ~/.cache/warmstart")
-    flag("--cache-size", metavar="SIZE", help="such as 500GiB, default 20GiB")
-    flag("--auth", metavar="MODE", help="none: serve everybody who can connect; needed beyond loopback")
-    flag("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    flag(
+        "--listen",
+        action="append",
+        metavar="HOST:PORT",
+        help="address to listen on, default 127.0.0.1:9000; may be repeated",
+    )
+    flag("--workers", metavar="N", help="number of serving processes, default 2")
+    flag("--cache-dir", metavar="DIR", help="cache directory, default ~/.cache/warmstart")
+    flag("--cache-size", metavar="SIZE", help="cache size, such as 500GiB; default 20GiB")
+    flag(
+        "--auth", metavar="MODE", help="none: serve anybody who can connect; required unless all listeners are loopback"
+    )
+    flag("--log-level", metavar="LEVEL", help="debug, info (default), warning or error")
 
 
 def read_arguments(arguments: argparse.Namespace) -> Configuration:
-    """The configuration that flags, environment and file make. Raises ConfigInvalid."""
+    """Return the configuration from flags, environment and file. Raises ConfigInvalid."""
     names = ("origin", "region", "anonymous", "cache_dir", "cache_size", "log_level")
     shorthands = Shorthands(**{name: getattr(arguments, name) for name in names})
     flags: dict[str, Any] = {name: getattr(arguments, name) for name in ("listen", "workers", "auth")}
@@ -65,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigInvalid(str(error)) from None
     try:
-        # prometheus-client decides at its import whether counters are shared, so what counts is imported after this.
+        # prometheus-client decides at its import whether counters are shared, so the metrics are imported after this.
         os.environ[METRICS_VARIABLE] = str(folder.metrics)
         from proxy.supervisor import Supervisor
 

@@ -1,4 +1,4 @@
-"""Settings of the buckets: which origin a client's bucket stands for, and by what rules it is served."""
+"""Settings of the buckets: the origin behind a client's bucket, and the rules for serving it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WriteRule = Literal["deny", "through"]
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """`kind` is immutable, ttl or strong; `ttl_s` counts for ttl alone."""
+    """`kind` is immutable, ttl or strong; `ttl_s` applies to ttl only."""
 
     kind: Literal["immutable", "ttl", "strong"] = "ttl"
     ttl_s: float = 60.0
@@ -26,7 +26,7 @@ class Consistency:
 
 
 def parse_consistency(value: object) -> Consistency:
-    """`immutable`, `strong` or `ttl <duration>`; raises ValueError with the fix."""
+    """Parse `immutable`, `strong` or `ttl <duration>`. Raises ValueError with the fix."""
     words = value.split() if isinstance(value, str) else []
     match words:
         case ["immutable"]:
@@ -40,7 +40,7 @@ def parse_consistency(value: object) -> Consistency:
                 raise ValueError(f"names {duration!r}, which {error}") from None
     if isinstance(value, Consistency):
         return value
-    raise ValueError("is not a consistency; write immutable, strong, or ttl and a duration, such as ttl 60s")
+    raise ValueError("is not a consistency rule; write immutable, strong, or ttl and a duration, such as ttl 60s")
 
 
 ConsistencyRule = Annotated[
@@ -58,20 +58,20 @@ ConsistencyRule = Annotated[
 
 
 class BucketSettings(Section):
-    """One bucket as clients name it, or `*` for all that have no rule of their own."""
+    """One bucket as clients name it, or `*` for all without a rule of their own."""
 
     origin: Text
     """The name of one of `origins`."""
     bucket: Text | None = None
-    """The bucket's real name at the origin; without it the name that clients use."""
+    """The bucket's real name at the origin. Default: the name that clients use."""
     consistency: ConsistencyRule = Consistency()
-    """How long a known object is served without asking: `immutable` (for ever), `ttl 60s`, `strong` (asked always)."""
+    """How long an object is served unchecked: `immutable` (forever), `ttl 60s`, `strong` (checked on every read)."""
     stale_if_error: Duration = 0.0
-    """How much longer than its freshness a known object is served while the origin is down; 0: not at all."""
+    """How long after its freshness ends an object is still served while the origin is down; 0: not at all."""
     negative_ttl: Duration = 0.0
-    """How long "not found" is remembered; 0: never, so that a new object is seen at once."""
+    """How long "not found" is cached; 0: never, so that a new object is seen at once."""
     writes: WriteRule | None = None
-    """`through` or `deny` for this bucket; without it the top-level `writes`."""
+    """`through` or `deny` for this bucket. Default: the top-level `writes`."""
     replicate: bool = True
-    """Whether each node of a fleet that reads a block keeps a copy; `false`: only the block's owner, so that the disks
-    of all hold more."""
+    """Whether each node of a fleet that reads a block keeps a copy. `false`: only the block's owner does, so that the
+    disks together hold more."""

@@ -1,4 +1,4 @@
-"""Settings of the origins: where objects live, and with what credentials they are asked for."""
+"""Settings of the origins: where the objects are, and with which credentials to read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from proxy.masking import is_sendable
 
 
 def parse_endpoint(value: object) -> str:
-    """An http(s) URL without a trailing slash; raises ValueError with the fix."""
+    """Return an http(s) URL without its trailing slash. Raises ValueError with the fix."""
     fix = "is not an endpoint; write http://host:port or https://host"
     if not isinstance(value, str):
         raise ValueError(fix)
@@ -28,7 +28,7 @@ def parse_endpoint(value: object) -> str:
     except ValueError:
         raise ValueError(fix) from None
     if "@" in parts.netloc:
-        raise ValueError("carries credentials; write them as keys of their own, never into the URL")
+        raise ValueError("contains credentials; set them with their own keys, not in the URL")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or any(map(str.isspace, value.strip())):
         raise ValueError(fix)
     if parts.query or parts.fragment or parts.path.strip("/"):
@@ -37,7 +37,7 @@ def parse_endpoint(value: object) -> str:
 
 
 def _quoted(value: object) -> object:
-    """YAML reads an unquoted 0123 as the number 83: such a key would be wrong without a word."""
+    """YAML reads an unquoted 0123 as the number 83: such a key would be silently wrong."""
     if isinstance(value, int | float):
         raise ValueError("is a number; put it in quotes")
     return value
@@ -49,7 +49,7 @@ def _one_line(value: object) -> object:
     if isinstance(value, str):
         value = value.strip()
         if not value.isprintable():
-            raise ValueError("has a line break or another control character; write it in one line")
+            raise ValueError("has a line break or another control character; remove it")
     return value
 
 
@@ -60,7 +60,7 @@ def _one_word(value: object) -> object:
         return value
     word = value.strip()
     if not is_sendable(word):
-        raise ValueError("has a space, a line break or another character that can't be sent; write it in one line")
+        raise ValueError("has a space, a line break or another character that can't be sent; remove it")
     return word
 
 
@@ -77,7 +77,7 @@ def parse_project(value: object) -> object:
     """A project's id, or its number, which YAML reads as one; raises ValueError with the fix."""
     text = str(value) if type(value) is int else value
     if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:_-]*", text) is None:
-        raise ValueError("is not a project's id or number; write one, such as my-project-1")
+        raise ValueError("is not a project id or number; write one, such as my-project-1")
     return text
 
 
@@ -118,13 +118,13 @@ class RemoteOriginSettings(AnyOriginSettings):
     """Variables of the environment that say where it is when `endpoint` does not; the first one that is set wins."""
 
     bandwidth: Annotated[Size, Field(ge=64 * KIB)] | None = None
-    """Bytes per second from this origin at most, all workers of all nodes together; without it as fast as the link."""
+    """Limit on bytes per second from this origin, for all workers of all nodes together. Default: none."""
     hedge: Annotated[Share, Field(le=0.1)] | None = None
-    """Share of requests for bytes that may be made twice when they are late; without it none: each costs a copy."""
+    """Share of read requests that may be sent twice when they are late. Each costs a copy. Default: none."""
     verify: bool = True
-    """Check the endpoint's certificate; switch it off only for tests."""
+    """Check the endpoint's certificate. Turn this off only for tests."""
     ca_file: LocalPath | None = None
-    """PEM file of the authorities that may have signed the endpoint's certificate; without it the system's."""
+    """PEM file of the authorities that sign the endpoint's certificate. Default: the system's."""
 
     @model_validator(mode="after")
     def _authorities_can_be_read(self) -> Self:
@@ -133,7 +133,7 @@ class RemoteOriginSettings(AnyOriginSettings):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca_file)
             except OSError:
                 raise KeyProblem(
-                    "ca_file", str(self.ca_file), "holds no certificates; give a PEM file's path"
+                    "ca_file", str(self.ca_file), "holds no certificates; give the path of a PEM file"
                 ) from None
         return self
 
@@ -146,11 +146,11 @@ class S3OriginSettings(RemoteOriginSettings):
 
     type: Literal["s3"]
     endpoint: Endpoint | None = None
-    """URL of the store; without it AWS S3 in `region`."""
+    """URL of the store. Default: AWS S3 in `region`."""
     region: Word | None = None
-    """Region to sign for; without it the credential chain's, else us-east-1."""
+    """Region to sign for. Default: the credential chain's, else us-east-1."""
     access_key_id: Word | None = None
-    """Key to sign with; without keys, a profile or `anonymous` the usual chain: environment, files, instance role."""
+    """Key to sign with. Without keys, profile or `anonymous`: the usual chain of environment, files, instance role."""
     secret_access_key: Passphrase | None = None
     """The secret of `access_key_id`."""
     session_token: Token | None = None
@@ -158,13 +158,13 @@ class S3OriginSettings(RemoteOriginSettings):
     profile: Text | None = None
     """A profile of ~/.aws/config and ~/.aws/credentials."""
     anonymous: bool = False
-    """Send unsigned requests: for public buckets."""
+    """Send unsigned requests, for public buckets."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """Where the bucket's name goes: `path` (host/bucket), `virtual` (bucket.host); `auto`: virtual at AWS only."""
     base_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] | None = None
-    """A path that the store wants ahead of the bucket's name, such as a namespace: /my-org."""
+    """Path that the store expects before the bucket's name, such as a namespace: /my-org."""
     user_agent: Annotated[Text, Field(pattern=r"^[ -~]+$")] | None = None
-    """What requests call themselves, if anything. Some stores redirect clients that they don't know."""
+    """User-Agent header to send, if any. Some stores redirect clients that they don't know."""
 
     @property
     def secret_words(self) -> tuple[str, ...]:
@@ -174,7 +174,9 @@ class S3OriginSettings(RemoteOriginSettings):
     def _a_path_has_an_endpoint(self) -> Self:
         if self.base_path is not None and self.endpoint is None:
             raise KeyProblem(
-                "base_path", self.base_path, "belongs to a store of your own; add its endpoint, or remove it"
+                "base_path",
+                self.base_path,
+                "only works with a store of your own; add its endpoint, or remove base_path",
             )
         return self
 
@@ -182,23 +184,23 @@ class S3OriginSettings(RemoteOriginSettings):
     def _credentials_agree(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             missing = "secret_access_key" if self.secret_access_key is None else "access_key_id"
-            raise KeyProblem(missing, None, "is missing; the key and its secret belong together")
+            raise KeyProblem(missing, None, "is missing; access_key_id and secret_access_key belong together")
         if self.session_token is not None and self.access_key_id is None:
-            raise KeyProblem("session_token", None, "has no key; add access_key_id and secret_access_key")
+            raise KeyProblem("session_token", None, "has no key with it; add access_key_id and secret_access_key")
         if self.profile is not None and self.access_key_id is not None:
             raise KeyProblem("profile", self.profile, "is given together with access_key_id; keep one of them")
         if self.anonymous and (self.access_key_id is not None or self.profile is not None):
-            raise KeyProblem("anonymous", True, "is given together with credentials; remove it or them")
+            raise KeyProblem("anonymous", True, "is given together with credentials; remove one of them")
         return self
 
 
 class GcsCredentialSettings(Section):
-    """Whose rights Google Cloud Storage is asked with; with neither key, the application default credentials."""
+    """Credentials for Google Cloud Storage. With neither key set, the application default credentials."""
 
     service_account_file: LocalPath | None = None
     """The JSON key file of a service account."""
     impersonate: Text | None = None
-    """The e-mail address of a service account whose rights are lent to the key file's, or the default, credentials."""
+    """E-mail address of a service account to impersonate with the key file's, or the default, credentials."""
 
     @field_validator("service_account_file")
     @classmethod
@@ -210,8 +212,8 @@ class GcsCredentialSettings(Section):
                 kind = None
             if kind != "service_account":
                 raise ValueError(
-                    "is not a service account's JSON key file; give the path of one, or write credentials: default "
-                    "and let GOOGLE_APPLICATION_CREDENTIALS name other kinds of files"
+                    "is not a service account's JSON key file; give the path of one. For other kinds of files, "
+                    "write credentials: default and set GOOGLE_APPLICATION_CREDENTIALS"
                 )
         return path
 
@@ -227,7 +229,7 @@ def _spell_out(value: object) -> object:
     if value == "default":
         return {}
     if isinstance(value, str):
-        raise ValueError("is not default; write default, {service_account_file: PATH} or {impersonate: ADDRESS}")
+        raise ValueError("is not valid; write default, {service_account_file: PATH} or {impersonate: ADDRESS}")
     return value
 
 
@@ -236,28 +238,28 @@ def _or_default(schema: dict[str, Any]) -> None:
 
 
 class GcsOriginSettings(RemoteOriginSettings):
-    """Google Cloud Storage, or what speaks its API at `endpoint`."""
+    """Google Cloud Storage, or a server that speaks its API at `endpoint`."""
 
     builder = "proxy.origin.gcs.build"
 
     type: Literal["gcs"]
     endpoint: Endpoint | None = None
-    """URL of a private endpoint or an emulator; without it https://storage.googleapis.com."""
+    """URL of a private endpoint or an emulator. Default: https://storage.googleapis.com."""
     credentials: Annotated[
         GcsCredentialSettings | None, BeforeValidator(_spell_out), Field(json_schema_extra=_or_default)
     ] = None
-    """`default` (the same as leaving it out): application default credentials; or whose else."""
+    """`default` (same as leaving it out): application default credentials. Else a key file or an account."""
     anonymous: bool = False
-    """Send requests without credentials: for public buckets and emulators."""
+    """Send requests without credentials, for public buckets and emulators."""
     project: Project | None = None
-    """The project whose buckets a listing of all buckets names."""
+    """The project whose buckets are listed when a client lists all buckets."""
     user_project: Project | None = None
-    """The project that is billed, for buckets whose requester pays."""
+    """The project to bill, for requester-pays buckets."""
 
     @model_validator(mode="after")
     def _credentials_agree(self) -> Self:
         if self.anonymous and self.credentials is not None:
-            raise KeyProblem("anonymous", True, "is given together with credentials; remove it or them")
+            raise KeyProblem("anonymous", True, "is given together with credentials; remove one of them")
         return self
 
 
@@ -271,7 +273,7 @@ class FileOriginSettings(AnyOriginSettings):
     root: LocalPath
     """The directory that holds the buckets."""
     shared: bool = False
-    """Whether every node of a fleet has the same directory there; else it is this node's own, and never asked of
+    """Whether every node of a fleet has the same directory there. If not, it is local to this node and not shared with
     others."""
 
     @property
@@ -280,17 +282,17 @@ class FileOriginSettings(AnyOriginSettings):
 
     def doubts(self) -> Iterator[tuple[str, str]]:
         if not self.root.is_dir():
-            yield "root", f"{str(self.root)!r} is not a directory now; reads fail until it is one"
+            yield "root", f"{str(self.root)!r} is not a directory; reads fail until it is one"
 
 
 class GatewayOriginSettings(RemoteOriginSettings):
-    """Another gateway, or a service of several, as the origin: a region pulls once over its wide link."""
+    """Another gateway, or a service of several, as the origin. A region pulls each block once over its wide link."""
 
     builder = "proxy.origin.gateway"
 
     type: Literal["gateway"]
     endpoint: Endpoint
-    """URL of that gateway; it decides which buckets there are."""
+    """URL of that gateway, which decides which buckets exist."""
 
 
 OriginSettings = Annotated[

@@ -123,32 +123,32 @@ def _explain(details: ErrorDetails, path: Path, kind: str | None) -> str:
         case "literal_error" | "enum":
             return f"is not one of {context['expected']}; write one of them"
         case "bool_parsing" | "bool_type":
-            return "is neither true nor false; write one of them"
+            return "is neither true nor false; write true or false"
         case "int_parsing" | "int_type" | "int_from_float":
             return "is not a whole number; write one, such as 2"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" as relation:
             return _out_of_bounds(relation, next(iter(context.values())), _field(path, kind))
         case "string_type" | "path_type":
-            return "is not text; write text, in quotes where it looks like something else"
+            return "is not text; put it in quotes"
         case "string_too_short" | "too_short":
             return "is empty; write a value or leave the key out"
         case "model_type" | "dict_type" | "model_attributes_type":
             return "is not a mapping; write keys below it"
         case "tuple_type" | "list_type":
-            return "is not a list; write [..]"
+            return "is not a list; write [...]"
         case "string_pattern_mismatch":
-            return "has characters that a name can't have; use letters, digits, '.', '_' and '-'"
+            return "has characters that are not allowed in a name; use letters, digits, '.', '_' and '-'"
     return f"is not valid ({details['msg']}); see docs/configuration.md"
 
 
 def _out_of_bounds(relation: str, bound: float, field: FieldInfo | None) -> str:
     words = {
-        "greater_than": "above",
+        "greater_than": "more than",
         "greater_than_equal": "at least",
-        "less_than": "below",
+        "less_than": "less than",
         "less_than_equal": "at most",
     }[relation]
-    return f"is out of bounds; write {words} {_in_its_unit(bound, field)}"
+    return f"is out of range; write {words} {_in_its_unit(bound, field)}"
 
 
 def _in_its_unit(bound: float, field: FieldInfo | None) -> str:

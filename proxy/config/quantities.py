@@ -1,7 +1,7 @@
-"""Sizes, durations, shares and addresses as people write them, and the numbers they stand for.
+"""Sizes, durations, shares and addresses as people write them, and the numbers they mean.
 
 In the settings a `Size` is a number of bytes, a `Duration` a number of seconds and a `Share` lies between 0 and 1.
-A unit is never guessed: `20G` may mean two things and is refused.
+A unit is never guessed: `20G` is ambiguous and refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `8MiB`, `500MB`, `20Gi` or a bare whole number; raises ValueError with the fix."""
+    """Return the bytes in `8MiB`, `500MB`, `20Gi` or a bare whole number. Raises ValueError with the fix."""
     if isinstance(value, int) and not isinstance(value, bool):
         return _not_negative(value)
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
@@ -42,7 +42,9 @@ def parse_size(value: object) -> int:
     number, unit = match[1], match[2].lower()
     if unit in tuple("kmgtp"):
         letter = unit.upper()
-        raise ValueError(f"is ambiguous; write {number}{letter}iB (powers of 1024) or {number}{letter}B (of 1000)")
+        raise ValueError(
+            f"is ambiguous; write {number}{letter}iB (powers of 1024) or {number}{letter}B (powers of 1000)"
+        )
     if unit and unit not in _SIZE_UNITS:
         raise ValueError(f"has the unknown unit {match[2]!r}; write KiB, MiB, GiB, TiB, or KB, MB, GB, TB")
     size = float(number) * _SIZE_UNITS[unit or "b"] if "." in number else int(number) * _SIZE_UNITS[unit or "b"]
@@ -52,7 +54,7 @@ def parse_size(value: object) -> int:
 
 
 def render_size(size_bytes: int) -> str:
-    """The shortest exact way to write a size.
+    """Return the shortest exact way to write a size.
 
     >>> render_size(8 << 20), render_size(500_000_000), render_size(7)
     ('8MiB', '500MB', '7B')
@@ -63,7 +65,7 @@ def render_size(size_bytes: int) -> str:
 
 
 def parse_rate(value: object) -> float:
-    """Bytes per second of `100Gbit`, `25Gbit/s`, `25Gbps` or `2GB/s`; raises ValueError with the fix."""
+    """Return the bytes per second in `100Gbit`, `25Gbit/s`, `25Gbps` or `2GB/s`. Raises ValueError with the fix."""
     fix = "write a number and its unit, such as 25Gbit or 3GB/s"
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -76,24 +78,24 @@ def parse_rate(value: object) -> float:
     else:
         raise ValueError(f"is ambiguous: bits or bytes? {fix}")
     if rate == 0:
-        raise ValueError(f"lets nothing through; {fix}")
+        raise ValueError(f"is zero; {fix}")
     return rate
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `60s`, `5m`, `500ms`, `1h`, `2d`, or 0; raises ValueError with the fix."""
+    """Return the seconds in `60s`, `5m`, `500ms`, `1h`, `2d`, or 0. Raises ValueError with the fix."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
     if (isinstance(value, int | float) and not isinstance(value, bool)) or (match and not match[2]):
-        raise ValueError(f"has no unit; write {str(value).strip()}s, or another of ms, m, h, d")
+        raise ValueError(f"has no unit; write {str(value).strip()}s, or use ms, m, h or d")
     if match is None or match[2] not in _DURATION_UNITS:
         raise ValueError("is not a duration; write a number and its unit, such as 500ms, 60s, 5m, 1h or 2d")
     return float(match[1]) * _DURATION_UNITS[match[2]]
 
 
 def render_duration(duration_s: float) -> str:
-    """The largest unit that gives a whole number above one.
+    """Write a duration in the largest unit that gives a whole number above one.
 
     >>> render_duration(60), render_duration(1.5), render_duration(0), render_duration(300)
     ('60s', '1500ms', '0s', '5m')
@@ -105,7 +107,7 @@ def render_duration(duration_s: float) -> str:
 
 
 def parse_share(value: object) -> float:
-    """The fraction that `95%` or `0.95` means; raises ValueError with the fix."""
+    """Return the fraction that `95%` or `0.95` means. Raises ValueError with the fix."""
     text = value.strip() if isinstance(value, str) else value
     try:
         if isinstance(text, bool) or not isinstance(text, str | int | float):
@@ -114,12 +116,12 @@ def parse_share(value: object) -> float:
     except ValueError:
         raise ValueError("is not a share; write a percentage such as 95%, or a fraction such as 0.95") from None
     if not 0 < share <= 1:
-        raise ValueError("lies outside of 0% to 100%; write a percentage such as 95%")
+        raise ValueError("is not between 0% and 100%; write a percentage such as 95%")
     return share
 
 
 def render_share(share: float) -> str:
-    """A percentage.
+    """Write a share as a percentage.
 
     >>> render_share(0.95), render_share(0.1), render_share(0.005)
     ('95%', '10%', '0.5%')
@@ -129,7 +131,7 @@ def render_share(share: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. Port 0 takes a free one. `dialect` is the only one that is spoken there, None: both are."""
+    """A listen address. Port 0 takes a free one. `dialect` is the only one spoken there, None: both are."""
 
     host: str
     port: int
@@ -150,7 +152,7 @@ class Address:
 
 
 def parse_address(value: object) -> Address:
-    """`host:port`, `[IPv6]:port`; raises ValueError with the fix."""
+    """Parse `host:port` or `[IPv6]:port`. Raises ValueError with the fix."""
     if isinstance(value, Address):
         return value
     fix = "is not an address; write host:port, such as 127.0.0.1:9000, [::1]:9000 or 0.0.0.0:9000"
@@ -170,7 +172,7 @@ def parse_address(value: object) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class HostSuffix:
-    """A host under which buckets are sub-domains; `dialect` is the only one that is spoken there, None: both are."""
+    """A host whose sub-domains are buckets. `dialect` is the only one spoken there, None: both are."""
 
     name: str
     dialect: DialectName | None = None
@@ -180,17 +182,17 @@ class HostSuffix:
 
 
 def parse_host_suffix(value: object) -> HostSuffix:
-    """`s3.cluster.local`, with a leading dot or without; raises ValueError with the fix."""
+    """Parse `s3.cluster.local`, with or without a leading dot. Raises ValueError with the fix."""
     if isinstance(value, HostSuffix):
         return value
     name = value.lower().lstrip(".") if isinstance(value, str) else ""
     if re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name) is None:
-        raise ValueError("is not a host name; write what follows the bucket's name, such as s3.cluster.local")
+        raise ValueError("is not a host name; write the part after the bucket's name, such as s3.cluster.local")
     return HostSuffix(name)
 
 
 def by_dialect(parse: Callable[[object], Any]) -> Callable[[object], object]:
-    """Turns `{s3: a, gcs: [b, c]}` into a list of values that know their dialect, and leaves all else as it is."""
+    """Return a parser that turns `{s3: a, gcs: [b, c]}` into values with a dialect and leaves the rest unchanged."""
 
     def flatten(value: object) -> object:
         if not isinstance(value, dict):
@@ -217,11 +219,11 @@ def _text(render: Callable[[Any], str]) -> PlainSerializer:
 
 
 def expand_home(path: Path) -> Path:
-    """`~` becomes the home directory; raises ValueError with the fix for a user that has none."""
+    """Replace `~` by the home directory. Raises ValueError with the fix if there is none."""
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~, and there is no such home directory; write the whole path") from None
+        raise ValueError("begins with ~, but there is no such home directory; write the full path") from None
 
 
 Size = Annotated[

@@ -1,6 +1,6 @@
-"""All settings of one gateway, as a value that was checked once.
+"""All settings of one gateway, checked once.
 
-How it works. Four places are laid over each other, the earlier one winning: command-line flags, their twins in the
+How it works. Four sources are merged, and earlier ones win: command-line flags, their twins in the
 environment (`WARMSTART_ORIGIN`), variables named after keys (`WARMSTART_CACHE__BLOCK_SIZE`), the YAML file.
 `proxy.config.sources` reads them into nested mappings ("layers"); they are merged here, mapping by mapping, and
 checked.
@@ -33,10 +33,10 @@ from proxy.config.section import KeyProblem, Section
 
 
 class AuthSettings(Section):
-    """Who may ask. `none`: everybody who can connect."""
+    """Who may send requests. `none`: anybody who can connect."""
 
     mode: Literal["none"]
-    """The only mode so far: requests need no credentials, and whatever they carry is ignored."""
+    """The only mode so far: requests need no credentials, and any that they carry are ignored."""
 
 
 class TlsSettings(Section):
@@ -49,20 +49,20 @@ class TlsSettings(Section):
 
 
 class LogSettings(Section):
-    """What is written to standard error."""
+    """The log, written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important level that is written."""
+    """The lowest level that is written."""
     format: Literal["auto", "text", "json"] = "auto"
-    """`text` for people, `json` one object for each line; `auto`: text on a terminal, json in a pipe or file."""
+    """`text` for people; `json`, one object per line; `auto`: text on a terminal, json in a pipe or file."""
     access: bool = False
-    """A line for each request; off, because at thousands of reads a second it costs more than the reads."""
+    """Write a line for each request. Off: at thousands of reads per second it costs more than the reads."""
     probes: bool = False
-    """Access lines also for `/-/health`, `/-/ready` and `/-/metrics`, which are asked every few seconds."""
+    """Write access lines for `/-/health`, `/-/ready` and `/-/metrics` too, which are polled every few seconds."""
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: mappings that both have are merged, whatever else `above` has wins."""
+    """Merge `above` into `below`: mappings in both are merged, any other value in `above` wins."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -83,36 +83,36 @@ class Settings(Section):
         BeforeValidator(by_dialect(parse_address)),
         Field(min_length=1),
     ] = (Address("127.0.0.1", 9000),)
-    """One address or a list: host:port, [IPv6]:port; `{s3: …, gcs: …}`: of one dialect each. Anything but loopback asks
-    for `auth` to be written."""
+    """One address or a list: host:port, [IPv6]:port. `{s3: …, gcs: …}`: one dialect each. Addresses other than loopback
+    need `auth`."""
     workers: Annotated[int, Field(ge=1, le=250)] = 2
-    """Serving processes; one saturates a core, and a few suffice for most disks and links."""
+    """Number of serving processes. Each can saturate a core; a few are enough for most disks and links."""
     auth: Annotated[AuthSettings | None, BeforeValidator(_auth)] = None
-    """A word or a mapping (`none`, `{mode: none}`); must be written for a listener that is not loopback."""
+    """A word or a mapping (`none`, `{mode: none}`). Required for listeners that are not loopback."""
     writes: WriteRule | None = None
-    """`through`: writes go on to the origin; `deny`: refused. Default: through on loopback listeners, else deny."""
+    """`through`: writes go to the origin; `deny`: refused. Default: through on loopback listeners, else deny."""
     host_suffixes: Annotated[tuple[Suffix, ...], BeforeValidator(by_dialect(parse_host_suffix))] = ()
-    """Host names under which `bucket.<suffix>` names a bucket (virtual-host style); other hosts are path style.
-    `{s3: […], gcs: […]}`: requests for such a host are in that dialect."""
+    """Host suffixes for virtual-host style: `bucket.<suffix>` names a bucket. Other hosts are path style.
+    `{s3: […], gcs: […]}`: requests to such a host use that dialect."""
     tls: TlsSettings | None = None
-    """Certificate and key for HTTPS; without it plain HTTP."""
+    """Certificate and key for HTTPS. Default: plain HTTP."""
     log: LogSettings = LogSettings()
     cache: CacheSettings = Field(default_factory=CacheSettings)
     origins: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], OriginSettings] = Field(
         default_factory=dict
     )
-    """Where objects live, by a name of your choice."""
+    """Where the objects are, each origin by a name of your choice."""
     buckets: dict[str, BucketSettings] = Field(default_factory=dict)
-    """What clients' buckets stand for; `*` for all others. With one origin and no buckets: all of that origin's."""
+    """How clients' buckets map to origins; `*`: all others. With one origin and no buckets, all of its buckets."""
     limits: LimitSettings = LimitSettings()
     cluster: ClusterSettings | None = None
-    """The other nodes of the fleet; without it this node works alone."""
+    """The fleet. Default: this node works alone."""
     event_loop: Literal["auto", "uvloop", "asyncio"] = "auto"
-    """What workers run on; `auto` takes uvloop, which is faster."""
+    """The workers' event loop; `auto` takes uvloop, which is faster."""
 
     @classmethod
     def from_layers(cls, layers: Sequence[Mapping[str, Any]]) -> Self:
-        """Merge layers, the first one winning, and check the result; raises pydantic's ValidationError."""
+        """Merge layers, of which earlier ones win, and check the result. Raises pydantic's ValidationError."""
         merged: dict[str, Any] = {}
         for layer in layers:
             merged = merge(layer, merged)
@@ -123,12 +123,12 @@ class Settings(Section):
         return all(address.loopback for address in self.listen)
 
     def writes_through(self, rule: BucketSettings | None = None) -> bool:
-        """Whether writes are sent on for buckets of that rule, or in all."""
+        """Return whether writes go through for buckets of that rule, or by default."""
         asked = (rule.writes if rule is not None else None) or self.writes
         return asked == "through" if asked is not None else self.loopback_only
 
     def bucket_rules(self) -> dict[str, BucketSettings]:
-        """`buckets`, or the rule that a single origin without any stands for."""
+        """Return `buckets`, or the implied rule if there is one origin and no buckets."""
         if not self.buckets and len(self.origins) == 1:
             return {WILDCARD: BucketSettings(origin=next(iter(self.origins)))}
         return self.buckets
@@ -138,7 +138,7 @@ class Settings(Section):
         if self.auth is None:
             for address in self.listen:
                 if not address.loopback:
-                    fix = "can be reached from other machines; write auth: none (--auth none) to serve everybody"
+                    fix = "can be reached from other machines; to serve anybody, write auth: none (--auth none)"
                     raise KeyProblem("listen", str(address), fix)
         return self
 
@@ -147,15 +147,21 @@ class Settings(Section):
         if not self.origins:
             raise KeyProblem("origins", None, "is empty; add one, or give --origin URL")
         if not self.buckets and len(self.origins) > 1:
-            raise KeyProblem("buckets", None, 'is empty; name the origin of each bucket, or "*": {origin: …}')
+            raise KeyProblem(
+                "buckets",
+                None,
+                'is empty, but there are several origins; name the origin of each bucket, or write "*": {origin: …}',
+            )
         for name, rule in self.buckets.items():
             if not name or "/" in name or name == "-":
-                raise KeyProblem(f"buckets.{name}", None, "is not a bucket's name; write the name that clients use")
+                raise KeyProblem(f"buckets.{name}", None, "is not a bucket name; write the name that clients use")
             if rule.origin not in self.origins:
                 known = ", ".join(self.origins)
-                raise KeyProblem(f"buckets.{name}.origin", rule.origin, f"is not one of origins; write one of: {known}")
+                raise KeyProblem(
+                    f"buckets.{name}.origin", rule.origin, f"is not a configured origin; write one of: {known}"
+                )
             if name == WILDCARD and rule.bucket is not None:
-                fix = "would make every bucket the same one; remove it, or name the bucket instead of *"
+                fix = "would make every bucket the same one; remove it, or replace * with a bucket name"
                 raise KeyProblem(f"buckets.{name}.bucket", rule.bucket, fix)
         return self
 
@@ -165,11 +171,11 @@ class Settings(Section):
             return self
         for key, path in (("certificate", self.tls.certificate), ("key", self.tls.key)):
             if not path.is_file():
-                raise KeyProblem(f"tls.{key}", str(path), "is not a file; give a PEM file's path")
+                raise KeyProblem(f"tls.{key}", str(path), "is not a file; give the path of a PEM file")
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.tls.certificate, self.tls.key, password=lambda: "")
         except (OSError, ValueError):
-            fix = f"does not belong to the key {self.tls.key}, or either is no PEM file without a password"
-            raise KeyProblem("tls.certificate", str(self.tls.certificate), f"{fix}; give both") from None
+            fix = f"does not match the key {self.tls.key}, or one of them is not a PEM file without a password"
+            raise KeyProblem("tls.certificate", str(self.tls.certificate), f"{fix}; check both files") from None
         return self

@@ -103,7 +103,9 @@ class Shorthands:
             values["buckets"] = {"*": {"origin": FLAG_ORIGIN}}
         elif self.region is not None or self.anonymous is not None:
             flag = "--region" if self.region is not None else "--anonymous"
-            raise ConfigInvalid(f"{flag}: belongs to --origin, which is not given; write it among the origin's keys")
+            raise ConfigInvalid(
+                f"{flag}: applies only to --origin, which is not given; set it with the origin's other keys"
+            )
         return values
 
     def _origin(self, url: str) -> Values:
@@ -111,13 +113,15 @@ class Shorthands:
         shown = mask_url(url)
         match urlsplit(url).scheme:
             case "file" if self.region is not None or self.anonymous is not None:
-                raise ConfigInvalid("--origin: a directory has no region and no credentials; remove those flags")
+                raise ConfigInvalid(
+                    "--origin: a directory has no region or credentials; remove --region and --anonymous"
+                )
             case "file":
                 return {"type": "file", "root": unquote(urlsplit(url).path)}
             case "s3" | "gs" as scheme if url.rstrip("/") != f"{scheme}:":
                 raise ConfigInvalid(f"--origin: {shown!r} names a bucket; write {scheme}:// (clients name the bucket)")
             case "gs" if self.region is not None:
-                raise ConfigInvalid("--region: Google's buckets are found without one; remove that flag")
+                raise ConfigInvalid("--region: Google Cloud Storage needs no region; remove the flag")
             case "gs":
                 origin: Values = {"type": "gcs"}
             case "s3":
@@ -208,16 +212,16 @@ def _explain_variable(first: str) -> str:
     known = [*Settings.model_fields, *(name.removeprefix(PREFIX).lower() for name in _SHORTHAND_VARIABLES)]
     close = difflib.get_close_matches(first, known, n=1)
     if close and close[0] != first:
-        return f"names no key; did you mean {PREFIX}{close[0].upper()}?"
-    fix = "WARMSTART_ and the key in capitals, __ between steps: WARMSTART_CACHE__BLOCK_SIZE"
-    return f"names no key; remove it, or write {fix}"
+        return f"is not a setting; did you mean {PREFIX}{close[0].upper()}?"
+    fix = "WARMSTART_ and the key in capitals, with __ between levels: WARMSTART_CACHE__BLOCK_SIZE"
+    return f"is not a setting; remove it, or write {fix}"
 
 
 def _put(values: Values, name: str, steps: Sequence[str], value: Any) -> None:
     for step in steps[:-1]:
         values = values.setdefault(step, {})
         if not isinstance(values, dict):
-            raise ConfigInvalid(f"{name}: a variable above it sets the whole value; keep one of them")
+            raise ConfigInvalid(f"{name}: another variable sets the whole section; keep one of them")
     values[steps[-1]] = value
 
 
@@ -234,7 +238,7 @@ def _parse_variable(name: str, text: str) -> Any:
 
 def _parse_truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise ConfigInvalid(f"{name}: {text!r} is neither true nor false; write one of them")
+        raise ConfigInvalid(f"{name}: {text!r} is neither true nor false; write true or false")
     return text.lower() in ("true", "1", "yes")
 
 
@@ -267,7 +271,7 @@ def _explain_yaml(error: yaml.YAMLError) -> str:
     if "alias" in problem or "tag" in problem:  # *word or !word: the word may be a secret
         problem = re.sub(r"'.*'", "'…'", problem)
     if "alias" in context:
-        return f'{place}* is written without quotes; write "*"'
+        return f'{place}* is not in quotes; write "*"'
     if isinstance(error, _TwiceError):
         return f"{place}{problem}; keep one of them"
     return f'{place}is not YAML ({problem}); check the indentation, and put values such as "[::1]:9000" in quotes'

@@ -33,7 +33,7 @@ def look_around(settings: Settings, environment: Mapping[str, str]) -> tuple[Set
         endpoint = getattr(origin, "endpoint", None)
         if endpoint is not None and leads_here(endpoint, settings.listen):
             shown = f"origins.{name}.endpoint: {mask_url(endpoint)!r}"
-            raise ConfigInvalid(f"{shown} is this gateway's own listener; write where the objects are")
+            raise ConfigInvalid(f"{shown} is this gateway's own listener; write the address of the store")
         if isinstance(origin, RemoteOriginSettings) and endpoint is None:
             origin = _with_ambient_endpoint(name, origin, settings, environment, notes)
         notes += [f"origins.{name}.{key}: {doubt}" for key, doubt in origin.doubts()]
@@ -50,11 +50,11 @@ def _with_ambient_endpoint(
     try:
         endpoint = parse_endpoint(environment[variable])
     except ValueError as error:
-        raise ConfigInvalid(f"{variable}: {error}; or unset it, or write origins.{name}.endpoint") from None
+        raise ConfigInvalid(f"{variable}: {error}; or unset the variable, or set origins.{name}.endpoint") from None
     if leads_here(endpoint, settings.listen):
-        notes.append(f"origins.{name}: {variable} is this gateway's own listener and is left alone; AWS is asked")
+        notes.append(f"origins.{name}: {variable} is this gateway's own listener and is ignored; AWS is used")
         return origin
-    notes.append(f"origins.{name}: {variable} says where the objects are: {mask_url(endpoint)}")
+    notes.append(f"origins.{name}: the endpoint comes from {variable}: {mask_url(endpoint)}")
     return origin.model_copy(update={"endpoint": endpoint})
 
 

@@ -59,7 +59,7 @@ def test_another_secret_is_one_line(node: GatewayProcess, tmp_path: Path, capsys
     other = tmp_path / "other.yaml"
     other.write_text(node.config.read_text().replace(SECRET, "another secret, as long"))
     assert run_command(["cluster", "--config", str(other), "--once"]) == 1
-    assert "refused: its secret is another one, or the clocks differ" in capsys.readouterr().err
+    assert "refused: the secrets or the clocks differ" in capsys.readouterr().err
 
 
 def test_who_is_no_node_is_said_to_be_none(node: GatewayProcess, capsys: pytest.CaptureFixture[str]) -> None:

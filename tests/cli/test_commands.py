@@ -68,7 +68,7 @@ def test_an_unknown_word_is_a_usage_error(arguments: list[str], capsys: pytest.C
 
 def test_config_check_accepts_a_good_file(good_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["config", "check", str(good_file)]) == 0
-    expected = f"{good_file}: fine. Listens at 127.0.0.1:9000; caches in /c (1GiB); origins: shelf.\n"
+    expected = f"{good_file}: OK. Listens on 127.0.0.1:9000; caches in /c (1GiB); origins: shelf.\n"
     assert capsys.readouterr().out == expected
 
 
@@ -81,7 +81,7 @@ def test_config_check_refuses_a_bad_file_in_one_line_and_with_status_2(
     assert captured.out == ""
     assert captured.err == (
         f"warmstart: {tmp_path / 'bad.yaml'}: cache.block_size: '12MB' is not a multiple of 64KiB up to 16MiB; "
-        "write 8MiB, for instance\n"
+        "write 8MiB, for example\n"
     )
 
 
@@ -94,7 +94,7 @@ def test_config_check_reads_the_environment_file_of_the_service(
     environment = tmp_path / "environment"
     environment.write_text("# secrets\n\nWARMSTART_CLUSTER__SECRET='a secret of the tests'\n")
     assert run_command(["config", "check", str(member)]) == 2
-    assert "cluster.secret: must be given" in capsys.readouterr().err
+    assert "cluster.secret: is missing; write secret or secret_file" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(os, "environ", dict(os.environ))
         assert run_command(["config", "check", str(member), "--environment", str(environment)]) == 0
@@ -135,7 +135,7 @@ def test_serve_refuses_an_open_listener_until_it_is_told_to_have_no_authenticati
     assert refused.returncode == 2
     assert refused.stderr == (
         "warmstart: command line: listen: '0.0.0.0:0' can be reached from other machines; "
-        "write auth: none (--auth none) to serve everybody\n"
+        "to serve anybody, write auth: none (--auth none)\n"
     )
 
 

@@ -45,7 +45,7 @@ def test_messages_know_a_new_kind() -> None:
     assert problem({"type": "tape"}) == "origins.old.cellar: is missing; add it"
     assert "is a key of type tape, not of s3" in problem({"type": "s3", "cellar": "c"})
     assert problem({"type": "tape", "cellar": "c", "hedge": "50%"}) == (
-        "origins.old.hedge: '50%' is out of bounds; write at most 10%"
+        "origins.old.hedge: '50%' is out of range; write at most 10%"
     )
 
 

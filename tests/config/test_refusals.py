@@ -62,7 +62,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ),
         ("cache: {disks: [{path: /x}, {path: /x}]}", ["cache.disks[1].path: '/x'", "listed twice"]),
         ("cache: {disks: []}", ["cache.disks", "is empty"]),
-        ("cache: {disks: {path: ~nobody-of-that-name/x}}", ["cache.disks[0].path", "no such home", "whole path"]),
+        ("cache: {disks: {path: ~nobody-of-that-name/x}}", ["cache.disks[0].path", "no such home", "full path"]),
         ("cache: {disks: 7}", ["cache.disks[0]", "'7'", "mapping"]),
         ("cache: 5", ["cache: '5'", "mapping"]),
         ("cache: {low_watermark: 96%}", ["cache.low_watermark: '96%'", "below high_watermark (95%)"]),
@@ -81,7 +81,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("host_suffixes: ['a b']", ["host_suffixes[0]: 'a b'", "host name"]),
         ("host_suffixes: s3.local", ["host_suffixes: 's3.local'", "list"]),
         ("limits: {drain_timeout: 30}", ["limits.drain_timeout: '30'", "write 30s"]),
-        ("limits: {connect_timeout: 0s}", ["limits.connect_timeout: '0s'", "above 0s"]),
+        ("limits: {connect_timeout: 0s}", ["limits.connect_timeout: '0s'", "more than 0s"]),
         ("limits: {request_head: 5}", ["limits.request_head: '5'", "at least 8KiB"]),
         ("limits: {origin_requests: 1}", ["limits.origin_requests: '1'", "at least 4"]),
         ("cache: {disks: [{path: /x, size: 500}]}", ["cache.disks[0].size: '500'", "at least 64MiB"]),
@@ -93,8 +93,8 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("buckets: {a: {origin: lab, negative_ttl: 5}}", ["buckets.a.negative_ttl: '5'", "write 5s"]),
         ('buckets: {"*": {origin: lab, bucket: x}}', ["buckets.*.bucket: 'x'", "every bucket the same"]),
         ("buckets: {*: {origin: lab}}", ["line 1, column 12", 'write "*"']),
-        ("buckets: {a/b: {origin: lab}}", ["buckets.a/b", "not a bucket's name"]),
-        ("buckets: {'-': {origin: lab}}", ["buckets.-", "not a bucket's name"]),
+        ("buckets: {a/b: {origin: lab}}", ["buckets.a/b", "not a bucket name"]),
+        ("buckets: {'-': {origin: lab}}", ["buckets.-", "not a bucket name"]),
         ("tls: {certificate: /nowhere, key: /nowhere}", ["tls.certificate: '/nowhere'", "not a file"]),
         ("tls: {certificate: /nowhere}", ["tls.key", "is missing"]),
         ("workers: 1\nworkers: 2", ["line 2, column 1", "workers is written twice"]),
@@ -123,7 +123,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
         ("{type: s3, session_token: t}", ["origins.lab.session_token", "has no key"]),
         ("{type: s3, anonymous: true, profile: p}", ["origins.lab.anonymous", "together with credentials"]),
         ("{type: s3, addressing: dns}", ["origins.lab.addressing: 'dns'", "'auto', 'path' or 'virtual'"]),
-        ("{type: s3, ca_file: /nowhere}", ["origins.lab.ca_file: '/nowhere'", "give a PEM file's path"]),
+        ("{type: s3, ca_file: /nowhere}", ["origins.lab.ca_file: '/nowhere'", "give the path of a PEM file"]),
         ("{type: s3, ca_file: /dev/null}", ["origins.lab.ca_file: '/dev/null'", "holds no certificates"]),
         ("{type: s3, base_path: /x}", ["origins.lab.base_path: '/x'", "add its endpoint"]),
         ("{type: s3, endpoint: 'http://h', base_path: my org}", ["origins.lab.base_path: 'my org'"]),
@@ -141,8 +141,8 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> N
             "{type: gcs, credentials: {service_account_file: /nowhere}}",
             ["credentials.service_account_file: '/nowhere'", "is not a service account's JSON key file"],
         ),
-        ("{type: gcs, project: 'a b'}", ["origins.lab.project: 'a b'", "not a project's id"]),
-        ("{type: gcs, user_project: 'a/b'}", ["origins.lab.user_project: 'a/b'", "not a project's id"]),
+        ("{type: gcs, project: 'a b'}", ["origins.lab.project: 'a b'", "not a project id"]),
+        ("{type: gcs, user_project: 'a/b'}", ["origins.lab.user_project: 'a/b'", "not a project id"]),
         ("{type: gcs, anonymous: true, credentials: default}", ["origins.lab.anonymous", "together with credentials"]),
         ("{type: file}", ["origins.lab.root", "is missing"]),
         ("{type: gateway}", ["origins.lab.endpoint: is missing"]),
@@ -199,7 +199,9 @@ def test_a_configuration_without_an_origin_is_refused(tmp_path: Path) -> None:
 
 def test_two_origins_without_buckets_are_refused(tmp_path: Path) -> None:
     text = "origins: {a: {type: file, root: /a}, b: {type: file, root: /b}}\n"
-    assert refusal(tmp_path, text + "workers: 1\n").endswith('name the origin of each bucket, or "*": {origin: …}')
+    assert refusal(tmp_path, text + "workers: 1\n").endswith(
+        'name the origin of each bucket, or write "*": {origin: …}'
+    )
 
 
 def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:

@@ -196,14 +196,14 @@ def test_a_gcs_origin_is_read_from_the_file_and_the_environment(tmp_path: Path) 
     [
         ({"origin": "s3://bucket"}, "--origin: 's3://bucket' names a bucket; write s3:// (clients name the bucket)"),
         ({"origin": "gs://bucket"}, "--origin: 'gs://bucket' names a bucket; write gs:// (clients name the bucket)"),
-        ({"origin": "gs://", "region": "x"}, "--region: Google's buckets are found without one; remove that flag"),
+        ({"origin": "gs://", "region": "x"}, "--region: Google Cloud Storage needs no region; remove the flag"),
         ({"origin": "az://"}, "--origin: 'az://' is not an origin; write s3:// (AWS), gs:// (Google)"),
         ({"origin": "localhost:5000"}, "--origin: 'localhost:5000' is not an origin"),
         ({"origin": "ftp://me:hush@h"}, "--origin: 'ftp://h' is not an origin"),
-        ({"origin": "http://me:hush@h"}, "origins.command-line.endpoint: carries credentials"),
+        ({"origin": "http://me:hush@h"}, "origins.command-line.endpoint: contains credentials"),
         ({"origin": "file:///d", "region": "x"}, "--origin: a directory has no region"),
-        ({"region": "x"}, "--region: belongs to --origin, which is not given"),
-        ({"anonymous": True}, "--anonymous: belongs to --origin"),
+        ({"region": "x"}, "--region: applies only to --origin, which is not given"),
+        ({"anonymous": True}, "--anonymous: applies only to --origin"),
         ({"cache_size": "big"}, "command line: cache.disks[0].size: 'big' is not a size"),
         ({"log_level": "loud"}, "command line: log.level: 'loud' is not one of"),
     ],
@@ -218,11 +218,11 @@ def test_bad_flags_are_refused(tmp_path: Path, shorthands: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("WARMSTART_LISTTEN", "x", "WARMSTART_LISTTEN: names no key"),
-        ("WARMSTART_CACHE__", "x", "WARMSTART_CACHE__: names no key"),
+        ("WARMSTART_LISTTEN", "x", "WARMSTART_LISTTEN: is not a setting"),
+        ("WARMSTART_CACHE__", "x", "WARMSTART_CACHE__: is not a setting"),
         ("WARMSTART_CACHE__BLOKSIZE", "x", "WARMSTART_CACHE__BLOKSIZE: cache.bloksize: is an unknown key"),
-        ("WARMSTART_WORKRES", "2", "WARMSTART_WORKRES: names no key; did you mean WARMSTART_WORKERS?"),
-        ("WARMSTART_CONFGI", "x", "WARMSTART_CONFGI: names no key; did you mean WARMSTART_CONFIG?"),
+        ("WARMSTART_WORKRES", "2", "WARMSTART_WORKRES: is not a setting; did you mean WARMSTART_WORKERS?"),
+        ("WARMSTART_CONFGI", "x", "WARMSTART_CONFGI: is not a setting; did you mean WARMSTART_CONFIG?"),
         ("WARMSTART_CACHE__BLOCK_SIZE", "x", "WARMSTART_CACHE__BLOCK_SIZE: cache.block_size: 'x' is not a size"),
         ("WARMSTART_BUCKETS", "{a: [", "WARMSTART_BUCKETS: is neither JSON nor YAML"),
         ("WARMSTART_LISTEN", "0.0.0.0:1", "WARMSTART_LISTEN: listen: '0.0.0.0:1' can be reached"),
@@ -237,7 +237,7 @@ def test_bad_variables_are_refused(tmp_path: Path, name: str, value: str, messag
 
 def test_a_variable_below_one_that_sets_the_whole_is_refused(tmp_path: Path) -> None:
     environment = {"WARMSTART_LOG": "text", "WARMSTART_LOG__LEVEL": "debug"}
-    with pytest.raises(ConfigInvalid, match="WARMSTART_LOG__LEVEL: a variable above it"):
+    with pytest.raises(ConfigInvalid, match="WARMSTART_LOG__LEVEL: another variable sets"):
         load(tmp_path, ORIGIN, environment)
 
 

@@ -57,7 +57,7 @@ def test_other_endpoints_are_taken(endpoint: str, listen: str) -> None:
 def test_an_endpoint_of_the_environment_is_taken_where_the_settings_name_none() -> None:
     found = load("s3://", AWS_ENDPOINT_URL="http://store:1/", AWS_ENDPOINT_URL_S3="http://s3:1")
     assert endpoint_of(found) == "http://s3:1"
-    assert found.notes == ("origins.command-line: AWS_ENDPOINT_URL_S3 says where the objects are: http://s3:1",)
+    assert found.notes == ("origins.command-line: the endpoint comes from AWS_ENDPOINT_URL_S3: http://s3:1",)
     assert endpoint_of(load("s3://", AWS_ENDPOINT_URL="http://store:1")) == "http://store:1"
     assert endpoint_of(load("http://other:1", AWS_ENDPOINT_URL="http://store:1")) == "http://other:1"
     ignored = load("s3://", AWS_ENDPOINT_URL="http://store:1", AWS_IGNORE_CONFIGURED_ENDPOINT_URLS="true")
@@ -68,12 +68,12 @@ def test_an_endpoint_of_the_environment_that_is_this_gateway_is_its_clients_and_
     found = load("s3://", AWS_ENDPOINT_URL="http://localhost:9000")
     assert endpoint_of(found) is None
     assert found.notes == (
-        "origins.command-line: AWS_ENDPOINT_URL is this gateway's own listener and is left alone; AWS is asked",
+        "origins.command-line: AWS_ENDPOINT_URL is this gateway's own listener and is ignored; AWS is used",
     )
 
 
 def test_an_endpoint_of_the_environment_that_makes_no_sense_is_named_without_its_password() -> None:
-    with pytest.raises(ConfigInvalid, match=r"^AWS_ENDPOINT_URL: carries credentials") as caught:
+    with pytest.raises(ConfigInvalid, match=r"^AWS_ENDPOINT_URL: contains credentials") as caught:
         load("s3://", AWS_ENDPOINT_URL="http://me:canary@store")
     assert "canary" not in str(caught.value)
 
@@ -82,7 +82,7 @@ def test_config_check_says_that_a_directory_is_not_there(tmp_path: Path, capsys:
     path = tmp_path / "warmstart.yaml"
     path.write_text(f"origins: {{shelf: {{type: file, root: {tmp_path}/nowhere}}}}\n", "utf-8")
     assert run_command(["config", "check", str(path)]) == 0
-    told = f"note: origins.shelf.root: '{tmp_path}/nowhere' is not a directory now; reads fail until it is one"
+    told = f"note: origins.shelf.root: '{tmp_path}/nowhere' is not a directory; reads fail until it is one"
     assert told in capsys.readouterr().out
     (tmp_path / "nowhere").mkdir()
     assert run_command(["config", "check", str(path)]) == 0

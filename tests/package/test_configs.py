@@ -48,7 +48,7 @@ def test_config_check_accepts_an_example(
     if kind.startswith("fleet-"):
         monkeypatch.setenv(SECRET, "sixteen characters at least")
     assert run_command(["config", "check", str(CONFIGS / f"{kind}.yaml")]) == 0
-    assert ": fine. " in capsys.readouterr().out
+    assert ": OK. " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["fleet-redis", "fleet-dns"])
