@@ -1,4 +1,4 @@
-"""How bytes leave this process: our uvicorn protocol, sendfile, and the ASGI response made of pieces.
+"""The ways that bytes leave this process: our uvicorn protocol, sendfile, and the ASGI response made of pieces.
 
 Knows sockets and pieces; knows no S3 and no cache.
 """

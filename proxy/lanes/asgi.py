@@ -1,20 +1,20 @@
 """PiecesResponse: an answer whose body is pieces of files, for any ASGI server.
 
-How it works. The body yields pieces (ranges of files) and bytes, in order; it may wait, for a fill that is still
-under way, before it yields. Pieces leave by the ASGI extension `http.response.zerocopysend` where the server has
-it (`lanes.express`), else they are read in a thread and leave as body chunks (TLS, other servers). The declared
-length is kept from both sides: a byte too many is never sent, and a body that fails or ends early raises out of
-the application, upon which servers close the connection before the declared length, so that no client takes
-a broken body for a complete one. A body is closed, not run to its end, once `content_length` bytes were taken.
+How it works. The body yields pieces (ranges of files) and bytes, in order. Before it yields, it may wait for a fill
+that is still under way. Pieces leave by the ASGI extension `http.response.zerocopysend` if the server has it
+(`lanes.express`); otherwise they are read in a thread and leave as body chunks (TLS, other servers). The declared
+length is enforced in both directions: no byte too many is ever sent, and a body that fails or ends early raises out of
+the application. Servers then close the connection before the declared length, so no client takes a broken body for
+a complete one. Once `content_length` bytes were taken, the body is closed without being run to its end.
 
-A client that goes away must end the read behind its response. `send` says so only while bytes leave, so while the
-body (or a thread) makes us wait, a listener waits for `http.disconnect` and interrupts:
-1. Before each wait a callback is scheduled and it is cancelled after. An answer that comes without going through
-   the event loop, as all hits do, thus pays for one handle and for no task.
+When a client goes away, the read behind its response must end. `send` reports that only while bytes leave. So while
+the body (or a thread) makes the response wait, a listener waits for `http.disconnect` and interrupts:
+1. Before each wait a callback is scheduled, and afterwards it is cancelled. So an answer that does not go through the
+   event loop, as no hit does, costs one handle and no task.
 2. If the callback runs, it starts the response's only listener task.
-3. On a disconnect the listener cancels the response's task, as `asyncio.timeout` does it, and the response takes
-   that cancellation back (`uncancel`) and ends quietly. Both happen in one thread, and the listener is disarmed
-   before the response leaves the guarded block, so a late disconnect never hits what runs afterwards.
+3. On a disconnect the listener cancels the response's task, as `asyncio.timeout` does, and the response takes that
+   cancellation back (`uncancel`) and ends quietly. Both happen in one thread, and the listener is disarmed before the
+   response leaves the guarded block, so a late disconnect never hits what runs afterwards.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from prometheus_client import Counter
 from proxy.blocks import DataFile, Piece
 from proxy.metrics import SENT_BYTES
 
-CHUNK_BYTES = 256 << 10  # one thread hop each: larger saves little, and each response in flight holds one
+CHUNK_BYTES = 256 << 10  # one thread hop each; larger ones save little, and each response in flight holds one
 ZEROCOPY = "http.response.zerocopysend"
-INTERIM = "warmstart.interim"  # an extension, and its message, which has nothing in it
+INTERIM = "warmstart.interim"  # an extension, and its message, which has no fields
 _BODILESS = frozenset({204, 304})
 
 Message = MutableMapping[str, Any]
@@ -45,19 +45,19 @@ OnReadError = Callable[[DataFile, OSError], None]
 
 
 class BodyLengthWrong(Exception):
-    """The body has another length than the one declared, or a piece's file ends inside the piece."""
+    """The body does not have the declared length, or a file ends inside its piece."""
 
 
 class PiecesResponse:
     """One response; an ASGI application that answers once.
 
-    `headers` go out in their order, latin-1. `Content-Length` comes from `content_length` unless `headers` has it;
-    None means that the length is unknown, and HTTP/1.1's chunked coding ends the body. `body` is None where none is
-    sent (HEAD, 304); `content_length` is then what the header says. A body given to a HEAD request is only closed.
-    The request's own body must have been received before: the listener drops what it finds of it.
-    `memory_source` is the metrics' word for `bytes` in the body ("memory", or "forward" for what passes through),
-    `file_source` that for pieces ("peer" for what goes to other nodes).
-    `on_read_error` hears of a piece's file that could not be read, before the response breaks off.
+    `headers` are sent in their order, as latin-1. `Content-Length` comes from `content_length` unless `headers` has it.
+    None means that the length is unknown: HTTP/1.1's chunked coding ends the body. `body` is None if none is sent
+    (HEAD, 304); `content_length` is then only the header's value. A body given to a HEAD request is only closed.
+    The request's own body must have been received before, as the listener drops what is left of it.
+    `memory_source` is the metrics' label for `bytes` in the body ("memory", or "forward" for what passes through),
+    `file_source` the one for pieces ("peer" for what goes to other nodes).
+    `on_read_error` is called with a piece's file that could not be read, before the response breaks off.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class PiecesResponse:
         self.on_read_error = on_read_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises what the body raises; BodyLengthWrong. Returns early, and quietly, when the client goes away."""
+        """Send the response. Raises what the body raises, and BodyLengthWrong. Ends quietly if the client goes away."""
         body = self.body
         send = _telling(send)
         guard = DisconnectGuard(receive)
@@ -128,7 +128,7 @@ class PiecesResponse:
             else:
                 try:
                     await send_piece(item, more_body)
-                except OSError as error:  # the disk's: a client that is gone is no OSError any more
+                except OSError as error:  # the disk's: a client that has gone raises _ClientGone
                     if self.on_read_error is not None:
                         self.on_read_error(item.file, error)
                     raise
@@ -142,7 +142,7 @@ _SendPiece = Callable[[Piece, bool], Awaitable[None]]
 
 
 class _ClientGone(Exception):
-    """`send` could not, as nobody listens; told apart from a ConnectionError of the body's own."""
+    """`send` failed because the client has gone; distinct from a ConnectionError of the body."""
 
 
 def _telling(send: Send) -> Send:
@@ -156,7 +156,7 @@ def _telling(send: Send) -> Send:
 
 
 def _sender(scope: Scope, guard: DisconnectGuard, send: Send, source: str) -> _SendPiece:
-    """How this server takes pieces."""
+    """Return the function that sends a piece on this server."""
 
     async def send_zerocopy(piece: Piece, more_body: bool) -> None:
         await send(
@@ -184,7 +184,7 @@ def _sender(scope: Scope, guard: DisconnectGuard, send: Send, source: str) -> _S
 
 
 def _read_exactly(piece: Piece, offset: int, length: int) -> bytes:
-    """Blocking. Holds the piece, and by it the descriptor, also when nobody waits for the result any more."""
+    """Read bytes, blocking. Keeps the piece, and so the descriptor, even if nobody waits for the result any more."""
     data = os.pread(piece.file.fd, length, offset)
     if len(data) < length:
         data += os.pread(piece.file.fd, length - len(data), offset + len(data))
@@ -199,7 +199,7 @@ def _sent(source: str) -> Counter:
 
 
 class DisconnectGuard:
-    """Ends the block it guards, quietly, when the client has gone; see the module's text."""
+    """A guard that quietly ends its block when the client has gone; see the module's docstring."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -225,12 +225,12 @@ class DisconnectGuard:
         return kind is _ClientGone
 
     async def aclose(self) -> None:
-        """Collects the listener, whatever became of it."""
+        """Wait for the end of the listener, whatever its outcome."""
         if self._listener is not None:
             await asyncio.wait([self._listener])
 
     def waiting(self) -> _Waiting:
-        """Guards one await of the block."""
+        """Return a context manager that guards one await of the block."""
         return _Waiting(self)
 
     def listen(self) -> None:

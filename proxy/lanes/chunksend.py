@@ -1,10 +1,10 @@
-"""ChunkSender: pieces of files through a transport that does something to them, which is TLS.
+"""ChunkSender: pieces of files through a transport that transforms them, which is TLS.
 
-How it works. The steps are `sendfile`'s; each is read, from memory, chunk by chunk into one buffer of the process and
-given to the transport, which encrypts it at once. While the transport says that its buffer is full, nothing is
-read. A transport may keep what it could not encrypt yet (OpenSSL may want to hear of the client first): then the
-buffer is its, and another one takes its place. Whether it does is asked after each write, of the buffer itself: a
-bytearray that somebody still looks at can't be resized.
+How it works. The steps are those of `sendfile`. Each step is read, from memory, chunk by chunk into one buffer of the
+process and written to the transport, which encrypts it at once. Nothing is read while the transport's buffer is full.
+A transport may keep bytes that it could not encrypt yet (OpenSSL may first need bytes from the client). It then keeps
+the buffer, and a new one replaces it. Each write is followed by a test for that: a bytearray with an exported view
+can't be resized.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK_BYTES = 256 << 10
 
 
 class ReusedBuffer:
-    """Memory for one chunk, again and again."""
+    """Reused memory for one chunk."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes
@@ -33,7 +33,7 @@ class ReusedBuffer:
         try:
             self._memory.append(0)
             self._memory.pop()
-        except BufferError:  # somebody keeps a part of it
+        except BufferError:  # a part of it is still in use
             self._memory = bytearray(self._size_bytes)
 
 
@@ -41,7 +41,7 @@ _buffer = ReusedBuffer(CHUNK_BYTES)
 
 
 class ChunkSender(PieceSender):
-    """`pause` and `resume` are the transport's word on its buffer."""
+    """The sender for a TLS transport, which calls `pause` and `resume` as its buffer fills and empties."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, reads: ReadAhead | None = None

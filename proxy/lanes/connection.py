@@ -1,22 +1,22 @@
-"""Connection: uvicorn's HTTP/1.1 protocol with stricter manners: heads, refusals, taking turns, idleness.
+"""Connection: uvicorn's HTTP/1.1 protocol, stricter about heads, rejections, pipelining and idleness.
 
 How it works. uvicorn parses, and runs one task per request, in order. Here a head is gathered first, at the least cost
-per header, and offered to `_answer_hot`; a request that it leaves alone gets its scope, and goes uvicorn's way. Every
+per header, and offered to `_answer_hot`. If that declines, the request gets its scope and is handled by uvicorn. Every
 scope's extensions hold `warmstart.target`: {"raw": the target's bytes exactly as received, "authority": the host of an
 absolute-form target or None}.
 
-What it refuses on its own, closing the connection after what is in flight has been answered: requests that the
-parser can't read (400, also Content-Length with Transfer-Encoding), HTTP/1.1 without exactly one Host (400), other
-versions (505), transfer codings but chunked, and bodies on requests to upgrade, which the parser would lose (501),
+The connection itself rejects these requests, and closes after everything in flight has been answered: requests that
+the parser can't read (400, also Content-Length with Transfer-Encoding), HTTP/1.1 without exactly one Host (400), other
+versions (505), transfer codings other than chunked, bodies on upgrade requests, which the parser would lose (501), and
 heads and trailers that are too large (431) or take too long (408). Trailers are dropped: uvicorn takes them for
-headers. A request to upgrade is a plain one: nobody here speaks another protocol.
+headers. An upgrade request is handled as a plain one, as no other protocol is spoken here.
 
-Bytes that are neither a body's nor the end of a message (a head, trailers, the lines of chunks) count until one of
-these comes, whatever they are, and a timer runs meanwhile: the parser may hold all of them. How much is parsed at
-once, and when nothing more is read, decides `intake`.
+Bytes that are neither part of a body nor the end of a message (a head, trailers, the lines of chunks) are counted until
+one of these comes, and a timer runs meanwhile, because the parser may hold all of them. `intake` decides how much is
+parsed at once, and when reading stops.
 
 A client may end its side of the connection and still wait for its answer (a half-close). A full close looks the same.
-Who half-closes does so right behind the request; who ends later than `half_close_s` has given up.
+A half-close comes right after the request. A client whose end comes later than `half_close_s` has given up.
 
 One timer per connection watches for idleness; answers only note the time.
 """
@@ -44,26 +44,26 @@ from proxy.lanes.readahead import WINDOW_BYTES
 from proxy.notices import Notice
 
 TARGET = "warmstart.target"
-RESERVED_HEAD_S = 5.0  # for the request of a connection in reserve, which others want
-LINGER_S = 2.0  # for a client that is still sending to read the refusal
+RESERVED_HEAD_S = 5.0  # for the request of a connection in reserve, whose place others want
+LINGER_S = 2.0  # in which a client that is still sending can read the rejection
 _logger = logging.getLogger(__name__)
 _malformed = Notice(_logger)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may ask for. Heads: S3 allows 8 KiB of headers and 1024-byte keys; proxies add theirs."""
+    """The limits of one connection. Heads: S3 allows 8 KiB of headers and 1024-byte keys, and proxies add theirs."""
 
     head_bytes: int = 64 << 10
     head_timeout_s: float = 60.0
-    send_timeout_s: float = 60.0  # while the client's receive window stays shut or nothing is acknowledged
-    read_ahead_bytes: int = WINDOW_BYTES  # asked of a disk ahead of one reader; 0: nothing
-    pipelined_requests: int = 16  # waiting behind the one that is being answered; no more is read meanwhile
+    send_timeout_s: float = 60.0  # while the client's receive window is closed, or nothing is acknowledged
+    read_ahead_bytes: int = WINDOW_BYTES  # read from a disk ahead of one reader; 0: no read-ahead
+    pipelined_requests: int = 16  # waiting behind the one being answered; no more is read meanwhile
     half_close_s: float = 1.0  # the shortest time-out of a client in use: RUNAI_STREAMER_S3_REQUEST_TIMEOUT_MS
 
 
 class _Phase(Enum):
-    """What of a message comes next."""
+    """The part of a message that comes next."""
 
     BEGIN = "begin"
     HEAD = "head"
@@ -71,7 +71,7 @@ class _Phase(Enum):
 
 
 class _Refused(Exception):
-    """Ends the parser's run; the answer stands in `_refusal`."""
+    """Ends the parser's run; the answer is in `_refusal`."""
 
 
 class Connection(HttpToolsProtocol):
@@ -92,7 +92,7 @@ class Connection(HttpToolsProtocol):
         # Per connection
         self._intake: Intake
         self._half_closed = False
-        self._full: Room | None = None  # had none for this connection: it is in reserve
+        self._full: Room | None = None  # the room that had no place for this connection: it is in reserve
         self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -125,18 +125,18 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """This connection is in reserve, and a newer one needs its place."""
+        """Close: this connection is in reserve, and a newer one needs its place."""
         self.transport.abort()
 
     def _address(self) -> str:
         return self.client[0] if self.client else ""
 
     def _answer_hot(self) -> bool:
-        """A head has been parsed. False: nothing has been done; the application answers."""
+        """Answer a parsed head at once. Return False if nothing was done, so that the application answers."""
         return False
 
     def _extensions(self) -> dict[str, Any]:
-        """Of the scope under way."""
+        """Return the extensions of the scope under way."""
         return {}
 
     # Parsing
@@ -151,17 +151,17 @@ class Connection(HttpToolsProtocol):
             self._intake.bound()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether the connection stays open for the answers that are due."""
+        """Return whether the connection stays open for the answers that are due."""
         if self.scheme == "https" or self._phase is _Phase.BODY or not self._is_answering():
             return False
         self._half_closed = self.loop.time() - self._asked_s < self.limits.half_close_s
         return self._half_closed
 
     def _parse(self, data: bytes | memoryview) -> bool:
-        """Whether a body is under way now."""
+        """Parse the data, and return whether a body is under way now."""
         if self._phase is not _Phase.HEAD:
             self._segment_bytes = len(data)
-            self._lines.clear()  # of trailers, which nobody wants
+            self._lines.clear()  # trailers are dropped
         if self._phase is not _Phase.BEGIN:
             self._unfinished_bytes += len(data)
         try:
@@ -179,7 +179,7 @@ class Connection(HttpToolsProtocol):
         return self._phase is _Phase.BODY
 
     def _feed(self, data: bytes | memoryview) -> None:
-        """To the parser, which stops behind each request to upgrade: what follows is HTTP/1.1 here."""
+        """Feed the parser, which stops after each upgrade request: what follows is HTTP/1.1 here."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -229,7 +229,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(TOO_LARGE)
 
     def _hand_over(self) -> None:
-        """The request to uvicorn, with all that it gathers while a head is parsed."""
+        """Hand the request to uvicorn, with everything that it gathers while parsing a head."""
         raw, headers = self.url, self._lines
         target = parse_target(raw)
         if target is None:
@@ -238,7 +238,7 @@ class Connection(HttpToolsProtocol):
         if fault is not None:
             self._refuse(fault)
         super().on_message_begin()
-        self.headers.extend(headers)  # its scope's
+        self.headers.extend(headers)  # the scope's
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
@@ -246,7 +246,7 @@ class Connection(HttpToolsProtocol):
         if self._full is not None:
             self.scope["extensions"][FULL] = {"room": self._full}
         self.scope["extensions"][TARGET] = {"raw": raw, "authority": target.authority}
-        self.url = b"/"  # uvicorn's own reading of it does not matter, see `_run_app`
+        self.url = b"/"  # what uvicorn makes of it does not matter, see `_run_app`
         self._asked_s = self.loop.time()
         super().on_headers_complete()
         self.url = raw
@@ -278,17 +278,17 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, refusal: Refusal) -> NoReturn:
-        """In a parser's callback only: the parser stops, and uvicorn calls `send_400_response`."""
+        """Reject, in a parser's callback only: the parser stops, and uvicorn calls `send_400_response`."""
         self._refusal = refusal
         raise _Refused(refusal.text)
 
     def _refuse_late(self, refusal: Refusal) -> None:
-        """Between two runs of the parser."""
+        """Reject between two runs of the parser."""
         self._refusal = refusal
         self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser can't read; here it waits for its turn."""
+        """Answer what the parser can't read, as uvicorn does, but only when it is this answer's turn."""
         if self._refusal is None:
             self._refusal = MALFORMED
         self._intake.discard()
@@ -299,7 +299,7 @@ class Connection(HttpToolsProtocol):
             if not self._is_answering():
                 self._answer_refusal()
         elif self.pipeline and self.pipeline[0][0] is cycle:
-            self.pipeline.popleft()  # the latest request is the broken one; those before it are answered
+            self.pipeline.popleft()  # the last request is the broken one; those before it are answered
         else:
             disconnect(cycle)
             if cycle.response_started:
@@ -332,7 +332,7 @@ class Connection(HttpToolsProtocol):
     def _on_maybe_idle(self) -> None:
         self._idle_timer = None
         if self._is_answering() or self._phase is _Phase.HEAD:
-            return  # the end of the answer, or the head's own timer, sees to it
+            return  # the end of the answer, or the head's own timer, handles it
         ends_s = self._idle_since_s + self.timeout_keep_alive
         if self.loop.time() < ends_s:
             self._idle_timer = self.loop.call_at(ends_s, self._on_maybe_idle)
@@ -354,7 +354,7 @@ class Connection(HttpToolsProtocol):
         self._end()
 
     def _end(self) -> None:
-        """Closes in two steps: a socket closed with unread bytes resets, which may cost the client the answer."""
+        """Close in two steps: closing a socket with unread bytes resets it, and the client may lose the answer."""
         if not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -363,7 +363,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _gatherer(lines: list[tuple[bytes, bytes]]) -> Callable[[bytes, bytes], None]:
-    """The parser's callback for a header line. A closure: it runs a dozen times per request."""
+    """Return the parser's callback for a header line. It is a closure because it runs a dozen times per request."""
     append = lines.append
 
     def on_header(name: bytes, value: bytes) -> None:
@@ -373,7 +373,7 @@ def _gatherer(lines: list[tuple[bytes, bytes]]) -> Callable[[bytes, bytes], None
 
 
 def disconnect(cycle: RequestResponseCycle) -> None:
-    """What uvicorn does to the cycle of a lost connection: sends become no-ops, receive returns."""
+    """Mark the cycle of a lost connection, as uvicorn does: sends become no-ops, receive returns."""
     if not cycle.response_complete:
         cycle.disconnected = True
     cycle.message_event.set()

@@ -2,28 +2,28 @@
 
 Use it as `uvicorn.Config(app, http=ExpressProtocol)`, or `http=ExpressProtocol.limited(Limits(...), lane)`.
 
-How it works. The application is wrapped, once per connection: the wrapper gives each request a `send` that knows one
-message more,
+How it works. The application is wrapped, once per connection. The wrapper gives each request a `send` that understands
+two more messages and passes all others on:
 
     {"type": "http.response.zerocopysend", "file": int or object with fileno(), "offset": int, "count": int,
      "more_body": bool}
+    {"type": "warmstart.interim"}     sends a 102 head (RFC 2518, section 10.1) before the answer's own: a sign of life
 
-one more, "warmstart.interim" (a 102 head, RFC 2518, section 10.1, ahead of the answer's own: a sign of life), and
-passes all others on. The first may be mixed with `http.response.body`. Its bytes count against Content-Length as
-a body's do (never more than declared; a response that ends with less closes the connection). The socket is touched
-only when the transport's buffer is empty. When the client goes away, `send` raises ClientGone; when anything else
-fails in mid-body the connection is closed, since what has left can't be told. Under TLS the same pieces go through the
-transport (`chunksend`).
-A scope's `raw_path`, `path` and `query_string` are cut from the raw target without normalising anything ("//", ".", "#"
+The first may be mixed with `http.response.body`. Its bytes count against Content-Length as a body's do: never more than
+declared, and a response that ends with less closes the connection. The socket is used only while the transport's buffer
+is empty. When the client goes away, `send` raises ClientGone. When anything else fails in mid-body the connection is
+closed, since it is not known what has left. Under TLS the same pieces go through the transport (`chunksend`).
+A scope's `raw_path`, `path` and `query_string` are cut from the raw target without any normalisation ("//", ".", "#"
 stay); only `path` is percent-decoded.
 
-Hot answers. With a HotLane, a plain request whose head has been parsed, and nothing in flight before it, is answered
-in the parser's callback: no task, no scope, no future.
-1. The lane's `answer` says None: the application's, as if nothing had been tried. The scope is built only then.
-2. A small body leaves with its head in one write; what the socket does not take goes to the transport, which buffers.
-3. A larger one leaves by sendfile, behind its head. The socket is full: it parks. For uvicorn it is a cycle under way
-   (`_Parked`): further requests queue behind it, whichever lane they would have taken, the drain waits for it.
-4. Pages that are not in memory, a transport with something left to write: None, too.
+Hot answers. With a HotLane, a plain request is answered in the parser's callback, once its head has been parsed and if
+nothing is in flight before it: no task, no scope, no future.
+1. If the lane's `answer` returns None, the application answers, as if nothing had been tried. The scope is built only
+   then.
+2. A small body leaves with its head in one write. What the socket does not take goes to the transport, which buffers.
+3. A larger body leaves by sendfile, after its head. When the socket is full, it parks. To uvicorn it is a cycle under
+   way (`_Parked`): further requests queue behind it, whichever lane they would take, and the drain waits for it.
+4. If pages are not in memory, or the transport still has something to write, the application answers as well.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _no_sendfile = Notice(_logger)
 
 
 class _Parked:
-    """A hot answer that waits for its socket: what uvicorn, and the code here, ask of a cycle."""
+    """A hot answer that waits for its socket, with the attributes that uvicorn and this module use of a cycle."""
 
     response_started = True
     more_body = False
@@ -82,7 +82,7 @@ class ExpressProtocol(Connection):
     def limited(
         cls, limits: Limits, lane: HotLane | None = None, connections: Connections | None = None
     ) -> type[ExpressProtocol]:
-        """The same protocol with these limits and lane: uvicorn takes a class, and makes the instances itself."""
+        """Return the protocol class with these limits and lane: uvicorn takes a class and creates the instances."""
         reads = ReadAhead(limits.read_ahead_bytes)
         fields = {"limits": limits, "lane": lane, "reads": reads, "counted_by": connections}
         return type(cls.__name__, (cls,), fields)
@@ -98,8 +98,8 @@ class ExpressProtocol(Connection):
         self._surface = self.app
         self.app = self._run_app
 
-        self._lane: HotLane | None = None  # set where this connection can be answered hot,
-        self._answer: AnswerHot  # and by whom
+        self._lane: HotLane | None = None  # set if this connection can be answered hot,
+        self._answer: AnswerHot  # by this function
         self._sender: PieceSender | None = None
         self._running: RequestResponseCycle | None = None  # the application's; later requests wait in `pipeline`
         self._defaults: Sequence[tuple[bytes, bytes]] = ()  # uvicorn's own headers, a new list each second,
@@ -109,9 +109,9 @@ class ExpressProtocol(Connection):
         super().connection_made(transport)
         sock: socket.socket = transport.get_extra_info("socket")
         if sock.family != socket.AF_UNIX:
-            # The kernel gives up a client that takes nothing: parked, in the transport's buffer, closing or not.
+            # The kernel drops a client that accepts nothing: parked, in the transport's buffer, closing or not.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.limits.send_timeout_s * 1000))
-        if self._full is not None:  # it gets a small answer at most
+        if self._full is not None:  # it gets at most a small answer
             return
         try:
             plain = self.scheme == "http"
@@ -130,9 +130,9 @@ class ExpressProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sender is not None:
             self._sender.close()
-        self._sender = None  # as `app`: what refers to this object would keep it until a collection
+        self._sender = None  # like `app`: a reference to this object would keep it until a garbage collection
         self.app = self._surface
-        if self._running is not None:  # uvicorn tells the last request parsed, which need not be the one that runs
+        if self._running is not None:  # uvicorn notifies the last parsed request, which may not be the running one
             disconnect(self._running)
         self.pipeline.clear()
         super().connection_lost(exc)
@@ -207,7 +207,7 @@ class ExpressProtocol(Connection):
         try:
             if not is_resident(first.file.fd, first.offset, min(first.length, STEP_BYTES)):
                 return False
-        except OSError:  # the application finds it again, and tells
+        except OSError:  # the application meets the error again, and reports it
             return False
         answer.tally.requests += 1
         if not lane.armed:
@@ -253,7 +253,7 @@ class ExpressProtocol(Connection):
             self._note_idle()
 
     def _on_hot_failure(self, lane: HotLane, error: BaseException) -> None:
-        """Its head has left: what is missing can't be told but by closing."""
+        """Handle a failure after the head has left: only closing shows the client that bytes are missing."""
         file = self._sender.failed if self._sender is not None else None
         self.transport.close()
         if isinstance(error, ClientGone):
@@ -289,11 +289,11 @@ class ExpressProtocol(Connection):
         scope["raw_path"] = self.root_path.encode("ascii") + target.path
         scope["path"] = self.root_path + unquote(target.path.decode("ascii"))
         scope["query_string"] = target.query
-        if (task := asyncio.current_task()) is not None:  # for the watchdog, which sees no more of a request
+        if (task := asyncio.current_task()) is not None:  # for the watchdog, which sees nothing else of a request
             task.set_name(f"{scope['method']} {target.path[:NAME_BYTES_MAX].decode('latin-1')}")
         await self._surface(scope, receive, partial(self._send, cycle))
         if self.transport.is_closing():
-            disconnect(cycle)  # it ended early for a client that went away: no error, as uvicorn would call it
+            disconnect(cycle)  # it ended early because the client went away: not an error, as uvicorn would log it
 
     async def _send(self, cycle: RequestResponseCycle, message: Message) -> None:
         if message["type"] == ZEROCOPY:
@@ -304,8 +304,8 @@ class ExpressProtocol(Connection):
                 self.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             return
         if message["type"] == "http.response.start" and cycle.waiting_for_100_continue and cycle.more_body:
-            # The client waits for leave to send its body and, with this answer, may never send it: its next request
-            # would be taken for that body.
+            # The client waits for permission to send its body and, after this answer, may never send it. Its next
+            # request would be taken for that body.
             cycle.keep_alive = False
         await cycle.send(cast(Any, message))
 
@@ -343,7 +343,7 @@ class ExpressProtocol(Connection):
             cycle.expected_content_length -= count
 
     async def _flush(self, cycle: RequestResponseCycle) -> None:
-        """Waits until the transport has nothing left to write, and the socket is ours."""
+        """Wait until the transport has nothing left to write, so that the socket may be used."""
         while self.transport.get_write_buffer_size() and not cycle.disconnected:
             self.transport.set_write_buffer_limits(high=0)  # pauses now, resumes when all has left
             await self.flow.drain()
@@ -355,7 +355,7 @@ class ExpressProtocol(Connection):
 
 @dataclass(frozen=True, slots=True)
 class _Descriptor:
-    """A bare number, as other applications may send it; whoever sent it keeps it open."""
+    """A bare descriptor, as other applications may send it; its sender keeps it open."""
 
     fd: int
 
@@ -364,7 +364,7 @@ class _Descriptor:
 
 
 def _piece(message: Message) -> tuple[HasFileno, int, int]:
-    """The ASGI extension's defaults: from the file's position, to its end."""
+    """Return the message's piece, with the ASGI extension's defaults: from the file's position, to its end."""
     file = message["file"]
     if isinstance(file, int):
         file = _Descriptor(file)

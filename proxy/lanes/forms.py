@@ -1,9 +1,9 @@
-"""POST forms of browsers: the key that one writes, which both dialects put into a field before the file.
+"""POST forms of browsers: the key that a form writes, which both dialects put into a field before the file.
 
-How it works. The fields come before the file (S3 allows them 20 KB): only they are read ahead, and then they go on with
-the rest. The key is fenced, so the store must find the same one in the form. Whatever stores may read differently is
-refused: a second key, one in other case (some stores fold it), lines that end without CR, folded header lines, coded or
-otherwise encoded fields, more than one disposition.
+How it works. The fields come before the file (S3 allows 20 KB for them). Only they are read ahead, and then forwarded
+with the rest. The key is fenced, so the store must find the same key in the form. Whatever stores may read differently
+is rejected: a second key, a key field in other case (some stores ignore case), lines that end without CR, folded header
+lines, encoded fields, more than one disposition.
 Source: Amazon S3 API Reference, "POST Object"; Cloud Storage documentation, "XML API: POST Object"; RFC 7578.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from proxy.errors import InvalidRequest
 from proxy.lanes.multipart import parse_delimiter, parse_parameters
 
-FORM_FIELDS_BYTES_MAX = 256 << 10  # S3 allows 20 KB; other origins more
+FORM_FIELDS_BYTES_MAX = 256 << 10  # S3 allows 20 KB, other origins more
 FIELDS_MAX = 256
 HEAD_BYTES_MAX = 4096  # of one field
 _KEY, _FILE = "key", "file"
@@ -25,9 +25,9 @@ _UTF8 = frozenset({"", "utf-8", "utf8", "us-ascii"})
 
 
 async def read_form_key(content_type: str, body: AsyncIterator[bytes]) -> tuple[str, bytes]:
-    """The key that a POST form writes, and the bytes that were read to find it.
+    """Return the key that a POST form writes, and the bytes that were read to find it.
 
-    Raises InvalidRequest: the form is malformed or ambiguous, its fields are too long, or its file does not come last.
+    Raises InvalidRequest if the form is malformed or ambiguous, its fields are too long, or its file is not last.
     """
     delimiter = parse_delimiter(content_type, "form-data")
     if delimiter is None:
@@ -40,7 +40,7 @@ async def read_form_key(content_type: str, body: AsyncIterator[bytes]) -> tuple[
         key = parse_form_key(bytes(read), delimiter)
         if key is not None:
             return key, bytes(read)
-        worth_parsing_bytes = len(read) * 5 // 4  # a form that trickles in is not parsed anew for each byte
+        worth_parsing_bytes = len(read) * 5 // 4  # so that a slow form is not parsed again for each byte
         if len(read) > FORM_FIELDS_BYTES_MAX:
             raise InvalidRequest("MaxPostPreDataLengthExceeded", "The fields before the form's file are too long.")
     key = parse_form_key(bytes(read), delimiter)
@@ -50,7 +50,7 @@ async def read_form_key(content_type: str, body: AsyncIterator[bytes]) -> tuple[
 
 
 def parse_form_key(read: bytes, delimiter: bytes) -> str | None:
-    """The key, once the file's part has begun; None: more is needed. Raises InvalidRequest."""
+    """Return the key once the file's part has begun; None if more bytes are needed. Raises InvalidRequest."""
     key: str | None = None
     for count, (head, content) in enumerate(_fields(read, delimiter)):
         if count == FIELDS_MAX:
@@ -71,9 +71,9 @@ def parse_form_key(read: bytes, delimiter: bytes) -> str | None:
 
 
 def _fields(read: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """Heads and contents as far as they have come; the last content may be None: its end has not.
+    """Yield heads and contents received so far; the last content is None if its end has not come yet.
 
-    Raises InvalidRequest where a delimiter is not a line of its own that ends with CR and LF.
+    Raises InvalidRequest if a delimiter is not a line of its own that ends with CR and LF.
     """
     position = 2 if read.startswith(b"\r\n") else 0  # some clients begin with an empty line
     if not delimiter.startswith(read[position : position + len(delimiter)]) and read != b"\r":
@@ -100,7 +100,7 @@ def _fields(read: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes | None
 
 
 def _parse_head(head: bytes) -> dict[str, str]:
-    """The parameters of the part's Content-Disposition; none where it has none. Raises InvalidRequest."""
+    """Return the parameters of the part's Content-Disposition, which may be missing. Raises InvalidRequest."""
     fields: dict[str, str] = {}
     for line in head.split(b"\r\n") if head else ():
         found = _HEADER.fullmatch(line)
@@ -123,7 +123,7 @@ def _parse_head(head: bytes) -> dict[str, str]:
 
 
 def _with_filename(key: str | None, disposition: dict[str, str]) -> str:
-    """The key with the file's own name: what follows the last `/` or `\\`, as browsers send whole paths."""
+    """Put the file's own name into the key: what follows the last `/` or `\\`, as browsers send whole paths."""
     if key is None:
         raise InvalidRequest("InvalidArgument", "Bucket POST must contain a field named 'key'.")
     if "${filename}" not in key:

@@ -1,9 +1,9 @@
-"""A body that is stored as gzip, unpacked as it leaves.
+"""Decompression of a body that is stored as gzip, as it leaves.
 
-How it works. Pieces are read and inflated in a thread, STEP_BYTES of the one at a time and OUT_BYTES of the other, so
-that neither a large object nor one that unpacks to a thousand times its size takes more memory than that. A gzip file
-may have several members. What does not begin like gzip, though its label says so, goes out as it is; what turns out to
-be broken or cut short later breaks the body off.
+How it works. Pieces are read and inflated in a thread: STEP_BYTES are read at a time, and at most OUT_BYTES inflated.
+So neither a large object nor one that inflates to a thousand times its size takes more memory than that. A gzip file
+may have several members. A body that is labelled gzip but does not begin like it is sent unchanged. If the data turns
+out to be broken or truncated later, the body breaks off.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from proxy.errors import OriginUnavailable
 
 STEP_BYTES = 64 << 10
 OUT_BYTES = 256 << 10
-PIECE_BYTES = 2 << 10  # given to a member at once
+PIECE_BYTES = 2 << 10  # fed to a member at once
 _MAGIC = b"\x1f\x8b"
 
 
 async def unpacked(body: AsyncIterator[Piece | bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes that are packed in the body, which is closed at the end. Raises OriginUnavailable for bad data."""
+    """Yield the decompressed bytes of the body, and close it at the end. Raises OriginUnavailable for bad data."""
     inflater: _Inflater | None = None
     async with aclosing(_steps(body)) as steps:
         head = b""
@@ -70,19 +70,19 @@ def _read(piece: Piece, offset: int, length: int) -> bytes:
 
 
 class _Inflater:
-    """Fed with a step, it is taken from until nothing comes. `plain`: what goes in comes out."""
+    """A decompressor. After `feed`, call `take` until it returns nothing. `plain`: bytes pass unchanged."""
 
     def __init__(self, *, plain: bool) -> None:
         self._plain = plain
         self._packed = b""
-        self._at = 0  # what comes before has been unpacked
+        self._at = 0  # bytes before it have been inflated
         self._member = zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> None:
         self._packed, self._at = self._packed[self._at :] + data, 0
 
     def take(self) -> bytes:
-        """Up to OUT_BYTES; nothing: feed it. Raises OriginUnavailable."""
+        """Return up to OUT_BYTES, or nothing if it needs `feed`. Raises OriginUnavailable."""
         if self._plain:
             data, self._packed = self._packed, b""
             return data
@@ -104,7 +104,7 @@ class _Inflater:
         return b"".join(unpacked)
 
     def _inflate(self, bytes_max: int) -> bytes:
-        """A little at a time: a member gives back what it did not need, and many may be tiny."""
+        """Inflate a little at a time: a member returns the input that it did not need, and many may be tiny."""
         piece = self._packed[self._at : self._at + PIECE_BYTES]
         data = self._member.decompress(piece, bytes_max)
         rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
@@ -112,7 +112,7 @@ class _Inflater:
         return data
 
     def _is_padding(self) -> bool:
-        """Zeros behind the last member, as tape drives write them; a member never begins with one."""
+        """Return whether only zeros follow the last member, as tape drives write them; no member begins with one."""
         return self._packed[self._at] == 0 and not self._packed[self._at :].strip(b"\0")
 
     def check_end(self) -> None:

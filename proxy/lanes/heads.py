@@ -1,4 +1,4 @@
-"""Request heads: the target as it was received, and the faults that a parser lets pass. Pure."""
+"""Request heads: the target as received, and the faults that a parser lets pass. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`path` and `query` are bytes of the target, still percent-encoded; `query` excludes the "?".
+    """A parsed target. `path` and `query` are its bytes, still percent-encoded; `query` excludes the "?".
 
-    `authority` is an absolute-form target's host, which outranks the Host header; None for origin-form.
+    `authority` is an absolute-form target's host, which overrides the Host header; None for origin-form.
     """
 
     path: bytes
@@ -23,9 +23,9 @@ class Target:
 
 
 def parse_target(raw: bytes) -> Target | None:
-    """Origin-form, absolute-form or "*" (RFC 9112, section 3.2); None for anything else.
+    """Parse origin-form, absolute-form or "*" (RFC 9112, section 3.2); return None for anything else.
 
-    A "#" has no meaning in a target and stays a byte like others.
+    A "#" has no meaning in a target: it is a byte like any other.
 
     >>> parse_target(b"//a//b?c?d")
     Target(path=b'//a//b', query=b'c?d', authority=None)
@@ -44,7 +44,7 @@ def parse_target(raw: bytes) -> Target | None:
 
 
 class Refusal(NamedTuple):
-    """An answer given without the application, upon which the connection closes."""
+    """An answer given without the application, after which the connection closes."""
 
     status: int
     text: str
@@ -61,11 +61,11 @@ BAD_VERSION = Refusal(505, "This server speaks HTTP/1.1.")
 
 
 def find_fault(version: str, headers: Iterable[tuple[bytes, bytes]], *, upgrades: bool) -> Refusal | None:
-    """What is wrong with a head that parsed; header names in lower case.
+    """Return what is wrong with a parsed head, or None. Header names are in lower case.
 
-    One Host: RFC 9112, section 3.2, and whose bucket a request means hangs on it. Other transfer codings would be
-    stored as if they were content. httptools takes the body of a request to upgrade for another protocol's bytes:
-    an upload would arrive empty.
+    There must be one Host (RFC 9112, section 3.2), because it decides which bucket a request addresses. Other transfer
+    codings would be stored as if they were content. httptools takes the body of an upgrade request for another
+    protocol's bytes: an upload would arrive empty.
     """
     if version not in ("1.1", "1.0"):
         return BAD_VERSION

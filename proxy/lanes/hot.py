@@ -1,14 +1,13 @@
-"""The hot lane's words: what a surface answers at once, how it is counted and logged, and small bodies in memory.
+"""The hot lane: answers that a surface gives at once, how they are counted and logged, and small bodies in memory.
 
-How it works. A surface gives `answer_hot(method, target, fields)`: a HotAnswer, or None for "not mine", upon which the
-application answers. It never waits, and says only what the application would have said. The protocol sends what it
-gets and counts it in plain integers (`Tally`). A timer brings the counters and the access log up to date: at once
-after a pause, every FLUSH_PAUSE_S under load, so that a single request is seen by whoever looks next, and thousands
-cost next to nothing.
+How it works. A surface provides `answer_hot(method, target, fields)`. It returns a HotAnswer, or None, and then the
+application answers. It never waits, and its answer is the one that the application would have given. The protocol sends
+the answer and counts it in plain integers (`Tally`). A timer updates the counters and the access log: at once after a
+pause, every FLUSH_PAUSE_S under load. So a single request is visible immediately, and thousands cost next to nothing.
 
-A body of up to SMALL_BYTES is read into one buffer per process, by a call that refuses to wait for the disk, and
-leaves with its head in one write. That costs a copy, and saves a system call and a wake-up; the buffer is free again
-as soon as the write has returned.
+A body of up to SMALL_BYTES is read into one buffer per process, by a call that refuses to wait for the disk, and leaves
+with its head in one write. That costs a copy, and saves a system call and a wake-up. The buffer is free again as soon
+as the write has returned.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from dataclasses import dataclass
 from proxy.blocks import DataFile, Piece
 from proxy.metrics import Tally, flush_tallies
 
-SMALL_BYTES = 64 << 10  # above, sendfile without the copy is cheaper: measured
+SMALL_BYTES = 64 << 10  # above this, sendfile without the copy is cheaper (measured)
 FLUSH_PAUSE_S = 0.1
-LINES_MAX = 1000  # of the access log, kept at most
+LINES_MAX = 1000  # of the access log, kept in memory
 NOT_PLAIN = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\\[\]={} \t"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -38,7 +37,7 @@ OnReadError = Callable[[DataFile, OSError], None]
 
 
 class HotAnswer:
-    """`head`: all header lines but the server's own, and the empty line; `length`: bytes of body, of all `pieces`."""
+    """An answer. `head`: all header lines but the server's own, and the empty line; `length`: bytes of all `pieces`."""
 
     __slots__ = ("head", "length", "pieces", "status", "tally")
 
@@ -52,7 +51,7 @@ class HotAnswer:
 
 @dataclass(frozen=True, slots=True)
 class HotLine:
-    """One answer for the access log. `ended_s` is Unix time."""
+    """One line of the access log. `ended_s` is Unix time."""
 
     method: str
     path: str
@@ -65,7 +64,7 @@ class HotLine:
 
 
 def render_lines(headers: Sequence[tuple[str, str]]) -> bytes | None:
-    """Header lines as they go out; None where a name or a value can't: the application's server refuses it."""
+    """Return the header lines as sent; None if a name or value is invalid: the application's server rejects it."""
     lines = []
     for name, value in headers:
         try:
@@ -79,7 +78,7 @@ def render_lines(headers: Sequence[tuple[str, str]]) -> bytes | None:
 
 
 def is_plain(fields: Fields, version: Callable[[], str]) -> bool:
-    """Whether a request with one of NOT_PLAIN is a plain one after all: it says in so many words what is the rule."""
+    """Return whether a request with a header of NOT_PLAIN is plain after all, as the header only states the default."""
     if fields.get(b"content-length", b"0") != b"0":
         return False
     if not fields.keys().isdisjoint((b"expect", b"transfer-encoding", b"upgrade")):
@@ -88,9 +87,9 @@ def is_plain(fields: Fields, version: Callable[[], str]) -> bool:
 
 
 class HotLane:
-    """What all connections of a process share. `log` takes the access log's lines, None: there is no log.
+    """The hot lane that all connections of a process share. `log` takes the access log's lines; None: there is no log.
 
-    `at` tells who answers on connections to a local address; without it, `answer` does on all.
+    `at` selects the answering function for connections to a local address; without it, `answer` serves all of them.
     """
 
     def __init__(
@@ -112,11 +111,11 @@ class HotLane:
         self._flushed_s = float("-inf")
 
     def at(self, server: LocalAddress) -> AnswerHot:
-        """Who answers on a connection to that address."""
+        """Return the answering function for connections to that address."""
         return self.answer if self._at is None else self._at(server)
 
     def read_small(self, piece: Piece) -> memoryview | None:
-        """A piece of up to SMALL_BYTES, until the next call; None: it would wait for the disk, or can't be read."""
+        """Read a piece of up to SMALL_BYTES, valid until the next call; None if it would block or can't be read."""
         view = self._buffer[: piece.length]
         try:
             if os.preadv(piece.file.fd, (view,), piece.offset, os.RWF_NOWAIT) == piece.length:
@@ -127,7 +126,7 @@ class HotLane:
         return None
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """After the first answer since the last flush."""
+        """Schedule a flush, after the first answer since the last one."""
         self.armed = True
         wait_s = self._flushed_s + FLUSH_PAUSE_S - loop.time()
         if wait_s > 0:
@@ -141,7 +140,7 @@ class HotLane:
             self.flush()
 
     def flush(self) -> None:
-        """Counters and log, up to date."""
+        """Bring the counters and the log up to date."""
         flush_tallies()
         if self._log is not None:
             lines, self._lines = self._lines, []

@@ -1,4 +1,4 @@
-"""What comes in from a client, whatever the dialect: the target as it was sent, and the body as a stream."""
+"""A client's request, whatever the dialect: the target as it was sent, and the body as a stream."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from proxy.errors import InvalidRequest
 from proxy.lanes.asgi import Receive, Scope
 
 RECEIVE_TIMEOUT_S = 60.0  # without one byte from the client
-FULL = "warmstart.full"  # in a scope's extensions: {"room": the Room that had none for this connection}
-REFUSED = "warmstart.refused"  # in a scope: the error that answers this request, whatever it is
+FULL = "warmstart.full"  # in a scope's extensions: {"room": the Room that had no place for this connection}
+REFUSED = "warmstart.refused"  # in a scope: the error that answers this request, whatever it asks for
 
 
 class ClientGone(Exception):
@@ -19,7 +19,7 @@ class ClientGone(Exception):
 
 
 def raw_target(scope: Scope) -> bytes:
-    """The target as it was received; another server than ours keeps no more of it than path and query."""
+    """Return the target as received; under other servers than ours, only its path and query."""
     raw: bytes | None = (scope.get("extensions") or {}).get("warmstart.target", {}).get("raw")
     if raw is not None:
         return raw
@@ -29,10 +29,10 @@ def raw_target(scope: Scope) -> bytes:
 
 
 async def receive_body(receive: Receive, timeout_s: float = RECEIVE_TIMEOUT_S, pace: int = 0) -> AsyncIterator[bytes]:
-    """The body's bytes as they come. Raises ClientGone.
+    """Yield the body's bytes as they come. Raises ClientGone.
 
-    Raises InvalidRequest when none come for `timeout_s`, or fewer than `pace` a second over half of that. Only the time
-    spent waiting for the client counts.
+    Raises InvalidRequest when none come for `timeout_s`, or fewer than `pace` per second during half of that. Only the
+    time spent waiting for the client counts.
     """
     clock, waited_s, received_bytes = asyncio.get_running_loop().time, 0.0, 0
     more_body = True
@@ -62,7 +62,7 @@ def _too_slow() -> InvalidRequest:
 
 
 async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
-    """Raises InvalidRequest("MaxMessageLengthExceeded")."""
+    """Return the whole body. Raises InvalidRequest("MaxMessageLengthExceeded")."""
     content = bytearray()
     async for data in body:
         content += data
@@ -72,7 +72,7 @@ async def read_whole(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
 
 
 async def chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
-    """Bytes that were read already, then what is still to come."""
+    """Yield bytes that were already read, then the rest."""
     if first:
         yield first
     if rest is not None:

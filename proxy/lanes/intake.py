@@ -1,11 +1,11 @@
-"""Intake: what a connection has received and not parsed yet, and when it reads on.
+"""Intake: the bytes that a connection has received but not parsed yet, and when it reads on.
 
-How it works. Thousands of small requests fit into one segment, and parsing them all at once would hold the loop and
-fill the memory with their scopes. So
+How it works. Thousands of small requests fit into one segment. Parsing them all at once would block the loop and fill
+the memory with their scopes. So
 1. a segment of more than HEADS_BYTES is parsed in parts of that size, one in each turn of the loop, and nothing is read
-   meanwhile; a body is not worth the turns and goes on at once, in parts of BODY_BYTES;
-2. while `waiting_max` requests wait for their turn, nothing is parsed and nothing is read, whoever would resume the
-   reading (uvicorn does for a body); it goes on when half of them are left.
+   meanwhile; a body needs no such turns and is parsed at once, in parts of BODY_BYTES;
+2. while `waiting_max` requests are waiting, nothing is parsed and nothing is read, even if uvicorn resumes reading (as
+   it does for a body); it continues when half of them are left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sized
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-HEADS_BYTES = 8 << 10  # some 300 of the smallest requests, a few milliseconds; ordinary heads are smaller
+HEADS_BYTES = 8 << 10  # about 300 of the smallest requests, a few milliseconds; ordinary heads are smaller
 BODY_BYTES = 64 << 10
 _NOTHING = memoryview(b"")
 
@@ -23,7 +23,7 @@ Parse = Callable[[bytes | memoryview], bool]
 
 
 class Intake(FlowControl):
-    """`parse` says whether a body is under way behind what it was given; `waiting` are the requests that wait."""
+    """The intake. `parse` returns whether a body is under way after the given bytes; `waiting` are the requests."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Intake(FlowControl):
             self._parse_held(in_body=in_body)
 
     def bound(self) -> None:
-        """After something was parsed."""
+        """Stop if too many requests wait; to be called after something was parsed."""
         if len(self._waiting) >= self._waiting_max:
             self._stop()
 
     def read_on(self) -> None:
-        """After a request has been answered."""
+        """Continue after a request has been answered."""
         if self._turn is not None:
             return
         if not self.held:
@@ -68,7 +68,7 @@ class Intake(FlowControl):
             self._turn = self._loop.call_soon(self._parse_held)
 
     def discard(self) -> None:
-        """Nothing is parsed any more; what comes is still read, so that the answer is not lost to a reset."""
+        """Stop parsing for good. Bytes are still read, so that the answer is not lost to a reset."""
         self._drop()
         self._stopped = False
         self.resume_reading()
@@ -88,7 +88,7 @@ class Intake(FlowControl):
             self._turn = None
 
     def _parse_held(self, *, in_body: bool = False) -> None:
-        """As much of it as may be parsed in this turn of the loop."""
+        """Parse as many held bytes as allowed in this turn of the loop."""
         self._turn = None
         while self.held and len(self._waiting) < self._waiting_max:
             part_bytes = BODY_BYTES if in_body else HEADS_BYTES

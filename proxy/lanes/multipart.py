@@ -1,7 +1,7 @@
 """Multipart bodies: the parameters of header values, boundaries, and parts. Pure.
 
-How it works. Everything is read once, from left to right, and bounded before it is looked at. What two parsers could
-read in two ways is malformed here: who fences or judges a name must see the same one as the store behind the gateway.
+How it works. Everything is read once, from left to right, and its length is checked first. Input that two parsers could
+read in two ways counts as malformed: the gateway must see the same name as the store behind it.
 Source: RFC 2046 section 5.1, RFC 7578, RFC 9110 section 5.6.6.
 """
 
@@ -21,9 +21,9 @@ Parameters = dict[str, str]
 
 
 def parse_parameters(value: str) -> tuple[str, Parameters] | None:
-    """Word and parameters of `word; name=value; name="value"`, all but values in lower case, escapes left as they are.
+    """Return word and parameters of `word; name=value; name="value"`; None if malformed, too long, or a name repeats.
 
-    None: malformed, too long, or a name that comes twice.
+    Everything but the values is in lower case; escapes are left as they are.
     """
     word = _WORD.match(value) if len(value) <= VALUE_MAX else None
     if word is None:
@@ -44,9 +44,9 @@ def parse_parameters(value: str) -> tuple[str, Parameters] | None:
 
 
 def parse_delimiter(content_type: str, subtype: str = "") -> bytes | None:
-    """What stands before each part, `--` and the boundary; None: the type is not multipart, or names no boundary.
+    """Return the delimiter of parts, `--` and the boundary; None if the type is not multipart or has no boundary.
 
-    `subtype` is the one that is wanted; "" takes any. Some clients put the boundary in single quotes.
+    `subtype` is the required one; "" accepts any. Some clients put the boundary in single quotes.
     """
     parsed = parse_parameters(content_type)
     if parsed is None or not parsed[0].startswith("multipart/" + subtype):
@@ -61,9 +61,9 @@ def parse_delimiter(content_type: str, subtype: str = "") -> bytes | None:
 
 
 def split_parts(content: bytes, delimiter: bytes, parts_max: int) -> list[bytes] | None:
-    """The parts of a whole body, their heads included; None: a delimiter is no line, or there are more than that.
+    """Return the parts of a whole body with their heads; None if a delimiter is not a line, or there are too many.
 
-    Lines may end with a bare newline, as some clients of GCS send them. What precedes the first part is dropped.
+    Lines may end with a bare newline, as some clients of GCS send them. Anything before the first part is dropped.
     """
     parts: list[bytes] = []
     position = 0 if content.startswith(delimiter) else content.find(b"\n" + delimiter) + 1

@@ -1,19 +1,19 @@
-"""How far ahead of its readers a disk is asked to read. Pure: where readers are goes in, spans to ask for come out.
+"""Read-ahead: how far ahead of its readers a disk is asked to read. Pure: positions in, spans to ask for out.
 
-How it works. The kernel's own read-ahead goes by one file descriptor, which all connections share here, and guesses:
-it gives a single sequential reader too little, and random ones what nobody asked for. So it is switched off
-(`residency`), and the disk is asked for what is said here, and for nothing else:
+How it works. The kernel's own read-ahead works per file descriptor, which all connections share here, and guesses. It
+reads too little for a single sequential reader, and needless bytes for random ones. So it is switched off
+(`residency`), and the disk is asked for exactly what this module decides:
 
-1. A piece of which pages are missing begins a `Reach`. Its bytes will all be sent, so it asks for them a window ahead
-   of where the reader is, half a window at a time: the disk's queue never runs empty while the client is served.
-2. Pieces that begin where an earlier one ended are a `Stream`: one client that asks for range after range, or several
-   connections that share them out. From its third piece on, the last piece of a stream asks beyond its own end as
-   well, as far as the stream has come, a window at most: what is wanted next is on its way when it is asked for.
-   Any other piece never asks for a byte beyond its end, so random readers cost the disk what they read.
-3. A file is watched like that until its asks find everything in memory, twice in a row. Of files that are all in
-   memory nothing is known here, and their pieces pay one look-up.
+1. A piece with missing pages begins a `Reach`. All of its bytes will be sent, so it asks for them a window ahead of the
+   reader, half a window at a time: the disk's queue never runs empty while the client is served.
+2. Pieces that begin where an earlier one ended form a stream: one client that requests range after range, or several
+   connections that share the ranges. From its third piece on, the last piece of a stream also asks beyond its own end:
+   as many bytes as the stream has read, at most a window. So the next range is already on its way when it is requested.
+   Any other piece never asks for a byte beyond its end, so random readers cost the disk only what they read.
+3. A file is watched until two requests in a row find everything in memory. For a file that is all in memory no state is
+   kept, and its pieces cost one look-up.
 
-Many readers at once get smaller windows: theirs add up to a queue that a small read has to wait behind.
+Many readers at once get smaller windows, which add up to a queue that a small read has to wait behind.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Protocol
 
 WINDOW_BYTES = 8 << 20
 WINDOW_BYTES_MIN = 1 << 20
-FULL_WINDOWS = 4  # so many readers get a whole one; what more readers get adds up to the same
-PIECES_MIN = 3  # of a stream, before it is believed: two may meet by chance
-STREAMS_MAX = 16  # of one file; those least lately gone on are forgotten
+FULL_WINDOWS = 4  # so many readers get a whole window each; more readers share the same total
+PIECES_MIN = 3  # of a stream, before it is trusted: two may meet by chance
+STREAMS_MAX = 16  # of one file; the least recently continued ones are dropped
 FILES_MAX = 256
 RESIDENT_ASKS = 2
 
@@ -35,7 +35,7 @@ class HasFileno(Protocol):
 
 
 class _Stream:
-    """`end` of its last piece; `asked_end`: how far the disk was asked for it."""
+    """Consecutive pieces of a file. `end` is that of the last one; the disk was asked for bytes up to `asked_end`."""
 
     __slots__ = ("asked_end", "end", "length", "pieces")
 
@@ -45,23 +45,23 @@ class _Stream:
         self.pieces = 0
 
     def beyond(self, window: int) -> int:
-        """How many bytes behind its end it will want, as far as that can be believed."""
+        """Return how many bytes beyond its end it will probably want."""
         return min(window, self.length) if self.pieces >= PIECES_MIN else 0
 
 
 class _Course:
-    """What is known of one file: its streams, the one that went on last at the end."""
+    """The streams of one file, the most recently continued one last."""
 
     __slots__ = ("file", "number", "resident", "streams")
 
     def __init__(self, file: HasFileno) -> None:
         self.number = file.fileno()
-        self.file = id(file)  # tells it from a file that got the descriptor's number later
+        self.file = id(file)  # distinguishes it from a later file with the same descriptor number
         self.streams: list[_Stream] = []
-        self.resident = 0  # asks in a row that found all in memory
+        self.resident = 0  # requests in a row that found everything in memory
 
     def stream_of(self, start: int, end: int) -> _Stream:
-        """The stream that a piece continues, or a new one."""
+        """Return the stream that a piece continues, or a new one."""
         for stream in reversed(self.streams):
             if start == stream.end or stream.end < start <= stream.asked_end:
                 self.streams.remove(stream)
@@ -79,7 +79,7 @@ class _Course:
 
 
 class Reach:
-    """One piece under way. `leave` it when it has ended."""
+    """The read-ahead of one piece under way. Call `leave` when the piece has ended."""
 
     __slots__ = ("_asked_end", "_course", "_end", "_reads", "_stream")
 
@@ -91,7 +91,7 @@ class Reach:
         self._end = end
 
     def next(self, offset: int) -> range | None:
-        """What the disk is to be asked for now that the reader is at `offset`; None: nothing, or not yet."""
+        """Return the span to ask for when the reader is at `offset`; None: nothing, or not yet."""
         window = self._reads.window_bytes
         stream, limit = self._stream, self._end
         start = max(self._asked_end, offset)
@@ -107,7 +107,7 @@ class Reach:
         return range(start, end)
 
     def found(self, resident: bool) -> None:
-        """Whether what was asked for was in memory already, all of it."""
+        """Note whether everything that was asked for was already in memory."""
         self._course.resident = self._course.resident + 1 if resident else 0
         if self._course.resident >= RESIDENT_ASKS:
             self._reads.forget(self._course)
@@ -117,7 +117,7 @@ class Reach:
 
 
 class ReadAhead:
-    """Of one process, for all its readers. `window_bytes` 0: nothing is asked for ahead."""
+    """The read-ahead of one process, for all its readers. `window_bytes` 0 disables it."""
 
     def __init__(self, window_bytes: int = WINDOW_BYTES) -> None:
         self._window_bytes = window_bytes
@@ -126,14 +126,14 @@ class ReadAhead:
 
     @property
     def window_bytes(self) -> int:
-        """One reader's share of now."""
+        """The current window of one reader."""
         if self._readers <= FULL_WINDOWS:
             return self._window_bytes
         share = FULL_WINDOWS * self._window_bytes // self._readers // WINDOW_BYTES_MIN * WINDOW_BYTES_MIN
         return min(self._window_bytes, max(WINDOW_BYTES_MIN, share))
 
     def begin(self, file: HasFileno, start: int, end: int) -> Reach:
-        """A piece of which pages are missing."""
+        """Begin a piece with missing pages."""
         course = self._known(file)
         if course is None:
             course = _Course(file)
@@ -144,14 +144,14 @@ class ReadAhead:
         return self._join(course, start, end)
 
     def follow(self, file: HasFileno, start: int, end: int) -> Reach | None:
-        """Any other piece; None: nothing is known to be missing from its file. One look-up, as a rule."""
+        """Begin any other piece; None if its file is not known to have missing pages. Usually costs one look-up."""
         if not self._courses:
             return None
         course = self._known(file)
         return None if course is None else self._join(course, start, end)
 
     def forget(self, course: _Course) -> None:
-        """The file is in memory."""
+        """Stop watching a file, as it is in memory."""
         if self._courses.get(course.number) is course:
             del self._courses[course.number]
 

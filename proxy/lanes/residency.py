@@ -1,21 +1,21 @@
-"""Are a piece's pages in memory? And having the disk bring those that are not.
+"""Residency of a piece's pages in memory: the probe, and reading missing pages from the disk.
 
 `sendfile` waits for the disk when a page is missing, and would stop every connection of its event loop. So each
-step of a piece is probed first and, when pages are missing, brought in a thread.
+step of a piece is probed first and, when pages are missing, read in a thread.
 
 How a probe decides (a few microseconds, against 50 for sending 512 KiB):
-1. `cachestat` (Linux 6.5) counts the pages that the cache holds. Some but not all: missing. A piece of one or two
-   pages skips this.
-2. All: a page may be counted while the disk still fills it, so the first and the last byte are read with
-   RWF_NOWAIT, which refuses to wait. Reads arrive in order, nearly always.
-3. None: missing, unless the file system refuses RWF_NOWAIT altogether (EOPNOTSUPP). That is how tmpfs answers,
-   which is memory, and overlayfs, whose own mapping is always empty: both count as resident.
-Without `cachestat` (older kernels, seccomp profiles that forbid it) steps 2 and 3 decide alone. Whether a file system
-refuses is asked once for each: such a read of a missing page would start the kernel's read-ahead, and may have to wait
-for room in the disk's queue.
+1. `cachestat` (Linux 6.5) counts the pages that the page cache holds. If it holds some but not all, pages are missing.
+   A piece of one or two pages skips this step.
+2. If it holds all, a page may be counted while the disk is still filling it. So the first and the last byte are read
+   with RWF_NOWAIT, which refuses to wait. Reads nearly always arrive in order.
+3. If it holds none, pages are missing, unless the file system does not support RWF_NOWAIT at all (EOPNOTSUPP). That is
+   the answer of tmpfs, which is memory, and of overlayfs, whose own mapping is always empty: both count as resident.
+Without `cachestat` (older kernels, seccomp profiles that forbid it) steps 2 and 3 decide alone. Each file system is
+asked only once whether it supports RWF_NOWAIT: such a read of a missing page would start the kernel's read-ahead, and
+may have to wait for room in the disk's queue.
 
-How the disk is asked: by posix_fadvise, in pieces that no kernel cuts, with the kernel's own read-ahead switched off
-for the file. Measured on one disk, sequential 8 MiB reads: 1.9 GB/s by asking, 0.2-0.5 by the kernel's guesses.
+The disk is asked by posix_fadvise, in pieces that no kernel cuts, with the kernel's own read-ahead switched off for the
+file. Measured on one disk with sequential 8 MiB reads: 1.9 GB/s by asking, 0.2-0.5 GB/s by the kernel's read-ahead.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from functools import cache
 
 _SYS_CACHESTAT = 451  # the same on x86_64 and aarch64
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_ASK_BYTES = 128 << 10  # a kernel cuts what is asked for at a time to what its disk takes, or reads ahead: no less
+_ASK_BYTES = 128 << 10  # kernels cut a request to what the disk takes, or to their read-ahead: never less than this
 
 
 class _Local(threading.local):
-    """One thread's memory for a call's arguments and results, and for bytes that nobody looks at."""
+    """One thread's memory for a call's arguments and results, and for a byte that is read and ignored."""
 
     def __init__(self) -> None:
         self.span = (ctypes.c_uint64 * 2)()  # struct cachestat_range: offset, length
@@ -45,15 +45,15 @@ _local = _Local()
 
 
 class _Syscall:
-    """`cachestat`, until the kernel says that there is none."""
+    """The system call `cachestat`, unless the kernel does not have it."""
 
     def __init__(self) -> None:
-        # PyDLL keeps the interpreter's lock: giving it up and taking it back costs more than the call.
+        # PyDLL keeps the interpreter's lock: releasing and taking it again costs more than the call.
         self._function = ctypes.PyDLL(None, use_errno=True).syscall
         self.available = True
 
     def cached_pages(self, fd: int, offset: int, length: int) -> int | None:
-        """None: it can't tell for this file."""
+        """Return the number of cached pages; None if the call does not work for this file."""
         if not self.available:
             return None
         local = _local
@@ -69,12 +69,12 @@ _syscall = _Syscall()
 
 
 def cached_pages(fd: int, offset: int, length: int) -> int | None:
-    """How many pages of these bytes are in memory; None: the kernel does not tell."""
+    """Return how many pages of these bytes are in memory; None if the kernel does not say."""
     return _syscall.cached_pages(fd, offset, length)
 
 
 def is_resident(fd: int, offset: int, length: int) -> bool:
-    """Whether `sendfile` of these bytes needs no disk. Inline: never waits. Raises OSError."""
+    """Return whether `sendfile` of these bytes needs no disk. Inline: never waits. Raises OSError."""
     last = offset + length - 1
     pages = last // _PAGE_BYTES - offset // _PAGE_BYTES + 1
     if pages > 2:
@@ -88,9 +88,9 @@ def is_resident(fd: int, offset: int, length: int) -> bool:
 
 
 def read_ahead(fd: int, offset: int, length: int, ahead_bytes: int) -> None:
-    """Blocking: brings `length` bytes into memory, and asks the disk for `ahead_bytes` from the same offset on.
+    """Read `length` bytes into memory, and ask the disk for `ahead_bytes` from the same offset on. Blocking.
 
-    Bytes beyond the file's end are no error here: whoever sends them will see. Raises OSError.
+    Bytes beyond the file's end are not an error here, but when they are sent. Raises OSError.
     """
     ask(fd, offset, max(length, ahead_bytes))
     end = offset + length
@@ -102,9 +102,9 @@ def read_ahead(fd: int, offset: int, length: int, ahead_bytes: int) -> None:
 
 
 def ask(fd: int, offset: int, length: int) -> bool:
-    """Asks the disk for these bytes, and waits for none of them; blocks while its queue is full. Raises OSError.
+    """Ask the disk for these bytes without waiting for them; blocks while its queue is full. Raises OSError.
 
-    Whether all of them were in memory already.
+    Return whether all of them were already in memory.
     """
     if is_resident(fd, offset, length):
         return True
@@ -115,7 +115,7 @@ def ask(fd: int, offset: int, length: int) -> bool:
 
 
 def _bring(fd: int, offset: int, length: int) -> int:
-    """Waits for bytes without copying them: how many are there, from the first on; 0: the file has ended."""
+    """Wait for bytes without copying them. Return how many there are from the first on; 0 if the file has ended."""
     try:
         return os.sendfile(_null(), fd, offset, length)
     except OSError as error:
@@ -133,7 +133,7 @@ _telling: dict[int, bool] = {}  # by st_dev
 
 
 def _tells(fd: int) -> bool:
-    """Whether this file system can say that a page is missing."""
+    """Return whether this file system can say that a page is missing."""
     device = os.fstat(fd).st_dev
     if device not in _telling:
         _telling[device] = _byte_at(fd, 0) is not None
@@ -141,7 +141,7 @@ def _tells(fd: int) -> bool:
 
 
 def _byte_at(fd: int, offset: int) -> bool | None:
-    """Whether a byte can be read without waiting; None where the file system does not tell."""
+    """Return whether a byte can be read without waiting; None if the file system does not say."""
     try:
         return os.preadv(fd, [_local.byte], offset, os.RWF_NOWAIT) == 1
     except BlockingIOError:

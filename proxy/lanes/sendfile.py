@@ -1,18 +1,18 @@
-"""Pieces of files on a connection, without waiting: the steps of any sender, and FileSender, which copies nothing.
+"""Senders of file pieces on a connection, which never block: their common steps, and FileSender, which copies nothing.
 
 How it works. asyncio and uvloop own a transport's descriptor and refuse `add_writer` on it, but accept a `dup`. The
-sender makes one per connection, touches the socket only through it, and only while the transport has nothing left
-to write (its owner's duty). A piece advances in steps of at most 512 KiB:
-1. Pages not in memory? A thread brings them, and the sender goes on when it is done. What comes next, by the rules of
-   `readahead`, the disk is asked for meanwhile.
-2. `os.sendfile` until the step is sent. The socket is full: a writer callback on the dup goes on later. The burst is
-   used up: likewise, so that one fast client does not hold the event loop.
-3. `sendfile` returned 0: the file is shorter than its piece. Nothing can mend that response.
+sender makes one per connection. It uses the socket only through it, and only while the transport has nothing left to
+write (which its owner ensures). A piece advances in steps of at most 512 KiB:
+1. If pages are not in memory, a thread reads them, and the sender continues when it is done. Meanwhile the disk is
+   asked for what comes next, by the rules of `readahead`.
+2. `os.sendfile` runs until the step is sent. If the socket is full, a writer callback on the dup continues later. The
+   same happens when the burst is used up, so that one fast client does not hold the event loop.
+3. If `sendfile` returns 0, the file is shorter than its piece. Nothing can repair that response.
 A hot answer's head leaves first, in the same packet as the body's first bytes (MSG_MORE), and its pieces follow one
 after the other. The core is made of callbacks, so that what leaves at once needs neither task nor future.
 
-The dup must be closed before or together with the transport: while it is open no FIN leaves, and once it is closed
-its number may name another connection, so its writer goes first.
+The dup must be closed before the transport or together with it, because no FIN leaves while it is open. Its writer
+callback must be removed before that, because a closed descriptor's number may be reused by another connection.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from proxy.blocks import Piece
 from proxy.lanes.readahead import HasFileno, Reach, ReadAhead
 from proxy.lanes.residency import ask, is_resident, read_ahead
 
-STEP_BYTES = 512 << 10  # one probe and at most one thread hop each
-BURST_BYTES = 4 << 20  # sent at one go, about a millisecond
+STEP_BYTES = 512 << 10  # each takes one probe and at most one thread hop
+BURST_BYTES = 4 << 20  # sent in one go, about a millisecond
 GONE = frozenset(
     {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT}
     | {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
@@ -40,7 +40,7 @@ assert STEP_BYTES <= BURST_BYTES
 
 
 class ClientGone(ConnectionError):
-    """The connection ended, from either side, before all bytes had left."""
+    """The connection was ended, by either side, before all bytes had left."""
 
 
 class PieceTooShort(Exception):
@@ -48,25 +48,25 @@ class PieceTooShort(Exception):
 
 
 class PieceSender(ABC):
-    """One connection's; sends one piece or one answer at a time. Not thread-safe: its event loop's only."""
+    """The sender of one connection, for one piece or answer at a time. Not thread-safe: for its event loop only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reads: ReadAhead | None = None) -> None:
-        """`reads` is the process's; None: one of its own."""
+        """`reads` is shared by the process; None: the sender has its own."""
         self._loop = loop
         self._reads = reads if reads is not None else ReadAhead()
         self._reach: Reach | None = None  # set while pages of the file are known to be missing
         self.failed: HasFileno | None = None  # the file of the piece that failed last, until the connection closes
         self._closed = False
-        self._paused = False  # of the transport: its own word
+        self._paused = False  # by the transport
         self._parked = False
         self._head = b""  # what is left of an answer's head
         self._file: HasFileno | None = None  # set while a piece is under way; keeps the descriptor open
         self._begun_at = 0
         self._offset = 0
         self._left = 0
-        self._at_one_go = 0  # bytes of whole pieces that have left since the loop had its turn
+        self._at_one_go = 0  # bytes of whole pieces sent since the loop last had its turn
         self._later: list[Piece] = []  # in reverse order
-        self._probed_end = 0  # pages before it are in memory, or were read as well as we could
+        self._probed_end = 0  # pages before it are in memory, or a read was tried
         self._reading: asyncio.Future[None] | None = None
         self._done: Callable[[BaseException | None], None] | None = None
 
@@ -75,7 +75,7 @@ class PieceSender(ABC):
         return self._file is not None
 
     async def send(self, file: HasFileno, offset: int, count: int) -> None:
-        """Raises ClientGone, PieceTooShort, OSError of the disk. Cancelled or failed: close the connection."""
+        """Send a piece. Raises ClientGone, PieceTooShort, the disk's OSError. After a failure, close the connection."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         try:
             if not self.start(file, offset, count, partial(_settle, waiter)):
@@ -83,17 +83,17 @@ class PieceSender(ABC):
                 await waiter
             elif self._at_one_go + count < BURST_BYTES:
                 self._at_one_go += count
-            else:  # many small pieces are one large one to the others
+            else:  # to other connections, many small pieces are like one large one
                 self._at_one_go = 0
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             self._stop()
             raise
         finally:
-            del waiter  # else an error, its traceback, this frame and the future hold each other, and the file
+            del waiter  # otherwise an error, its traceback, this frame and the future keep each other, and the file
 
     def start(self, file: HasFileno, offset: int, count: int, done: Callable[[BaseException | None], None]) -> bool:
-        """True: all has left. False: `done` will be called with None or the error. Raises as `send` does."""
+        """Start a piece. Return True if all has left; else `done` gets None or the error. Raises as `send` does."""
         assert not self.busy, "one piece at a time"
         if self._closed:
             raise ClientGone("the connection is closed")
@@ -109,32 +109,32 @@ class PieceSender(ABC):
         return finished
 
     def start_answer(self, head: bytes, pieces: Sequence[Piece], done: Callable[[BaseException | None], None]) -> bool:
-        """As `start`, for a head and at least one piece."""
+        """Start an answer, a head and at least one piece, like `start`."""
         first, *later = pieces
         self._head, self._later = head, later[::-1]
         return self.start(first.file, first.offset, first.length, done)
 
     @abstractmethod
     def write(self, head: bytes, body: memoryview) -> int:
-        """How many bytes of both have left at once; 0: there is no room. `body` is free again. Raises ClientGone."""
+        """Write at once; return how many bytes of both left (0: no room). `body` is free again. Raises ClientGone."""
 
     def pause(self) -> None:
-        """The transport's buffer is full."""
+        """Pause, as the transport's buffer is full."""
         self._paused = True
 
     def resume(self) -> None:
-        """It has room again."""
+        """Resume, as the transport's buffer has room again."""
         self._paused = False
 
     def close(self) -> None:
-        """Fails the piece under way with ClientGone. Idempotent."""
+        """Fail the piece under way with ClientGone. Idempotent."""
         self._closed = True
         if self.busy:
             self._finish(ClientGone("the client went away"))
         self.failed = None
 
     def _advance(self) -> bool:
-        """True: all has left. False: goes on by itself, when the socket or the disk is ready."""
+        """Send on. Return True if all has left; else it continues by itself when the socket or the disk is ready."""
         if self._head and not self._send_head():
             self._park()
             return False
@@ -163,7 +163,7 @@ class PieceSender(ABC):
             self._take(*self._later.pop())
 
     def _take(self, file: HasFileno, offset: int, count: int) -> None:
-        """A piece begins."""
+        """Begin a piece."""
         self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
         self._begun_at = offset
         if self._reach is not None:
@@ -172,19 +172,19 @@ class PieceSender(ABC):
 
     @abstractmethod
     def _send_head(self) -> bool:
-        """Whether all of it has left."""
+        """Send the head; return whether all of it has left."""
 
     @abstractmethod
     def _send_step(self, fd: int, length: int) -> int:
-        """How many bytes were taken; fewer: there is no more room now. Raises ClientGone, PieceTooShort, OSError."""
+        """Send a step; return how many bytes there was room for. Raises ClientGone, PieceTooShort, OSError."""
 
     @abstractmethod
     def _park(self) -> None:
-        """Sees to it that `_on_writable` is called when there is room."""
+        """Make sure that `_on_writable` is called when there is room."""
 
     @abstractmethod
     def _unpark(self) -> None:
-        """It must not be called any more. Idempotent."""
+        """Cancel that call. Idempotent."""
 
     def _read_ahead(self, file: HasFileno, step: int) -> None:
         self._unpark()
@@ -198,7 +198,7 @@ class PieceSender(ABC):
         reading.add_done_callback(self._on_read)
 
     def _ask(self, reach: Reach, file: HasFileno) -> None:
-        """Ask the disk for what is due, and wait for nothing."""
+        """Ask the disk for what is due, without waiting."""
         wanted = reach.next(self._offset)
         if wanted is not None:
             asking = self._loop.run_in_executor(None, _ask_held, file, wanted.start, len(wanted))
@@ -207,7 +207,7 @@ class PieceSender(ABC):
     def _on_read(self, reading: asyncio.Future[None]) -> None:
         error = None if reading.cancelled() else reading.exception()
         if reading is not self._reading:
-            return  # its piece has ended meanwhile
+            return  # the piece has ended meanwhile
         self._reading = None
         if error is not None:
             self._finish(error)
@@ -215,7 +215,7 @@ class PieceSender(ABC):
             self._go_on()
 
     def _on_writable(self) -> None:
-        self._probed_end = 0  # a slow client may have kept us parked until the pages were gone
+        self._probed_end = 0  # with a slow client, the pages may have left memory while parked
         self._go_on()
 
     def _go_on(self) -> None:
@@ -237,7 +237,7 @@ class PieceSender(ABC):
         done(error)
 
     def _stop(self) -> None:
-        """Forgets what is under way."""
+        """Drop everything that is under way."""
         self._unpark()
         self._file = self._done = self._reading = None
         if self._reach is not None:
@@ -248,10 +248,10 @@ class PieceSender(ABC):
 
 
 class FileSender(PieceSender):
-    """On a plain socket."""
+    """The sender for a plain socket."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, reads: ReadAhead | None = None) -> None:
-        """Raises OSError when there is no descriptor left for the dup."""
+        """Raises OSError if there is no descriptor left for the dup."""
         super().__init__(loop, reads)
         self._owner = socket.socket(fileno=os.dup(socket_fd))
         self._socket = self._owner.fileno()
@@ -270,7 +270,7 @@ class FileSender(PieceSender):
         self._socket = -1
 
     def _send_head(self) -> bool:
-        try:  # the kernel keeps it back for the body that follows at once, 200 ms at most
+        try:  # the kernel holds it for the body that follows at once, for at most 200 ms
             sent = self._owner.send(self._head, socket.MSG_MORE)
         except BlockingIOError:
             return False
@@ -315,7 +315,7 @@ def _settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
 
 
 def _read_held(file: HasFileno, offset: int, step: int, ahead_bytes: int) -> None:
-    """In a thread; holding `file` keeps its descriptor open, also when the piece ends meanwhile."""
+    """Read in a thread; holding `file` keeps its descriptor open even if the piece ends meanwhile."""
     read_ahead(file.fileno(), offset, step, ahead_bytes)
 
 
@@ -324,6 +324,6 @@ def _ask_held(file: HasFileno, offset: int, length: int) -> bool:
 
 
 def _note_asked(reach: Reach, asking: asyncio.Future[bool]) -> None:
-    """A disk that fails is found out by who needs the bytes."""
+    """Note the result. Errors are ignored: a failing disk is found out when the bytes are needed."""
     if not asking.cancelled() and asking.exception() is None:
         reach.found(asking.result())
