@@ -199,7 +199,7 @@ def _start(
     command += arguments
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, *command],
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, *command],
             cwd=Path(__file__).parent.parent,
             stdin=stdin,
             stdout=output,
@@ -229,11 +229,15 @@ def clean_environment() -> dict[str, str]:
 
 
 def wait_until(condition: Callable[[], bool], complaint: str, timeout_s: float = 30.0) -> None:
-    """Poll until `condition` holds; AssertionError with `complaint` when it does not in time."""
-    deadline = time.monotonic() + timeout_s
+    """Poll until `condition` holds; AssertionError with `complaint` when it does not in time.
+
+    What takes longer is asked less often: a question to a gateway is work for it, and for who asks.
+    """
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, complaint
-        time.sleep(0.01)
+        waited_s = time.monotonic() - started
+        assert waited_s < timeout_s, complaint
+        time.sleep(min(max(0.01, waited_s / 10), 0.1))
 
 
 def alive(pid: int) -> bool:

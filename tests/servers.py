@@ -191,7 +191,7 @@ def _start(command: list[str], announcement: str) -> tuple[str, int, subprocess.
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with os.fdopen(descriptor, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCH, *command],
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

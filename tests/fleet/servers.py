@@ -81,7 +81,7 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "redis.log").open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, redis_program(), *self.arguments],
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, redis_program(), *self.arguments],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
