@@ -107,6 +107,20 @@ class GatewayProcess:
             if re.split(r"[{ ]", sample)[0] == name and all(text in sample for text in wanted)
         )
 
+    def wait_until_hot(self, read: Callable[[], object]) -> None:
+        """Repeat a read of one request until the express lane answers it.
+
+        The bytes of a fill reach the client before their block is stored, so the next read may still join the fill.
+        For a gateway with one worker: another's counters come later.
+        """
+
+        def is_hot() -> bool:
+            before = self.metric("warmstart_requests_total", lane="express")
+            read()
+            return self.metric("warmstart_requests_total", lane="express") > before
+
+        wait_until(is_hot, "the express lane does not answer")
+
     def logs(self) -> str:
         """What all its processes printed so far, JSON lines."""
         return self._log.read_text("utf-8", "replace")

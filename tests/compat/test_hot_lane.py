@@ -141,6 +141,8 @@ def test_reads_of_what_is_here_take_the_express_lane(sites: Sites, client: Clien
     bucket = site.bucket()
     site.put(bucket, KEY, DATA)
     assert client(site, bucket, tmp_path) == DATA
+    assert site.gateway is not None
+    site.gateway.wait_until_hot(lambda: boto3_get(site, bucket, tmp_path))
     express, other = answered(site, "express"), answered(site, "asgi")
     assert client(site, bucket, tmp_path) == DATA
     assert answered(site, "express") > express

@@ -55,7 +55,7 @@ def test_a_listeners_dialect_outranks_the_requests(gateway: GatewayProcess, head
 def test_hits_are_answered_at_once_on_listeners_of_one_dialect(gateway: GatewayProcess) -> None:
     gcs, s3 = gateway.urls  # in the order of the file, which sorts them
     for url, operation in ((s3, "GetObject"), (gcs, "storage.objects.get")):
-        ask(url, "/storage/x")
+        gateway.wait_until_hot(lambda url=url: ask(url, "/storage/x"))  # type: ignore[misc]
         before = gateway.metric("warmstart_requests_total", operation=operation, lane="express")
         assert ask(url, "/storage/x").headers["x-cache"] == "HIT"
         assert gateway.metric("warmstart_requests_total", operation=operation, lane="express") == before + 1

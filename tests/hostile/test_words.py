@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.bucket import serve
 from tests.fakes.scripted import Exchange
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
 
 SECRETS = ("AKIACANARY", "canary-token", "canary-canonical", "canary-signature")
 _DETAILS = (
@@ -274,14 +274,11 @@ def test_an_encoded_slash_in_a_key_reads_the_same_object_in_either_lane(
     json_path = target.startswith(("/storage", "/download"))
     words = GCS if json_path and headers is S3 else headers
 
-    def read_at_once() -> bool:
-        """Whether the express lane has answered one more."""
-        hot = front.gateway.metric("warmstart_requests_total", lane="express")
+    def read() -> None:
         found = front.ask("GET", target, words)
         assert (found.status, found.body) == (200, b"nim/v1/model.bin")
-        return front.gateway.metric("warmstart_requests_total", lane="express") > hot
 
-    wait_until(read_at_once, "no read was answered by the express lane")
+    front.gateway.wait_until_hot(read)
     literal = target.replace("%2F", "%252F").replace("%2f", "%252F")
     found = front.ask("GET", literal, words)
     assert found.body in (b"nim%2Fv1%2Fmodel.bin", b"nim%2Fv1/model.bin")

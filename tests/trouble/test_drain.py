@@ -20,8 +20,11 @@ def test_answer_that_is_parked_at_4_of_64_mib_survives_sigterm(tmp_path: Path) -
     (tmp_path / "root" / "b").mkdir(parents=True)
     (tmp_path / "root" / "b" / "model").write_bytes(content)
     with start_gateway(tmp_path, origin=f"file://{tmp_path / 'root'}") as gateway:
-        for _ in range(2):
+
+        def read() -> None:
             assert httpx.get(f"{gateway.url}/b/model", trust_env=False, timeout=60).content == content
+
+        gateway.wait_until_hot(read)
         before = gateway.metric("warmstart_requests_total", lane="express")
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
