@@ -8,9 +8,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.fast import is_for_another_loop, is_left_out
 
 _CLIENTS = ("AWS_", "GCE_", "GOOGLE_", "RCLONE_", "MC_HOST_", "S3_", "STORAGE_EMULATOR_")
 
@@ -39,7 +42,27 @@ sys.dont_write_bytecode = False
 # A slow machine is no failing example; what is searched is the same on every run, unless a run asks otherwise.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("brief", settings.get_profile("steady"), max_examples=10)
 settings.load_profile(os.environ.get("WARMSTART_TEST_HYPOTHESIS", "steady"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="run the fast tier only: see tests/fast.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("fast"):
+        settings.load_profile("brief")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("fast") and is_left_out(collection_path) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("fast"):
+        config.hook.pytest_deselected(items=[item for item in items if is_for_another_loop(item.nodeid)])
+        items[:] = [item for item in items if not is_for_another_loop(item.nodeid)]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,105 @@
+"""The fast tier: what `pytest --fast` runs, in less than a minute on two cores.
+
+How it works. It is a rule, so that a new test belongs to it without being listed:
+
+1. Folders and modules in LEFT_OUT are not even imported. They start gateways, fleets, Redis or clients, or measure.
+2. A test that is parametrized by event loop runs on uvloop only, which is what the gateway uses.
+3. A property is tried with few examples (the profile "brief").
+
+So it covers the parsers, both surfaces, both lanes, the store, fills, origins and the wire against servers in this
+process, membership and signatures, settings, commands, and the look of the tree. It does not cover real clients, the
+tree of processes, kills and full disks, fleets, the image and the chart: for those, run their folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+LEFT_OUT = {
+    "agreement": "thousands of requests by both lanes",
+    "bench": "the simulation and the peers of the benches",
+    "compat": "real clients",
+    "contract": "real origins",
+    "crossing": "gateways before real origins",
+    "trouble": "kills, full disks, slow clients",
+    "cache/test_store_full.py": "a file system of its own",
+    "cache/test_store_processes.py": "many processes",
+    "cli/test_cluster.py": "gateways and Redis",
+    "cli/test_commands.py": "gateways",
+    "cli/test_demo.py": "gateways and an origin",
+    "config/test_canaries.py": "gateways",
+    "fetch/test_lease.py": "Redis",
+    "fleet/test_board.py": "processes that are killed",
+    "fleet/test_control.py": "gateways and Redis",
+    "fleet/test_forecast.py": "the simulation",
+    "fleet/test_gang.py": "a fleet",
+    "fleet/test_growth.py": "a fleet",
+    "fleet/test_harness.py": "a fleet",
+    "fleet/test_limits.py": "Redis",
+    "fleet/test_lookups.py": "a fleet",
+    "fleet/test_members_beats.py": "Redis",
+    "fleet/test_missing.py": "a fleet",
+    "fleet/test_news.py": "Redis",
+    "fleet/test_ordering.py": "a model of every order of events",
+    "fleet/test_pool.py": "a fleet",
+    "fleet/test_redis.py": "Redis",
+    "fleet/test_redis_forms.py": "Redis",
+    "fleet/test_redis_input.py": "Redis",
+    "fleet/test_regions.py": "a fleet",
+    "fleet/test_servers.py": "Redis",
+    "fleet/test_sharing.py": "Redis",
+    "fleet/test_trouble_cuts.py": "a fleet",
+    "fleet/test_trouble_forgers.py": "a fleet",
+    "fleet/test_trouble_kills.py": "a fleet",
+    "fleet/test_trouble_liars.py": "a fleet",
+    "fleet/test_trouble_partition.py": "a fleet",
+    "fleet/test_writes.py": "a fleet",
+    "fleet/test_zones.py": "a fleet",
+    "gateway/test_ahead.py": "a gateway",
+    "gateway/test_first_answer.py": "a gateway",
+    "hostile/test_cost.py": "measures time",
+    "hostile/test_descriptors.py": "a gateway",
+    "hostile/test_documents.py": "measures time",
+    "hostile/test_heads.py": "measures time",
+    "hostile/test_methods.py": "gateways",
+    "hostile/test_watchdog.py": "a gateway",
+    "hostile/test_words.py": "a gateway",
+    "hostile/test_worker.py": "a gateway",
+    "lanes/test_gunzip.py": "bodies in steps of one byte",
+    "origin/test_s3_namespace.py": "a gateway",
+    "peering/test_colony.py": "a small fleet",
+    "package/test_compose_run.py": "gateways",
+    "package/test_configs_systemd.py": "systemd",
+    "package/test_helm.py": "helm",
+    "package/test_helm_fleet.py": "helm",
+    "package/test_helm_redis.py": "helm",
+    "package/test_helm_refusals.py": "helm",
+    "package/test_helm_scripts.py": "helm",
+    "package/test_helm_upgrade.py": "helm",
+    "package/test_image_run.py": "the image",
+    "package/test_kubernetes.py": "helm",
+    "package/test_wheel.py": "builds a release",
+    "s3api/test_gcs_reads.py": "a GCS server",
+    "s3api/test_gcs_writes.py": "a GCS server",
+    "s3api/test_writes.py": "an S3 server",
+    "test_disklock.py": "processes that are killed",
+    "test_housekeeping.py": "a gateway",
+    "test_startup.py": "gateways",
+    "test_supervisor.py": "gateways",
+    "test_watchdog.py": "gateways",
+    "test_worker.py": "gateways",
+    "wire/test_tls.py": "certificates, and both ends of each connection",
+}
+
+
+def is_left_out(path: Path) -> bool:
+    """Whether the fast tier leaves out this folder or module of the tests."""
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).as_posix() in LEFT_OUT
+
+
+def is_for_another_loop(test_id: str) -> bool:
+    """Whether these parameters run a test on asyncio's own event loop."""
+    parameters = test_id.partition("[")[2].rstrip("]").split("-")
+    return "asyncio" in parameters
