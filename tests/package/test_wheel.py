@@ -78,17 +78,18 @@ def test_the_wheel_says_what_it_is_and_asks_for_what_pyproject_names(release: Re
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     asked = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert len(asked) == len(PROJECT["dependencies"])
-    assert "A minute to the first cached read" in str(metadata.get_payload())
+    assert "## Quick start" in str(metadata.get_payload())
 
 
 def test_the_source_distribution_holds_what_a_release_is_made_tested_and_deployed_from(release: Release) -> None:
-    folders = (*PRODUCT, "tests", "bench", "docs", "configs", "helm")
+    folders = (*PRODUCT, "tests", "bench", "docs", "configs", "helm", ".github")
     inside = release.in_sdist()
     wanted = {
         path.relative_to(ROOT).as_posix() for path in repository_files() if path.relative_to(ROOT).parts[0] in folders
     }
     wanted |= {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", ".dockerignore", ".ci/run"}
     wanted |= {"constraints.txt", "requirements.txt", "requirements-build.txt", "pyproject.toml"}
+    wanted |= {"SECURITY.md", "justfile", ".pre-commit-config.yaml"}
     assert not wanted - inside
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
 from prometheus_client import Counter, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -11,6 +13,15 @@ from proxy import metrics
 from proxy.config.schema import SECTIONS
 from proxy.gateway.answers import CacheStatus
 from tests.tidy.sources import ROOT, repository_files
+
+# A file or folder of the repository in backticks; one with a name in capitals in it is yours to choose.
+PATH = re.compile(r"`((?:proxy|s3api|gcsapi|tests|bench|docs|configs|helm)/[a-z0-9_./-]*)(?:::\w+)?`")
+
+
+def pages_with_paths() -> list[Path]:
+    """The documents that send readers into the tree."""
+    single = [ROOT / name for name in ("docs/glossary.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*single, *sorted((ROOT / "docs/decisions").glob("*.md")), *sorted((ROOT / "docs/develop").glob("*.md"))]
 
 
 def described_metrics() -> list[Metric]:
@@ -109,6 +120,19 @@ def test_every_metric_has_our_prefix_and_a_phrase_that_says_what_it_counts() -> 
     assert all(
         metric.name.startswith("warmstart_") and len(metric.documentation) > 10 for metric in described_metrics()
     )
+
+
+@pytest.mark.parametrize("page", pages_with_paths(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_and_folder_that_a_guide_names_is_there(page: Path) -> None:
+    named = set(PATH.findall(page.read_text("utf-8")))
+    assert not [path for path in sorted(named) if not (ROOT / path).exists()]
+
+
+def test_every_term_of_the_glossary_names_its_module() -> None:
+    rows = [line for line in (ROOT / "docs/glossary.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    terms = [row.strip("| ").split(" | ") for row in rows if not row.startswith("| term |")]
+    assert len(terms) > 60
+    assert not [row for row in terms if len(row) != 3 or not PATH.search(row[2])]
 
 
 def test_links_between_documents_lead_somewhere() -> None:
