@@ -1,21 +1,22 @@
-"""Where objects live: an S3 endpoint (`s3`), Google Cloud Storage (`gcs`) or a local directory (`directory`).
+"""Origins, where objects live: an S3 endpoint (`s3`), Google Cloud Storage (`gcs`) or a local directory (`directory`).
 
-Knows how to ask an origin and how to read its answers into neutral values; knows nothing of clients, caches or
-flights. Whatever goes wrong leaves here as one of `proxy.errors`. What the kinds share lies beside them: `exchange`
-sends by httpx (`transport`), `headers` and `answers` judge what comes back, `trouble` names what failed, `passing` is
-for `forward`.
+Knows how to query an origin and how to read its answers into neutral values; knows nothing of clients, caches or
+flights. Every failure leaves this package as one of `proxy.errors`. The modules beside the kinds are shared:
+`exchange` sends by httpx (`transport`), `headers` and `answers` check the responses, `trouble` names what failed,
+`passing` is for `forward`.
 
 The Origin contract (one suite in `tests/contract` runs over every kind):
 
 - `head` asks for a key's current version. It never returns a part's length as the object's size.
 - `read_range` delivers exactly the bytes [start, end) of exactly that object version to the sink, in order, or
-  raises. It makes ONE attempt: retries and resuming are the fill's, which knows how far the sink got. Before the
-  first byte is delivered, the answer's range, size and validator have been compared with the version:
-  another version is VersionChanged, a nonsensical answer OriginUnavailable.
-- `open_range` (`OpensRanges`: where a round trip costs) asks for bytes of whatever version is current; they are judged
-  when the version is known. Its head may tell that version (`opening_tells`): then no `head` need be asked beside it.
-- `forward` (not of a directory) sends any other operation on in the origin's own dialect, with our credentials,
-  streaming both ways.
+  raises. It makes ONE attempt: the fill retries and resumes, as it knows how far the sink got. Before the first byte
+  is delivered, the answer's range, size and validator are compared with the version. Another version raises
+  VersionChanged, a nonsensical answer OriginUnavailable.
+- `open_range` (`OpensRanges`, for origins where a round trip is expensive) requests bytes of whatever version is
+  current; they are checked when the version is known. Its head may name that version (`opening_tells`): then no
+  separate `head` is needed.
+- `forward` (not of a directory) sends any other operation to the origin in its own dialect, with our credentials,
+  streaming in both directions.
 - `list_objects` and `list_buckets` answer in neutral values, for clients of another dialect than the origin's.
 """
 
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ForwardRequest:
-    """An operation to pass through. `bucket` is the real one ("" for the service), `key` None for the bucket.
+    """An operation to pass through. `bucket` is the real one ("" for the service); `key` is None for the bucket.
 
     `query` holds decoded pairs in the client's order, without signature parameters (a missing `=` is "").
     `headers` are lower-case, without hop-by-hop, Host, Authorization and other signature headers. `body` is None or
-    the decoded body's chunks; `body_bytes` its length where known. `payload_hash` is the client's own
-    x-amz-content-sha256 when it is a real SHA-256 of exactly that body. `path` is that of an operation of GCS's JSON
-    API, percent-encoded, with the real bucket's name in it (`/upload/storage/v1/b/BUCKET/o`); it takes the place of
-    bucket and key, which may then be "" and None. Without it, bucket and key are named as the origin's XML API does.
+    the decoded body's chunks; `body_bytes` is its length if known. `payload_hash` is the client's own
+    x-amz-content-sha256 if it is a real SHA-256 of exactly that body. `path` is that of an operation of GCS's JSON
+    API, percent-encoded, with the real bucket's name in it (`/upload/storage/v1/b/BUCKET/o`). It replaces bucket and
+    key, which may then be "" and None. Without it, the origin's XML API gets bucket and key.
     """
 
     method: str
@@ -60,7 +61,7 @@ class ForwardRequest:
 
 @dataclass(slots=True)
 class ForwardResponse:
-    """The origin's answer as it came; whoever holds it must run `close` when done with `body`."""
+    """The origin's answer as received; its holder must call `close` when done with `body`."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -70,7 +71,7 @@ class ForwardResponse:
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """`generation` and `metageneration` where the origin counts them."""
+    """An object in a listing, with `generation` and `metageneration` if the origin has them."""
 
     key: str
     size_bytes: int
@@ -99,14 +100,14 @@ class PartSpan:
 
 
 Attach = Callable[[ObjectVersion, ByteRange, ByteSink], ByteSink]
-"""Judges an answer's head as that of this version and span, and gives what takes its body. Raises as `read_range`."""
+"""Checks an answer's head against this version and span, and returns the sink of its body. Raises as `read_range`."""
 
 
 class Opened(Protocol):
-    """Who takes what `open_range` brings: `begin` when a success has come, then it is written to."""
+    """The receiver of what `open_range` reads: `begin` is called for a success, then the body is written."""
 
     def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
-        """`record`: what the head tells of the current version; None: too little, or the range is another one."""
+        """`record`: the current version as the head describes it; None if incomplete, or for another range."""
         ...
 
 
@@ -114,57 +115,57 @@ class Opened(Protocol):
 class OpensRanges(Protocol):
     """An origin that can send a key's bytes before it has said which version is current."""
 
-    opening_tells: bool  # whether `begin` is given a record, as a rule
+    opening_tells: bool  # whether `begin` usually gets a record
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
-        """One GET without a condition; `span` may lie beyond the object's end. Raises as `read_range`."""
+        """Send one GET without a condition; `span` may lie beyond the object's end. Raises as `read_range`."""
         ...
 
 
 @runtime_checkable
 class ExplainsMissing(Protocol):
-    """An origin whose `head` can't tell a missing bucket from a missing key: its NotFound is not `certain`."""
+    """An origin whose `head` can't distinguish a missing bucket from a missing key: its NotFound is not `certain`."""
 
     async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
-        """What is missing. Raises OriginUnavailable."""
+        """Find out what is missing. Raises OriginUnavailable."""
         ...
 
 
 class Origin(Protocol):
-    """See the module's text for what each call promises."""
+    """The contract of an origin; the module's docstring says what each call promises."""
 
     id: str  # kind and endpoint, the same on every node: s3://host:port, gcs://host, file:///root
-    name: str  # as configured: what logs and metrics call it
-    dialect: str  # what `forward` takes: "s3", "gcs", or "file": nothing
+    name: str  # as configured, for logs and metrics
+    dialect: str  # of `forward`: "s3", "gcs", or "file" (no `forward`)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord: ...
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None: ...
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
-        """Raises InvalidRequest("InvalidPartNumber") (416 at AWS) where the object has no such part."""
+        """Find a part. Raises InvalidRequest("InvalidPartNumber") (416 at AWS) if the object has no such part."""
         ...
 
     async def forward(self, request: ForwardRequest) -> ForwardResponse:
-        """Raises OriginUnavailable, or NotSupported where the origin takes no foreign operations."""
+        """Pass an operation through. Raises OriginUnavailable, or NotSupported if the origin takes none."""
         ...
 
     async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage: ...
 
     async def list_buckets(self) -> tuple[tuple[str, float], ...]:
-        """Names and creation times (Unix seconds)."""
+        """Return names and creation times (Unix seconds)."""
         ...
 
     async def aclose(self) -> None: ...
 
 
 class Builder(Protocol):
-    """The module that a kind's settings name as their `builder`."""
+    """The module that builds a kind of origin, named as `builder` in its settings."""
 
     def build(self, name: str, settings: Any, limits: LimitSettings, marks: Callable[[], Headers]) -> Origin:
-        """An origin with settings of that kind. Contacts nobody. `marks`: headers that each request carries."""
+        """Build an origin of that kind, without contacting it. `marks`: headers that each request carries."""
         ...
 
     def load_later(self, settings: Any) -> None:
-        """Blocking: loads what its first request needs, and a start does not."""
+        """Load what the first request needs but a start does not. Blocking."""
         ...

@@ -1,7 +1,7 @@
-"""Is this answer the range that was asked for? Decided from the head alone, before a byte of the body is used.
+"""The check that an answer is the requested range, from its head alone, before a byte of the body is used.
 
 How it works. A ranged GET for a version may be answered by 206 with the right Content-Range, by 200 with the right
-Content-Range (rclone does that), or by 200 without one, if the whole object was asked for and the length is its size.
+Content-Range (rclone does that), or by 200 without one, if the whole object was requested and the length is its size.
 A body may still be shorter or longer than announced: `ExactSink` lets no byte beyond the range through.
 """
 
@@ -21,7 +21,7 @@ from proxy.wire.head import ResponseHead
 
 
 def check_range(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> None:
-    """Whether the body that follows a success is these bytes of an object of the version's size.
+    """Check that the body after a success is these bytes of an object of the version's size.
 
     Raises VersionChanged, or OriginUnavailable for an answer that makes no sense.
     """
@@ -41,7 +41,7 @@ def check_range(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> 
 
 
 def _check_whole(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> None:
-    """An answer that names no range."""
+    """Check an answer without a Content-Range."""
     if head.status == 206:
         raise mismatch("a 206 without a Content-Range", head.headers)
     if head.content_length is None:
@@ -53,7 +53,7 @@ def _check_whole(head: ResponseHead, version: ObjectVersion, span: ByteRange) ->
 
 
 def told_size(head: ResponseHead, span: ByteRange) -> int | None:
-    """The object's size, from a success whose body is what there is of this range; None: it tells none, or another."""
+    """Return the object's size, from a success for this range; None if it gives no size, or another range."""
     label = first_value(head.headers, "content-range")
     if label is None:
         whole = head.status == 200 and span.start == 0 and (head.content_length or 0) <= span.end
@@ -69,7 +69,7 @@ def _resized(version: ObjectVersion, size_bytes: int) -> VersionChanged:
 
 
 class ExactSink:
-    """Passes a span's bytes on and refuses whatever comes beyond it."""
+    """A sink that passes a span's bytes on and rejects any byte beyond it."""
 
     def __init__(self, sink: ByteSink, version: ObjectVersion, span: ByteRange) -> None:
         self._sink = sink
@@ -78,7 +78,7 @@ class ExactSink:
 
     @property
     def left_bytes(self) -> int:
-        """How many bytes of the span have not come."""
+        """How many bytes of the span have not come yet."""
         return self._left_bytes
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
@@ -89,9 +89,9 @@ class ExactSink:
 
 
 class Claim:
-    """What `open_range` was answered, until somebody takes it.
+    """The answer to `open_range`, until its version is known and a sink is attached.
 
-    `name` is the origin's, `is_success` its own judge of a head.
+    `name` is the origin's; `is_success` is its check of a head.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Claim:
         self._taken: ExactSink | None = None
 
     def begin(self, head: ResponseHead, record: ObjectRecord | None = None) -> ByteSink:
-        """The head has come and is a success; `record` is what it tells."""
+        """Begin the body of a success; `record` is what its head says of the current version."""
 
         def attach(version: ObjectVersion, wanted: ByteRange, sink: ByteSink) -> ByteSink:
             self._is_success(head, version, wanted)
@@ -113,11 +113,11 @@ class Claim:
         return self._opened.begin(attach, record)
 
     def count(self) -> None:
-        """Counts what has come of what was taken."""
+        """Count the bytes that the attached sink received."""
         if self._taken is not None:
             ORIGIN_BYTES.labels(self._name).inc(self._taken.length - self._taken.left_bytes)
 
     def check_whole(self) -> None:
-        """Raises OriginUnavailable where the body ended before what was taken of it."""
+        """Raise OriginUnavailable if the body ended before the attached sink had all of its bytes."""
         if self._taken is not None and self._taken.left_bytes > 0:
             raise short_body(self._taken.length - self._taken.left_bytes, self._taken.length)

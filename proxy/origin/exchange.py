@@ -1,10 +1,10 @@
-"""One HTTP exchange with an origin by httpx: heads, control, uploads, and bytes where a proxy must carry them.
+"""HTTP exchanges with an origin by httpx: heads, control requests, uploads, and bytes if they go through a proxy.
 
 How it works. Each use of an origin has connections of its own (`Use`), so that none can take another's: a body that
 streams to a client lasts as long as the client likes, and no HEAD must wait for it.
-httpx takes a tenth of a second to load, and what is in the cache is served without it. So a transport
-(`proxy.origin.transport`) is made by the first exchange of its use, in a thread; only with a proxy is one made at once,
-because a proxy that can't be used must stop the start.
+httpx takes a tenth of a second to load, and cache hits don't need it. So a transport (`proxy.origin.transport`) is made
+by the first exchange of its use, in a thread. Only with a proxy is one made at once, because an unusable proxy must
+prevent the start.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from proxy.config.limits import LimitSettings
     from proxy.origin.transport import Transport
 
-CONNECTIONS_MIN = 256  # for each use: the most that an origin may be asked to serve at once is never below
+CONNECTIONS_MIN = 256  # for each use: the limit of connections is never lower
 
 
 class Target(Protocol):
-    """What is asked, and where: the request target goes out byte for byte."""
+    """An endpoint and the request target, which is sent byte for byte."""
 
     @property
     def endpoint(self) -> Endpoint: ...
@@ -51,18 +51,18 @@ class Target(Protocol):
 
 
 class Use(Enum):
-    """What an exchange is for; each has a pool of connections at each origin."""
+    """The purpose of an exchange. Each has its own pool of connections to each origin."""
 
-    METADATA = "metadata"  # heads, listings, what the gateway itself wants to know
-    PASSING = "passing"  # a client's requests that go on as they are, writes among them
-    BULK = "bulk"  # objects' bytes, where a proxy must carry them
+    METADATA = "metadata"  # heads, listings, and other requests of the gateway itself
+    PASSING = "passing"  # clients' requests that pass through, including writes
+    BULK = "bulk"  # objects' bytes, if they go through a proxy
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """Each bounds the wait for the next byte, never a whole transfer.
+    """The limits of exchanges. Each time-out bounds the wait for the next byte, never a whole transfer.
 
-    `read_timeout_s` holds for what is not asked for again, the `stall_timeout` ones for the rest: see
+    `read_timeout_s` applies to requests that are not retried, the `stall_timeout` ones to the rest: see
     `proxy.wire.patience`.
     """
 
@@ -71,20 +71,20 @@ class ExchangeLimits:
     stall_timeout_min_s: float = 2.0
     stall_timeout_s: float = 5.0
     stall_timeout_max_s: float = 15.0
-    forward_timeout_s: float = 300.0  # CompleteMultipartUpload and CopyObject of large objects think for minutes
-    pool_timeout_s: float = 5.0  # for a connection of the pool; what waits longer is better tried again
-    connections_max: int = CONNECTIONS_MIN  # of each pool: above what the gates and `pass_through` let in
+    forward_timeout_s: float = 300.0  # CompleteMultipartUpload and CopyObject of large objects take minutes
+    pool_timeout_s: float = 5.0  # for a connection of the pool; a request that waits longer is better retried
+    connections_max: int = CONNECTIONS_MIN  # of each pool: more than the throttles and `pass_through` admit
     idle_connections_max: int = 64
-    idle_timeout_s: float = 10.0  # AWS closes idle connections after some 20 s
+    idle_timeout_s: float = 10.0  # AWS closes idle connections after about 20 s
 
     def patience(self) -> Patience:
-        """With one service, for all that is asked of it again."""
+        """Return the adaptive time-outs for one service, for requests that are retried."""
         limits_s = (self.stall_timeout_min_s, self.stall_timeout_s, self.stall_timeout_max_s)
         return Patience(*(min(limit_s, self.read_timeout_s) for limit_s in limits_s))
 
 
 def exchange_limits(limits: LimitSettings) -> ExchangeLimits:
-    """What the settings say of each origin's connections."""
+    """Return the limits of each origin's connections, from the settings."""
     return ExchangeLimits(
         connect_timeout_s=limits.connect_timeout,
         read_timeout_s=limits.read_timeout,
@@ -99,9 +99,9 @@ def exchange_limits(limits: LimitSettings) -> ExchangeLimits:
 
 
 class Exchange:
-    """Exchanges with one service. `proxy` is a proxy's URL, or None. Raises ConfigInvalid.
+    """Exchanges with one service. `proxy` is the URL of a proxy, or None. Raises ConfigInvalid.
 
-    `patience`: with the service, shared with its range client.
+    `patience` is shared with the service's range client.
     """
 
     def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, patience: Patience) -> None:
@@ -114,27 +114,27 @@ class Exchange:
     async def send(
         self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, use: Use
     ) -> httpx.Response:
-        """The answer, its body not yet read; the caller must close it.
+        """Send a request. Return the answer, with its body not yet read; the caller must close it.
 
-        Raises OriginUnavailable; Overloaded where no connection for this use comes free; InvalidRequest for headers
-        that can't be sent, or a body of another length than announced.
+        Raises OriginUnavailable; Overloaded if no connection for this use becomes free; InvalidRequest for headers
+        that can't be sent, or a body that does not have the announced length.
         """
         return await (await self._opened(use)).send(method, target, headers, body)
 
     async def head(self, target: Target, headers: Headers, *, retried: bool = False) -> tuple[int, Headers]:
-        """Status and headers of a HEAD, its connection free again. Raises what `send` does.
+        """Send a HEAD. Return status and headers, with the connection free again. Raises what `send` does.
 
-        `retried`: it is asked for again where it does not come, so it is waited for no longer than is usual.
+        `retried`: the caller retries, so the wait is no longer than the adaptive time-out.
         """
         async with self._asked("HEAD", target, headers, Use.METADATA, retried=retried) as response:
             async for _ in self.chunks(response):
-                pass  # there are none, but only a finished response leaves its connection usable
+                pass  # there are none, but only a finished response makes its connection reusable
         return response.status_code, header_pairs(response)
 
     async def get(
         self, target: Target, headers: Headers, accept: Accept, use: Use = Use.METADATA, *, retried: bool = True
     ) -> Response:
-        """What `WireClient.get` does, where a proxy stands in between. Raises OriginUnavailable."""
+        """Do what `WireClient.get` does, but through a proxy. Raises OriginUnavailable."""
         async with self._asked("GET", target, headers, use, retried=retried) as response:
             pairs = header_pairs(response)
             head = ResponseHead(response.status_code, pairs, read_length(pairs))
@@ -155,7 +155,7 @@ class Exchange:
     async def _asked(
         self, method: str, target: Target, headers: Headers, use: Use, *, retried: bool
     ) -> AsyncIterator[httpx.Response]:
-        """An answer, closed in the end; its silences are learnt from, and limited where it is asked for again."""
+        """Yield an answer and close it afterwards. Learn from its silences, and limit them if it is retried."""
         name = hash((method, target.endpoint, target.request_target))
         transport, wait, began_s = await self._opened(use), self._patience.wait(name), time.monotonic()
         moved = False
@@ -173,7 +173,7 @@ class Exchange:
             raise
 
     def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
+        """Yield the body as received, without decoding. Raises OriginUnavailable if it breaks off."""
         assert self._transports, "whose response is it?"
         return next(iter(self._transports.values())).chunks(response)
 
@@ -185,7 +185,7 @@ class Exchange:
         found = self._transports.get(use)
         if found is None:
             opened = await asyncio.to_thread(self._open, use)
-            # Another exchange may have been faster; the surplus one holds nothing.
+            # Another exchange may have been faster; the surplus transport has no connections.
             found = self._transports.setdefault(use, opened)
         return found
 
@@ -197,7 +197,7 @@ def _open_transport(context: ssl.SSLContext, proxy: str | None, limits: Exchange
 
 
 def range_client(context: ssl.SSLContext, limits: ExchangeLimits, patience: Patience) -> WireClient:
-    """What brings the block bytes, with the same trust and patience as everything else."""
+    """Return the client that reads block bytes, with the same trust and time-outs as the exchanges."""
     return WireClient(
         max_idle_per_endpoint=limits.idle_connections_max,
         idle_timeout_s=limits.idle_timeout_s,
@@ -211,12 +211,12 @@ def range_client(context: ssl.SSLContext, limits: ExchangeLimits, patience: Pati
 
 
 def header_pairs(response: httpx.Response) -> Headers:
-    """Names in lower case, values as latin-1, in order."""
+    """Return the headers in order, with names in lower case and values as latin-1."""
     return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
 
 
 def environment_proxy(endpoint: Endpoint) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for that endpoint."""
+    """Return the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY select for an endpoint."""
     if proxy_bypass(f"{endpoint.host}:{endpoint.port}"):
         return None
     proxies = getproxies()
@@ -224,7 +224,7 @@ def environment_proxy(endpoint: Endpoint) -> str | None:
 
 
 def tls_context(ca_file: Path | None = None, *, verify: bool = True) -> ssl.SSLContext:
-    """Trusts `ca_file` (PEM) alone, else the system's authorities, else (a bare container) certifi's list.
+    """Return a context that trusts `ca_file` (PEM) alone, else the system's authorities, else certifi's list.
 
     Raises ConfigInvalid.
     """

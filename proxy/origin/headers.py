@@ -1,4 +1,4 @@
-"""Reading an HTTP answer's headers into neutral values, whatever kind of origin sent them. Pure.
+"""Parsers of an answer's headers, shared by all kinds of origin. Pure.
 
 Header lists have lower-case names; values are latin-1.
 """
@@ -16,7 +16,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 def first_value(headers: Headers, name: str) -> str | None:
-    """The first value of a header, by its lower-case name."""
+    """Return the first value of a header, by its lower-case name."""
     for candidate, value in headers:
         if candidate == name:
             return value
@@ -24,7 +24,7 @@ def first_value(headers: Headers, name: str) -> str | None:
 
 
 def read_length(headers: Headers) -> int | None:
-    """Content-Length in bytes; None where it is absent or nonsense."""
+    """Return Content-Length in bytes; None if it is absent or nonsense."""
     length = first_value(headers, "content-length")
     if length is None or not length.isascii() or not length.isdigit() or len(length) > 19:
         return None
@@ -40,7 +40,7 @@ class ContentRange:
 
 
 def parse_content_range(value: str) -> ContentRange | None:
-    """None where it names no range of known size: `*`, another unit, reversed, beyond the size."""
+    """Parse a range of known size; None for anything else: `*`, another unit, reversed, beyond the size."""
     match = _CONTENT_RANGE.fullmatch(value.strip())
     if match is None:
         return None
@@ -51,7 +51,7 @@ def parse_content_range(value: str) -> ContentRange | None:
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Seconds to wait, from seconds or a date (RFC 9110 section 10.2.3); None where there is no sense in it."""
+    """Return the seconds to wait, from seconds or a date (RFC 9110 section 10.2.3); None for nonsense."""
     if value is None:
         return None
     value = value.strip()

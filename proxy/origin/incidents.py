@@ -1,12 +1,12 @@
-"""What goes wrong at one origin, counted and told: one line when it begins, one now and then, one when it is over.
+"""Incidents at one origin, counted and logged: one line when one begins, one now and then, one when it is over.
 
 How it works.
-1. `failed` gets each error that carries an `OriginTrouble`. It counts, and logs the first of its reason at once, the
-   later ones together every half minute, with their number. What somebody must mend is a warning; what a retry mends,
-   as a rule, is information, until `gave_up` says that retries did not.
-2. `answered` gets each answer that is none. From then on the incident is on its way out; another failure of its kind
-   takes it back. For a refusal, only an answer for the same key counts: other keys were never refused.
-3. `tick`, once a second, ends the incidents that have stayed away for QUIET_S, and says how long they lasted.
+1. `failed` gets each error that carries an `OriginTrouble`. It counts it. It logs the first of its reason at once, and
+   the later ones together every half minute, with their number. What an operator must fix is a warning. What a retry
+   usually fixes is information, until `gave_up` says that retries did not help.
+2. `answered` gets each answer without an error. From then on the incident may be over; another failure of its reason
+   cancels that. For a refusal, only an answer for the same key counts: other keys were never refused.
+3. `tick`, once a second, ends the incidents that have not returned for QUIET_S, and logs how long they lasted.
 Lines name the configured origin, bucket and key, and quote what the origin said, in bounded length and masked.
 """
 
@@ -24,14 +24,14 @@ from proxy.notices import REQUEST_ID, Notices
 
 QUIET_S = 3.0
 KEY_CHARACTERS_MAX = 200
-PASSING = frozenset(("reset", "short", "timeout", "server", "throttled"))  # a retry mends them, as a rule
+PASSING = frozenset(("reset", "short", "timeout", "server", "throttled"))  # a retry usually fixes them
 
 log = logging.getLogger("warmstart.origin")
 
 
 @dataclass(slots=True)
 class _Incident:
-    """One reason's, from its first failure on; `better_since_s`: when the origin first answered after the last."""
+    """An incident of one reason. `better_since_s`: when the origin first answered after the last failure."""
 
     began_s: float
     bucket: str
@@ -42,7 +42,7 @@ class _Incident:
 
 
 class Incidents:
-    """Of the origin that is configured as `name`; its `secrets` appear in no line. `clock` is monotonic."""
+    """The incidents of the origin configured as `name`; its `secrets` appear in no line. `clock` is monotonic."""
 
     def __init__(self, name: str, secrets: Iterable[str] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class Incidents:
         self._notices = Notices(log, clock=clock)
 
     def failed(self, error: WarmstartError, bucket: str, key: str) -> None:
-        """The error carries a trouble."""
+        """Count and log an error that carries a trouble."""
         trouble = error.trouble
         assert trouble is not None
         ORIGIN_ERRORS.labels(self.name, trouble.reason).inc()
@@ -67,13 +67,13 @@ class Incidents:
             incident.logged = True
 
     def gave_up(self, error: WarmstartError, bucket: str, key: str, tries: int, after_s: float) -> None:
-        """Retries have ended with this error; the client gets it."""
-        trouble = error.trouble or OriginTrouble("throttled")  # the gate's own: it was told to wait for too long
+        """Log that retries have ended with this error, which the client gets."""
+        trouble = error.trouble or OriginTrouble("throttled")  # from our throttle: the pause would be too long
         fields = self._fields(trouble, bucket, key) | {"tries": tries, "after_s": round(after_s, 1)}
         self._notices.of(("gave up", trouble.reason)).say(f"{self._text(error)}; given up", fields)
 
     def answered(self, bucket: str, key: str) -> None:
-        """Costs one look at an empty mapping while all is well."""
+        """Note an answer without an error. Costs one look at an empty mapping while all is well."""
         if not self._open:
             return
         for reason, incident in self._open.items():
@@ -82,7 +82,7 @@ class Incidents:
                 incident.better_since_s = self._clock()
 
     def tick(self) -> None:
-        """Ends what is over."""
+        """End the incidents that are over."""
         now_s = self._clock()
         for reason, incident in list(self._open.items()):
             if incident.better_since_s is None or now_s - incident.better_since_s < QUIET_S:

@@ -1,9 +1,9 @@
-"""The sockets beneath httpx: they take no more from an origin than somebody has asked for.
+"""The sockets beneath httpx, with backpressure: they receive no more from an origin than was asked for.
 
-How it works. httpx's own way through anyio lets an event loop read on until a task has run: up to 8 MiB for each body
-whose client takes nothing. Here reading stops in the very callback that brings bytes, and goes on when all of them
-have been taken. So a body that waits for its client holds one receive (256 KiB at most), and the origin's own TCP
-connection is pushed back. Connections are made as the range client makes them (`proxy.wire.connect`).
+How it works. With httpx's own backend, anyio, an event loop reads on until a task has run: up to 8 MiB for each body
+whose client takes nothing. Here reading stops in the very callback that receives bytes, and continues when all of them
+have been taken. So a body that waits for its client holds one receive (at most 256 KiB), and TCP slows the origin down.
+Connections are opened as the range client opens them (`proxy.wire.connect`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxy.wire.errors import ConnectFailed
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """What a pool of httpcore's makes its connections with."""
+    """The backend that opens the connections of an httpcore pool."""
 
     async def connect_tcp(
         self,
@@ -33,7 +33,7 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Stream:
-        """Raises httpcore's ConnectError and ConnectTimeout."""
+        """Open a connection. Raises httpcore's ConnectError and ConnectTimeout."""
         assert local_address is None
         pipe = Pipe()
         try:
@@ -56,11 +56,11 @@ class Network(httpcore.AsyncNetworkBackend):
 
 
 class Pipe(asyncio.Protocol):
-    """One connection's bytes: `held` is what one receive brought, and nobody has taken yet."""
+    """One connection's bytes: `held` is what was received and not yet taken."""
 
     def __init__(self) -> None:
         self.held = bytearray()
-        self.ended = False  # by the origin, in good order
+        self.ended = False  # by the origin, regularly
         self.lost = False
         self.error: Exception | None = None
         self.transport: asyncio.Transport
@@ -69,7 +69,7 @@ class Pipe(asyncio.Protocol):
         self.writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport by name
+        self.transport = transport  # type: ignore[assignment]  # uvloop's does not derive from asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         self.held += data
@@ -78,7 +78,7 @@ class Pipe(asyncio.Protocol):
         self.changed.set()
 
     def eof_received(self) -> bool:
-        """The origin may still take a body after it has answered; TLS knows no such half."""
+        """Keep the other direction open, as the origin may still take a body; TLS has no such half-close."""
         self.ended = True
         self.changed.set()
         return self.transport.get_extra_info("ssl_object") is None
@@ -102,7 +102,7 @@ class Stream(httpcore.AsyncNetworkStream):
         self._pipe = pipe
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Nothing at the end. Raises httpcore's ReadError and ReadTimeout."""
+        """Return bytes, none at the end. Raises httpcore's ReadError and ReadTimeout."""
         pipe = self._pipe
         try:
             async with asyncio.timeout(timeout):
@@ -120,7 +120,7 @@ class Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Raises httpcore's WriteError and WriteTimeout."""
+        """Write all bytes. Raises httpcore's WriteError and WriteTimeout."""
         pipe = self._pipe
         if not buffer:
             return
@@ -135,7 +135,7 @@ class Stream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError(str(pipe.error or "the connection was closed")) from pipe.error
 
     async def aclose(self) -> None:
-        """What has not left by now never will: a request that is broken off must stay short."""
+        """Close, and drop what has not left yet: an aborted request must stay incomplete."""
         self._pipe.transport.close()
         await asyncio.sleep(0)
         self._pipe.transport.abort()
@@ -143,7 +143,7 @@ class Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Stream:
-        """Raises httpcore's ConnectError and ConnectTimeout."""
+        """Do the TLS handshake. Raises httpcore's ConnectError and ConnectTimeout."""
         pipe = self._pipe
         try:
             async with asyncio.timeout(timeout):
@@ -163,13 +163,13 @@ class Stream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         pipe = self._pipe
-        if info == "is_readable":  # of an idle connection: it is no good any more
+        if info == "is_readable":  # an idle connection that is readable must not be reused
             return bool(pipe.held) or pipe.ended or pipe.lost or pipe.transport.is_closing() or self._has_news()
         names = {"client_addr": "sockname", "server_addr": "peername"}
         return pipe.transport.get_extra_info(names.get(info, info))
 
     def _has_news(self) -> bool:
-        """Whether the socket, from which nobody reads now, has bytes or an end."""
+        """Return whether the idle socket has bytes or was closed."""
         poll = select.poll()
         poll.register(self._pipe.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))

@@ -1,9 +1,9 @@
-"""A page of a listing, made of a store's own pages. Pure but for `ask`.
+"""A page of a listing, assembled from the store's own pages. Pure except for `ask`.
 
-How it works. A page begins behind a name (`after`), never at a store's own token: the place where a page ended says
-all, and means the same on every node. A store may show what lies before that place once more, which is dropped, and
-give fewer names than it was asked for, even none, with a token for the next ones; such pages are added until ours
-is full, or PAGES_MAX have been read: then it is short, and goes on where it ends.
+How it works. A page begins after a name (`after`), never at a store's own token: the name where a page ended is enough,
+and means the same on every node. A store may repeat names up to `after`, which are dropped. It may also return fewer
+names than requested, even none, with a token for the next ones. Such pages are added up until ours is full, or
+PAGES_MAX have been read: then our page is short, and the next one continues at its end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import partial
 from proxy.errors import OriginUnavailable
 from proxy.origin import ListedObject, ListPage
 
-PAGES_MAX = 100  # of a store's, for one of ours; one without an end would keep its reader for ever
+PAGES_MAX = 100  # of the store's pages, for one of ours: an endless listing must not keep its reader for ever
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page of the store's. `listed` maps names to objects, and common prefixes to None."""
+    """One page of the store. `listed` maps names to objects, and common prefixes to None."""
 
     listed: Mapping[str, ListedObject | None]
     token: str | None
@@ -29,15 +29,15 @@ class Found:
 async def gather_page(
     ask: Callable[[str | None], Awaitable[Found]], *, after: str, limit: int, undecodable: str
 ) -> ListPage:
-    """`ask` gives the store's page at its token, its first one at None. `limit` counts keys and common prefixes.
+    """Return a page. `ask` returns the store's page at a token, the first one for None.
 
-    Names are ordered by their UTF-8 bytes; `undecodable` is how such a name holds what is no UTF-8 (codecs' error
-    handlers).
+    `limit` counts keys and common prefixes. Names are ordered by their UTF-8 bytes; `undecodable` is the codecs' error
+    handler for names that are not UTF-8.
     """
     order = partial(str.encode, encoding="utf-8", errors=undecodable)
 
     def is_beyond(name: str, is_prefix: bool) -> bool:
-        """A prefix that `after` lies in is shown if there are names beyond `after` in it, and the store found some."""
+        """Return whether a name belongs to the page. A prefix of `after` does: the store found later names in it."""
         return order(name) > order(after) or (is_prefix and name != after and after.startswith(name))
 
     listed: dict[str, ListedObject | None] = {}

@@ -1,4 +1,4 @@
-"""What passing an operation on has in common, whatever the origin: headers, a body seen ahead."""
+"""The common parts of passing an operation through, whatever the origin: headers, and peeking at a body."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OWN_HEADERS = FRAMING | {"authorization", HOPS}
 
 
 def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset[str] = frozenset()) -> Headers:
-    """The client's headers as they go on, with the body's framing; `own_headers` are the signature's to give."""
+    """Return the client's headers as forwarded, with the body's framing. The signature provides `own_headers`."""
     refused = connection_headers(request.headers) | _OWN_HEADERS | own_headers
     headers = tuple((name, value) for name, value in request.headers if name not in refused)
     if has_body and request.body_bytes is not None:
@@ -26,7 +26,7 @@ def sent_headers(request: ForwardRequest, has_body: bool, own_headers: frozenset
 
 
 async def peek(body: AsyncIterator[bytes]) -> bytes:
-    """The beginning of a body, long enough for an error document."""
+    """Return the beginning of a body, long enough for an error document."""
     seen = bytearray()
     async for chunk in body:
         seen += chunk
@@ -44,4 +44,4 @@ async def replay(seen: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterato
 
 
 async def nothing() -> None:
-    """What remains to be closed of an answer that is complete."""
+    """Do nothing: the `close` of an answer that is complete."""

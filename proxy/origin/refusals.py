@@ -1,7 +1,7 @@
-"""What an error's body says, in whatever form: S3's and GCS's XML, GCS's JSON, or a line of text. Pure.
+"""Error bodies of an origin, in any form: S3's and GCS's XML, GCS's JSON, or a line of text. Pure.
 
 How it works. XML documents have a `<Code>` and a `<Message>`, those of the JSON API a `reason` and a `message`, and
-downloads by the JSON API often nothing but a line of text. A document's other parts are not for showing: S3's answer to
+downloads by the JSON API often only a line of text. The other parts of a document must not be shown: S3's answer to
 a wrong signature quotes the request that was signed.
 """
 
@@ -19,18 +19,18 @@ _MESSAGE = re.compile(rb"<Message>([^<]{1,1000})</Message>")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Empty where the body says nothing."""
+    """Reason and message of an error; empty if the body has none."""
 
     reason: str = ""
     message: str = ""
 
     def said(self, status: int) -> str:
-        """Status, reason and message in a line."""
+        """Return status, reason and message in one line."""
         return f"{status} {self.reason}{f': {self.message}' if self.message else ''}".rstrip()
 
 
 def parse_refusal(body: bytes) -> Refusal:
-    """From JSON, XML or a line of text."""
+    """Parse JSON, XML or a line of text."""
     if body.lstrip()[:1] == b"{":
         return _parse_json(body)
     code = parse_code(body)
@@ -41,13 +41,13 @@ def parse_refusal(body: bytes) -> Refusal:
 
 
 def parse_code(body: bytes) -> str | None:
-    """The `<Code>` of an error document."""
+    """Return the `<Code>` of an error document."""
     found = _CODE.search(body)
     return found[1].decode("ascii") if found is not None else None
 
 
 def parse_message(body: bytes) -> str:
-    """The `<Message>` of an error document; empty where there is none."""
+    """Return the `<Message>` of an error document; empty if there is none."""
     found = _MESSAGE.search(body)
     return html.unescape(found[1].decode("utf-8", "replace")) if found is not None else ""
 

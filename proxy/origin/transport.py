@@ -1,8 +1,8 @@
-"""httpx's transport: requests, bodies and errors as it knows them. Loaded by the first exchange that needs it.
+"""httpx's transport, with its requests, bodies and errors. Loaded by the first exchange that needs it.
 
 How it works. The transport is used without httpx's client: no cookies, redirects, decompression or default headers.
-The request target is given as an extension, so it leaves byte for byte as it was signed. A request without a body
-whose kept connection turns out to have been closed by the peer is sent once more, on another one.
+The request target is passed as an extension, so it is sent byte for byte as it was signed. If the peer has closed
+a kept connection, a request without a body is sent once more, on another one.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Transport:
                     keepalive_expiry=limits.idle_timeout_s,
                 ),
             )
-        except (ValueError, ImportError, httpx.InvalidURL):  # whose words quote the URL, and so its password
+        except (ValueError, ImportError, httpx.InvalidURL):  # their text quotes the URL, and so its password
             shown = mask_url(proxy or "")
             raise ConfigInvalid(
                 f"the proxy {shown!r} in the environment can't be used; write http://host:port"
             ) from None
-        # httpx has no parameter for what its pool takes by this name.
+        # httpx has no parameter for its pool's network backend.
         self._transport._pool._network_backend = Network()
 
     async def send(
@@ -68,7 +68,7 @@ class Transport:
         body: AsyncIterator[bytes] | None = None,
         wait_s: float | None = None,
     ) -> httpx.Response:
-        """See `Exchange.send`. `wait_s`: for each of the answer's bytes, in place of what the use allows."""
+        """Send a request; see `Exchange.send`. `wait_s` replaces the use's limit for each of the answer's bytes."""
         try:
             try:
                 return await self._transport.handle_async_request(self._request(method, target, headers, body, wait_s))
@@ -88,7 +88,7 @@ class Transport:
             raise _trouble(error, target.endpoint) from error
 
     async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        """The body as it comes off the wire, nothing decoded. Raises OriginUnavailable where it breaks off."""
+        """Yield the body as received, without decoding. Raises OriginUnavailable if it breaks off."""
         try:
             async for chunk in response.aiter_raw():
                 yield chunk
@@ -117,7 +117,7 @@ class Transport:
 
 
 class _Body(httpx.AsyncByteStream):
-    """The request's body, or none. A body of another length than announced stops the request."""
+    """The request's body, or none. If its length is not the announced one, the request is aborted."""
 
     def __init__(self, chunks: AsyncIterator[bytes] | None, length: int | None) -> None:
         self._chunks = chunks
@@ -137,7 +137,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _trouble(error: httpx.HTTPError, endpoint: Endpoint | None = None) -> OriginUnavailable:
-    """What httpx raised, as ours."""
+    """Translate an error of httpx into one of ours."""
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
             reason = "connect"
@@ -150,7 +150,7 @@ def _trouble(error: httpx.HTTPError, endpoint: Endpoint | None = None) -> Origin
 
 
 def _words(error: httpx.HTTPError) -> str:
-    """What the operating system said, where it is behind the error: "All connection attempts failed" explains none."""
+    """Return the operating system's error text if there is one: "All connection attempts failed" explains nothing."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, OSError) and behind.strerror:

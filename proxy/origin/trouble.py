@@ -1,7 +1,7 @@
-"""From a failed exchange, or an answer that can't be right, to the error family, with the trouble that it stands for.
+"""Errors for failed exchanges and nonsensical answers, each with its `OriginTrouble`.
 
-Whatever an origin raises through its own fault, or that of the way to it, carries an `OriginTrouble`; a client's fault
-(no such key, a condition that failed) carries none. `proxy.origin.incidents` counts and logs them.
+An error caused by the origin, or by the network between, carries an `OriginTrouble`. One caused by the client (no such
+key, a failed condition) carries none. `proxy.origin.incidents` counts and logs them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 def request_id_of(headers: Headers) -> str:
-    """How the origin calls the request that it answered so; empty where it does not say."""
+    """Return the origin's id of the request, from the answer's headers; empty if there is none."""
     found = (first_value(headers, name) for name in REQUEST_IDS)
     return next((value for value in found if value), "")[:REQUEST_ID_MAX]
 
 
 def mismatch(what: str, headers: Headers = ()) -> OriginUnavailable:
-    """An answer that can't be the one to this request; `headers` are the answer's."""
+    """Return the error for an answer that can't belong to this request; `headers` are the answer's."""
     error = OriginUnavailable(f"mislabelled: the origin sent {what}")
     return blame(error, "mismatch", request_id=request_id_of(headers))
 
 
 def changed(origin: str, key: str, what: str) -> VersionChanged:
-    """Another version than the one asked for, which is no trouble of the origin's."""
+    """Return the error for another version than the requested one, which is not the origin's fault."""
     return VersionChanged(f"{origin} holds another version of {key!r}: {what}")
 
 
@@ -40,13 +40,13 @@ def short_body(received_bytes: int, expected_bytes: int, headers: Headers = ()) 
 
 
 def looped(headers: Headers) -> OriginUnavailable:
-    """The request came back to a gateway that it had come through."""
+    """Return the error for a request that came back to a gateway that it had already passed."""
     error = OriginUnavailable("its endpoint leads back to this gateway", lasting=True)
     return blame(error, "loop", request_id=request_id_of(headers))
 
 
 def redirect_refused(status: int, headers: Headers) -> OriginUnavailable:
-    """A redirect that leads out of the origin, or nowhere. The message names region and host, never a query."""
+    """Return the error for a redirect out of the origin, or to nowhere. It names region and host, never a query."""
     region, location = first_value(headers, "x-amz-bucket-region"), first_value(headers, "location")
     said = f"the origin answered {status}"
     if region is not None:
@@ -57,14 +57,14 @@ def redirect_refused(status: int, headers: Headers) -> OriginUnavailable:
 
 
 def unreachable(reason: str, words: str, *, silent: bool = False) -> OriginUnavailable:
-    """An exchange that failed; `reason` is the counter's word for it. `silent`: it waited for bytes in vain."""
+    """Return the error for a failed exchange. `reason` is the metric's label; `silent`: no bytes came in time."""
     if "WRONG_VERSION_NUMBER" in words or "UNEXPECTED_EOF" in words or "RECORD_LAYER_FAILURE" in words:
         words += " (the server does not speak TLS there; is its endpoint http://?)"
     return blame(OriginUnavailable(f"{reason}: {words}", silent=silent), reason)
 
 
 def from_wire(error: WireError) -> OriginUnavailable:
-    """What the range client raised, as ours."""
+    """Translate an error of the range client into one of ours."""
     match error:
         case ConnectFailed():
             reason = "connect"

@@ -1,7 +1,7 @@
-"""An origin whose failures are seen: every one of a gateway is wrapped so, and the gateway knows no other.
+"""A wrapper that reports an origin's failures; the gateway wraps each of its origins in it.
 
-How it works. Each operation goes to the origin unchanged. An error that carries a trouble, and a passed-on answer that
-says that the origin refuses or fails, are reported to the origin's `Incidents`. Any other end is an answer.
+How it works. Each operation goes to the origin unchanged. An error that carries a trouble, and a forwarded answer which
+says that the origin refuses or fails, are reported to the origin's `Incidents`. Any other outcome counts as an answer.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from proxy.origin.trouble import request_id_of
 from proxy.ranges import ByteRange
 from proxy.trail import LOOP_STATUS
 
-_ANSWERS = (NotFound, VersionChanged, OriginRefused)  # what an origin that is well says, too
+_ANSWERS = (NotFound, VersionChanged, OriginRefused)  # errors that a healthy origin also sends
 
 Result = TypeVar("Result")
 
 
 def watched(origin: Origin, incidents: Incidents) -> WatchedOrigin:
-    """Also `OpensRanges` where the origin is."""
+    """Wrap an origin; the wrapper is `OpensRanges` if the origin is."""
     if isinstance(origin, OpensRanges):
         return WatchedOpener(origin, origin, incidents)
     return WatchedOrigin(origin, incidents)
 
 
 class WatchedOrigin:
-    """See `proxy.origin` for what each call promises."""
+    """A watched origin; see `proxy.origin` for what each call promises."""
 
     def __init__(self, origin: Origin, incidents: Incidents) -> None:
         self.id = origin.id
@@ -56,7 +56,7 @@ class WatchedOrigin:
         return await self._seen(self._origin.head(bucket, key, version_id), bucket, key)
 
     async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
-        """A key, where the origin knows no better."""
+        """Find out what is missing; a key, if the origin can't say more."""
         if not isinstance(self._origin, ExplainsMissing):
             return NotFound("key", key)
         return await self._seen(self._origin.explain_missing(bucket, key, version_id), bucket, key)
@@ -99,7 +99,7 @@ class WatchedOrigin:
         await self._origin.aclose()
 
     def note(self, error: WarmstartError, bucket: str, key: str) -> None:
-        """An operation has ended with this error."""
+        """Report the error with which an operation ended."""
         if error.trouble is not None:
             self.incidents.failed(error, bucket, key)
         elif isinstance(error, _ANSWERS):
@@ -125,7 +125,7 @@ class WatchedOrigin:
 
 
 class WatchedOpener(WatchedOrigin):
-    """An origin that can send bytes before it has said which version is current."""
+    """A watched origin that can send bytes before its current version is known."""
 
     def __init__(self, origin: Origin, opener: OpensRanges, incidents: Incidents) -> None:
         super().__init__(origin, incidents)
@@ -138,7 +138,7 @@ class WatchedOpener(WatchedOrigin):
 
 
 class _WatchedOpened:
-    """Whoever takes the bytes judges their head later, in a task of its own."""
+    """The receiver for a watched origin: the head is checked later, in another task, and errors are reported."""
 
     def __init__(self, origin: WatchedOrigin, bucket: str, key: str, opened: Opened) -> None:
         self._origin = origin
@@ -157,7 +157,7 @@ class _WatchedOpened:
 
 
 def reason_of(status: int) -> str | None:
-    """The trouble that a passed-on answer of this status stands for; None: it is the client's."""
+    """Return the reason for a forwarded answer's status; None if it is not the origin's fault."""
     if status in (401, 403):
         return "refused"
     if status in (429, 503):
