@@ -37,7 +37,8 @@ from bench.processes import Missing, back_memory, cpu_seconds
 from proxy.config.limits import LimitSettings
 from tests.fleet.fleet import kill_all, wait_for_members
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 QUESTION = "How fast does a gang of N nodes load one model, and how often does the origin send it?"
 

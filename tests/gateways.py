@@ -28,6 +28,7 @@ import httpx
 import yaml
 
 from tests.servers import S3Server
+from tests.waiting import wait_until
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -240,18 +241,6 @@ def clean_environment() -> dict[str, str]:
         if not name.startswith(refused) and not name.lower().endswith("_proxy")
     }
     return kept | {"AWS_EC2_METADATA_DISABLED": "true"}
-
-
-def wait_until(condition: Callable[[], bool], complaint: str, timeout_s: float = 30.0) -> None:
-    """Poll until `condition` holds; AssertionError with `complaint` when it does not in time.
-
-    What takes longer is asked less often: a question to a gateway is work for it, and for who asks.
-    """
-    started = time.monotonic()
-    while not condition():
-        waited_s = time.monotonic() - started
-        assert waited_s < timeout_s, complaint
-        time.sleep(min(max(0.01, waited_s / 10), 0.1))
 
 
 def alive(pid: int) -> bool:

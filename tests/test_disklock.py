@@ -12,7 +12,7 @@ import pytest
 
 from proxy.disklock import DiskLock
 from proxy.errors import ConfigInvalid
-from tests.gateways import wait_until
+from tests.waiting import wait_until
 
 
 def test_a_missing_disk_folder_is_made_private(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 OBJECT_BYTES = 3 * MIB

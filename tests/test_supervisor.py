@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from proxy.runtime import PREFIX
-from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway, wait_until
+from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway
+from tests.waiting import wait_until
 
 BODY = bytes(range(256)) * 1024
 

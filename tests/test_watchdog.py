@@ -16,7 +16,7 @@ from proxy.doors import LateSurface, Surface
 from proxy.metrics import SLOW_CALLBACKS
 from proxy.notices import Notice
 from proxy.watchdog import Watchdog, places
-from tests.gateways import wait_until
+from tests.waiting import wait_until
 
 LIMIT_S = 0.1
 log = logging.getLogger("warmstart.watchdog")

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.fakes.certificates import Certificates, make_certificates
-from tests.gateways import GatewayProcess, log_lines, start_gateway, wait_until
+from tests.gateways import GatewayProcess, log_lines, start_gateway
+from tests.waiting import wait_until
 
 BODY = os.urandom(3 << 20)
 

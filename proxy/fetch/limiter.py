@@ -63,6 +63,11 @@ class FillLimiter:
                     self._idle.append(turn)
                     await turn
 
+    @property
+    def waiting_for_idle(self) -> int:
+        """How many wait for `wait_idle`."""
+        return len(self._idle)
+
     def _is_idle(self) -> bool:
         spare = 4 * (self._fills_max - self._fills_free) <= self._fills_max
         return spare and not self._queues and 2 * self._bytes_free >= self._bytes_max

@@ -15,7 +15,8 @@ import pytest
 from bench.nginx import start_nginx
 from bench.processes import children, cpu_seconds, running
 from bench.sides import NGINX_FILE, Side, make_object, nginx_side, warm
-from tests.gateways import alive, wait_until
+from tests.gateways import alive
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 CORES = os.sched_getaffinity(0)

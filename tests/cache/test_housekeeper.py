@@ -16,6 +16,7 @@ from proxy.cache import mapfile
 from proxy.cache.housekeeper import RETRY_S, Housekeeper, HouseRules
 from proxy.cache.store import Store
 from tests.cache.nodes import BLOCK_BYTES, KIB, SEGMENT_BYTES, Node, allocated_on, files, fill, fill_all, make_version
+from tests.waiting import wait_until
 
 NEVER = threading.Event()
 
@@ -51,13 +52,6 @@ def running(house: Housekeeper) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-
-
 def test_the_first_turn_scans_every_disk(node_of_three: Node) -> None:
     store = node_of_three.store()
     fill_all(store, make_version())
@@ -72,21 +66,21 @@ def test_a_disk_over_its_mark_is_brought_below_it_while_fills_go_on(node: Node) 
     house = Housekeeper(store.disks, node.tables, SEGMENT_BYTES, HouseRules(high_watermark=0.8, low_watermark=0.5))
     disk = store.disks[0]
     with running(house):
-        until(lambda: disk.used_bytes is not None)
+        wait_until(lambda: disk.used_bytes is not None)
 
         def has_room() -> bool:
             store.tick_where_due()
             return (disk.used_bytes or 0) + BLOCK_BYTES + 8 * KIB <= disk.size_bytes
 
         for number in range(120):
-            until(has_room)
+            wait_until(has_room)
             fill(store, make_version(f"model {number}", BLOCK_BYTES), 0)
 
         def is_below_its_mark() -> bool:
             store.tick_where_due()  # a worker's part: what is open here keeps its room
             return (disk.used_bytes or 0) <= 0.8 * disk.size_bytes
 
-        until(is_below_its_mark)
+        wait_until(is_below_its_mark)
     assert allocated_on(node.paths[0]) <= 1.01 * disk.size_bytes
 
 
@@ -144,7 +138,7 @@ def test_rotten_bits_are_found_by_the_running_loop(node: Node) -> None:
     with files(node, ".data")[0].open("r+b") as file:
         file.write(b"wrong")
     with running(keeper(node, store, time.monotonic, HouseRules(scrub_bytes_per_s=1 << 30))):
-        until(lambda: len(files(node, ".map")) == 2)
+        wait_until(lambda: len(files(node, ".map")) == 2)
 
 
 def test_a_disk_with_io_errors_leaves_service_and_the_others_are_kept(

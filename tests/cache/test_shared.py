@@ -69,11 +69,16 @@ def test_an_empty_or_foreign_file_is_refused() -> None:
         os.close(fd)
 
 
-def test_closing_twice_does_no_harm_and_leaves_the_callers_descriptor_open(tables: SharedTables) -> None:
+def test_closing_twice_closes_no_descriptor_that_has_the_number_by_then(tables: SharedTables) -> None:
     attached = SharedTables.attach(tables.fd)
+    number = attached.fd
     attached.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    os.dup2(tables.fd, number)
     attached.close()
-    os.fstat(tables.fd)
+    assert os.fstat(number).st_ino == os.fstat(tables.fd).st_ino
+    os.close(number)
 
 
 def test_a_lock_is_seen_by_others_and_dies_with_its_process(tables: SharedTables) -> None:

@@ -8,7 +8,7 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,7 +30,7 @@ from tests.cache.nodes import (
     on_a_disk,
     read_block,
 )
-from tests.gateways import wait_until
+from tests.waiting import wait_until
 
 VERSION = make_version()
 FIRST = ByteRange(0, BLOCK_BYTES)
@@ -73,10 +73,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def until(condition: Callable[[], bool]) -> None:
-    wait_until(condition, "it never happens")
-
-
 def is_hit(store: Store, span: ByteRange = FIRST) -> bool:
     return store.peek(VERSION, span) is not None
 
@@ -92,7 +88,7 @@ def test_a_written_block_is_no_hit_before_the_disk_has_it(node: Node, disk: Disk
     assert not is_hit(store)
     assert block.reserve() is None
     disk.go_on.set()
-    until(lambda: is_hit(store))
+    wait_until(lambda: is_hit(store))
     assert not block.at_risk
     assert disk.waited == [(0, BLOCK_BYTES)]
 
@@ -102,13 +98,13 @@ def test_blocks_that_follow_each_other_are_waited_for_together(
 ) -> None:
     store = on_a_disk(node.store(writer_threads=threads))
     fill(store, VERSION, 3)
-    until(lambda: disk.waited == [(3 * BLOCK_BYTES, BLOCK_BYTES)])
+    wait_until(lambda: disk.waited == [(3 * BLOCK_BYTES, BLOCK_BYTES)])
     disk.go_on.clear()
     fill(store, make_version("another"), 0)  # keeps the thread waiting
     for index in (0, 1):
         fill(store, VERSION, index)
     disk.go_on.set()
-    until(lambda: is_hit(store, ByteRange(0, 2 * BLOCK_BYTES)))
+    wait_until(lambda: is_hit(store, ByteRange(0, 2 * BLOCK_BYTES)))
     assert (0, 2 * BLOCK_BYTES) in disk.waited
 
 
@@ -118,7 +114,7 @@ def test_a_lost_block_is_given_up_and_its_disk_leaves_service(
     store = on_a_disk(node.store(writer_threads=threads))
     disk.error = errno.EIO
     block = fill(store, VERSION, 0)
-    until(lambda: files(node, ".map") == [])
+    wait_until(lambda: files(node, ".map") == [])
     assert block.retired
     assert not block.is_vouched()
     assert store.disks[0].failed
@@ -153,7 +149,7 @@ def test_a_loss_that_only_a_reader_hears_of_counts_for_the_syncer_too(
     assert block.is_lost()
     assert block.is_lost(), "the kernel tells once, the segment remembers"
     disk.go_on.set()
-    until(lambda: files(node, ".map") == [])
+    wait_until(lambda: files(node, ".map") == [])
     assert not is_hit(store)
     assert node.lost_segments() == 1
 
@@ -235,7 +231,7 @@ def test_segments_beyond_those_that_may_wait_are_compared_at_their_next_use(
     store = on_a_disk(node.store(writer_threads=threads, max_open_segments=4))
     disk.go_on.clear()
     block = fill(store, VERSION, 0)
-    until(lambda: not store.disks[0].syncer._waiting)  # the thread has it now
+    wait_until(lambda: not store.disks[0].syncer._waiting)  # the thread has it now
     fill(store, make_version("second"), 0)
     third = fill(store, make_version("third"), 0)
     assert block.is_vouched()
@@ -261,10 +257,10 @@ def test_other_file_systems_are_asked_by_fdatasync(
     monkeypatch.setattr(os, "fdatasync", synced.append)
     store = on_a_disk(node.store(writer_threads=threads), SyncBy.FILE)
     fill(store, VERSION, 0)
-    until(lambda: is_hit(store))
+    wait_until(lambda: is_hit(store))
     for index in (1, 2, 3):
         fill(store, VERSION, index)
-    until(lambda: is_hit(store, ByteRange(0, 4 * BLOCK_BYTES)))
+    wait_until(lambda: is_hit(store, ByteRange(0, 4 * BLOCK_BYTES)))
     assert len(synced) == 2, "the first at once, the others together"
     assert disk.waited == []
 
@@ -272,13 +268,13 @@ def test_other_file_systems_are_asked_by_fdatasync(
 def test_a_stored_segment_is_let_go(node: Node, disk: Disk, threads: ThreadPoolExecutor) -> None:
     store = on_a_disk(node.store(writer_threads=threads))
     fill(store, VERSION, 0)
-    until(lambda: is_hit(store))
+    wait_until(lambda: is_hit(store))
     segment = store.peek_segment(VERSION, 0)
     assert segment is not None
     gone = weakref.ref(segment)
     del segment
     store._open.clear()
-    until(lambda: gone() is None)
+    wait_until(lambda: gone() is None)
     assert gc.isenabled()
 
 
@@ -344,5 +340,5 @@ def test_a_word_that_was_never_written_stays_as_it_is(node: Node, disk: Disk, th
     assert segment is not None
     segment.store_word(0, ABSENT_WORD)
     disk.go_on.set()
-    until(lambda: not segment.unstored)
+    wait_until(lambda: not segment.unstored)
     assert segment.word(0) == ABSENT_WORD

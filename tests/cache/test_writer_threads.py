@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +18,7 @@ from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Store
 from proxy.cache.writer import SegmentWriter
 from tests.cache.nodes import BLOCK_BYTES, Node, block_content, files, fill, make_version, on_a_disk, read_block
+from tests.waiting import until
 
 VERSION = make_version()
 DATA = block_content(VERSION, 0)
@@ -133,7 +134,7 @@ async def test_threads_write_to_one_file_one_at_a_time_and_in_order(
     first, second = (reserved(block) for block in blocks)
     gate = Gate(monkeypatch)
     pending = [filling.write(memoryview(DATA[:1000])) for filling in (first, second)]
-    await gate.until(gate.entered.is_set)
+    await until(gate.entered.is_set)
     assert gate.inside == 1
     gate.open.set()
     for write in pending:
@@ -162,11 +163,6 @@ class Gate:
 
         monkeypatch.setattr(os, "pwrite", pwrite)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.001)
-
 
 async def test_a_cancelled_write_keeps_memory_and_lock_until_its_thread_has_returned(
     node: Node, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +175,7 @@ async def test_a_cancelled_write_keeps_memory_and_lock_until_its_thread_has_retu
     assert pending is not None
     task = asyncio.ensure_future(pending)
     await asyncio.sleep(0)  # a task cancelled ahead of its first step runs nothing at all
-    await gate.until(gate.entered.is_set)
+    await until(gate.entered.is_set)
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)
@@ -203,12 +199,12 @@ async def test_abandoning_under_a_write_gives_the_lock_back_after_it(
     gate = Gate(monkeypatch)
     pending = writer.write(memoryview(DATA[:1000]))
     assert pending is not None
-    await gate.until(gate.entered.is_set)
+    await until(gate.entered.is_set)
     writer.abandon()
     assert other.reserve() is None
     gate.open.set()
-    await gate.until(lambda: other.state().kind is BlockKind.ABSENT)
-    await gate.until(lambda: other.reserve() is not None)  # the writer it gives is let go at once
+    await until(lambda: other.state().kind is BlockKind.ABSENT)
+    await until(lambda: other.reserve() is not None)  # the writer it gives is let go at once
 
 
 async def test_write_back_is_started_when_a_block_is_committed(

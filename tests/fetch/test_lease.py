@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from proxy.fleet.fills import ORIGIN, new_fill_id
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.rediskeys import RedisKeys
 from tests.fleet.servers import RedisServer, start_redis
+from tests.waiting import until
 
 _digests = itertools.count()
 
@@ -67,11 +68,6 @@ class Bench:
         """As when its time has run out."""
         self.eye.delete(self.name)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def aclose(self) -> None:
         for leases, client in self._open:
             await leases.aclose()
@@ -115,7 +111,7 @@ async def test_a_lease_is_renewed_while_it_is_held(bench: Bench, monkeypatch: py
     monkeypatch.setattr(lease_module, "LEASE_S", 2.0)
     await bench.have(bench.node("0a"))
     bench.eye.pexpire(bench.name, 500)
-    await bench.until(lambda: bench.left_s > 1)
+    await until(lambda: bench.left_s > 1)
 
 
 async def test_a_lease_that_another_node_has_by_now_is_neither_renewed_nor_removed(
@@ -130,7 +126,7 @@ async def test_a_lease_that_another_node_has_by_now_is_neither_renewed_nor_remov
     await b.aclose()  # and renews its own no more
     bench.eye.pexpire(bench.name, 60_000)
     calls = count_evals(a)
-    await bench.until(lambda: len(calls) > 6)
+    await until(lambda: len(calls) > 6)
     assert bench.left_s > LEASE_S, "a renewal would have set the time anew"
     for done in (True, False):
         a._held[lost.name] = lost
@@ -305,7 +301,7 @@ async def test_renewing_ends_with_the_last_lease_and_begins_with_the_next(
         renewing = a._renewing
         assert renewing is not None
         bench.eye.pexpire(bench.name, 500)
-        await bench.until(lambda: bench.left_s > 1)
+        await until(lambda: bench.left_s > 1)
         a.end(lease, done=False)
         await asyncio.wait({renewing})
         await a._ending.aclose(cancel=False)

@@ -17,6 +17,7 @@ from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
 from tests.fetch.memory import MemoryOrigin, pump, version_of
+from tests.waiting import until
 
 CONTENT = bytes(range(100))
 VERSION = version_of(CONTENT)
@@ -163,9 +164,7 @@ async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: Opening
         waiting.drop()
     origin.head.clear()
     under_way = opened(origin, 20, 60)
-    async with asyncio.timeout(10):
-        while gate.ledger.under_way == 0:
-            await asyncio.sleep(0.001)
+    await until(lambda: gate.ledger.under_way != 0)
     under_way.drop()
     await asyncio.wait_for(origin.ended.wait(), 10)
     assert gate.ledger.under_way == 0

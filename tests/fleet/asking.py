@@ -9,7 +9,8 @@ import httpx
 
 from proxy.cli.cluster import NoAnswer, ask_members
 from proxy.fleet.signing import sign
-from tests.gateways import GatewayProcess, log_lines, wait_until
+from tests.gateways import GatewayProcess, log_lines
+from tests.waiting import wait_until
 
 SECRET = "0123456789abcdef"
 

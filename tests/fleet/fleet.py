@@ -29,7 +29,8 @@ from urllib.parse import urlsplit
 from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.doors import Door
 from tests.fleet.servers import RedisServer, SentinelTrio
-from tests.gateways import GatewayProcess, overlay, send_signal, start_gateway, wait_until
+from tests.gateways import GatewayProcess, overlay, send_signal, start_gateway
+from tests.waiting import wait_until
 
 BLOCK_BYTES = 256 << 10
 PORT, CONTROL_PORT = 9000, 9001

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -22,6 +22,7 @@ from proxy.fleet.news import News
 from proxy.fleet.redis import open_redis
 from proxy.fleet.writes import Writes
 from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
+from tests.waiting import until
 
 KEY = ObjectKey("s3://origin", "bucket", "key")
 
@@ -79,14 +80,9 @@ class Node:
     def leased(self) -> bool:
         return time.monotonic() < self.board.fresh_until_s
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def listen(self) -> Self:
         self.listening = asyncio.create_task(self.news.run())
-        await self.until(lambda: self.leased)
+        await until(lambda: self.leased)
         return self
 
     async def stop_listening(self) -> None:

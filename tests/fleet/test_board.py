@@ -204,6 +204,13 @@ def test_each_spoiling_is_seen_by_all(board: Board) -> None:
     other.close()
 
 
-def test_closing_twice_does_no_harm(board: Board) -> None:
-    board.close()
-    board.close()
+def test_closing_twice_closes_no_descriptor_that_has_the_number_by_then(board: Board) -> None:
+    other = Board.attach(board.fd)
+    number = other.fd
+    other.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    os.dup2(board.fd, number)
+    other.close()
+    assert os.fstat(number).st_ino == os.fstat(board.fd).st_ino
+    os.close(number)

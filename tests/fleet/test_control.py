@@ -19,8 +19,9 @@ from proxy.fleet.signing import sign
 from tests.fakes.certificates import make_certificates
 from tests.fleet.asking import SECRET, ask_signed, control_pid, control_url, members, states, wait_for_states
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway, wait_until
+from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 LOST = re.compile("a node (has left|is gone)")
 

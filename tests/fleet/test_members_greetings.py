@@ -21,6 +21,7 @@ from proxy.fleet.reception import Reception
 from proxy.fleet.roster import Member
 from proxy.serving import Server
 from proxy.wire import Endpoint, WireClient
+from tests.waiting import until
 
 SECRET = b"the secret of this fleet"
 
@@ -256,9 +257,7 @@ async def test_rounds_go_on_until_cancelled(street: Street) -> None:
     a, b = street.node("aa"), street.node("bb")
     a.found = [b.data.endpoint]
     running = asyncio.create_task(a.greetings.run())
-    async with asyncio.timeout(30):
-        while a.known != ["aa", "bb"]:
-            await asyncio.sleep(0.01)
+    await until(lambda: a.known == ["aa", "bb"])
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -16,6 +16,7 @@ from proxy.fleet.writes import KEYS_MAX
 from proxy.objects import ObjectKey
 from tests.fleet.nodes import KEY, SEALS, Node, other_key, start_node
 from tests.fleet.servers import RedisServer, start_redis, start_sentinels
+from tests.waiting import until
 
 LONG_AGO_S = 3600.0
 
@@ -101,7 +102,7 @@ async def test_a_node_that_hangs_makes_the_write_wait_until_its_lease_is_over(
         assert not hanging.leased
         assert not hanging.freshness.covers(checked_at_s, time.time())
         hanging.go_on.set()
-        await hanging.until(lambda: hanging.leased)
+        await until(lambda: hanging.leased)
         assert hanging.keys.read(KEY) is None  # forgotten before the lease came back
 
 
@@ -158,7 +159,7 @@ async def test_a_message_that_can_not_be_read_makes_everything_due(
         for text in (b"", b"1", b'1 {"kind":"write"}', b"9 " + seal("another", "x", {"kind": "to come"})):
             client.publish("test:news", text)
         client.publish("test:news", b"7 " + seal("news", "x", {"kind": "to come"}))
-    await node.until(lambda: node.board.heard == 7)
+    await until(lambda: node.board.heard == 7)
     assert node.board.due_before_s == before_s
 
 
@@ -170,7 +171,7 @@ async def test_what_nodes_have_heard_grows_with_each_write(nodes: tuple[Node, No
         seen.append(other.freshness.heard)
     assert sorted(set(seen)) == seen
     assert seen[0] > 0
-    await writer.until(lambda: writer.board.heard == seen[-1])
+    await until(lambda: writer.board.heard == seen[-1])
     await other.news.beat()
     await asyncio.sleep(0)
     assert other.board.heard == seen[-1]  # a beat is no news
@@ -182,7 +183,7 @@ async def test_what_was_found_to_have_changed_is_told_without_waiting(nodes: tup
     other.go_on.clear()
     writer.writes.announce([KEY])
     other.go_on.set()
-    await other.until(lambda: other.keys.read(KEY) is None)
+    await until(lambda: other.keys.read(KEY) is None)
 
 
 async def test_a_lease_counts_from_the_moment_its_beat_was_sent(tmp_path: Path, redis: RedisServer) -> None:
@@ -232,10 +233,10 @@ async def test_a_write_during_an_outage_waits_and_is_told_when_redis_is_back(tmp
             began_s = asyncio.get_running_loop().time()
             await writer.writes.tell([KEY])
             assert asyncio.get_running_loop().time() - began_s >= 1.0
-            await other.until(lambda: not other.leased)
+            await until(lambda: not other.leased)
             server.restart()
-            await other.until(lambda: other.leased)
-            await writer.until(lambda: other.board.heard > 0)
+            await until(lambda: other.leased)
+            await until(lambda: other.board.heard > 0)
             checked_at_s = other.remember()
             assert other.freshness.covers(checked_at_s, time.time())
 
@@ -244,7 +245,7 @@ async def test_more_keys_than_can_be_kept_are_told_as_anything(nodes: tuple[Node
     writer, other, _ = nodes
     before_s = other.board.due_before_s
     writer.writes.announce([other_key(number) for number in range(KEYS_MAX + 1)])
-    await other.until(lambda: other.board.due_before_s > before_s)
+    await until(lambda: other.board.due_before_s > before_s)
 
 
 async def test_redis_killed_in_the_middle_of_a_write_ends_the_wait_with_the_leases(tmp_path: Path) -> None:
@@ -282,8 +283,8 @@ async def test_news_go_on_at_the_master_that_took_over(tmp_path: Path) -> None:
         ):
             before_s = max(writer.board.due_before_s, other.board.due_before_s)
             trio.master.kill()
-            await other.until(lambda: other.board.due_before_s > before_s and other.leased)
-            await writer.until(lambda: writer.board.due_before_s > before_s and writer.leased)
+            await until(lambda: other.board.due_before_s > before_s and other.leased)
+            await until(lambda: writer.board.due_before_s > before_s and writer.leased)
             other.remember()
             await writer.writes.tell([KEY])
             assert other.keys.read(KEY) is None

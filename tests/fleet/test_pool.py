@@ -11,7 +11,8 @@ import httpx
 from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load, start_fleet
 from tests.fleet.servers import start_redis
-from tests.gateways import send_signal, wait_until
+from tests.gateways import send_signal
+from tests.waiting import wait_until
 
 POOLED = {"buckets": {"*": {"origin": "origin", "replicate": False}}}
 CONTENT = random.Random(6).randbytes(12 * BLOCK_BYTES + 777)

@@ -11,7 +11,7 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
 from tests.fleet.midload import begin
 from tests.fleet.servers import replica_state, start_redis, start_sentinels, tls_door
-from tests.gateways import wait_until
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -31,7 +31,8 @@ from proxy.objects import ObjectKey
 from tests.fleet.asking import SECRET, control_pid
 from tests.fleet.nodes import SEALS
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 KEY = ObjectKey("s3://origin", "bucket", "key")
 FORGED = Sighting(Member("f" * 32, "http://127.0.0.1:1", "http://127.0.0.1:2", capacity_bytes=1 << 50))

@@ -16,7 +16,8 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
 from tests.fleet.midload import SIZE_BYTES, begin, put
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import GatewayProcess, send_signal, wait_until
+from tests.gateways import GatewayProcess, send_signal
+from tests.waiting import wait_until
 
 NODES = 3
 

@@ -12,7 +12,7 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, SECRET, start_fleet
 from tests.fleet.liar import MANNERS, Liar
 from tests.fleet.midload import put
-from tests.gateways import wait_until
+from tests.waiting import wait_until
 
 BLOCKS = 40
 QUICK_MANNERS = ("nonsense", "short", "unproven", "refuses")

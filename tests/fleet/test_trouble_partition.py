@@ -16,7 +16,8 @@ from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, PORT, SECRET, Fleet, wait_for_members
 from tests.fleet.midload import begin
 from tests.fleet.servers import start_redis
-from tests.gateways import start_gateway, wait_until
+from tests.gateways import start_gateway
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.long,

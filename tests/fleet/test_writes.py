@@ -18,8 +18,9 @@ import pytest
 from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import Fleet, start_fleet
 from tests.fleet.servers import RedisServer, start_redis
-from tests.gateways import origin_settings, wait_until
+from tests.gateways import origin_settings
 from tests.servers import S3Server, start_moto
+from tests.waiting import wait_until
 
 BUCKET = "shelf"
 KEYS = 100

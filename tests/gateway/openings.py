@@ -12,6 +12,7 @@ from proxy.origin import Opened
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange
 from tests.gateway.rig import ObjectOrigin
+from tests.waiting import until
 
 
 class OpeningOrigin(ObjectOrigin):
@@ -60,15 +61,11 @@ class OpeningOrigin(ObjectOrigin):
             self.closed += 1
 
     async def wait_opened(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.opened) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.opened) >= count)
 
     async def wait_closed(self) -> None:
         """Returns when no opened range is under way."""
-        async with asyncio.timeout(20):
-            while self.closed < len(self.opened):
-                await asyncio.sleep(0.001)
+        await until(lambda: self.closed >= len(self.opened))
 
 
 class CountingStore:

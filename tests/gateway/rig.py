@@ -28,6 +28,7 @@ from proxy.objects import ObjectName, ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
 from proxy.ranges import ByteRange, RangeRequest
 from proxy.threads import Threads
+from tests.waiting import until
 
 BLOCK_BYTES = 256 << 10
 POLICY = RetryPolicy(deadline_s=2, first_pause_s=0.001, longest_pause_s=0.01)
@@ -139,7 +140,8 @@ class Rig:
             segment_bytes=segment_bytes,
         )
         threads = Threads()
-        self.flights = Flights(FillLimiter(bytes_in_flight_max=64 << 20, fills_max=fills_max), POLICY)
+        self.limiter = FillLimiter(bytes_in_flight_max=64 << 20, fills_max=fills_max)
+        self.flights = Flights(self.limiter, POLICY)
         self.followers = Followers(self.flights)
         self.versions = Versions(
             self.store.keys,
@@ -171,9 +173,7 @@ class Rig:
 
     async def quiet(self) -> None:
         """Returns when no block is on its way."""
-        async with asyncio.timeout(10):
-            while self.flights.count():
-                await asyncio.sleep(0.001)
+        await until(lambda: not self.flights.count())
 
     async def aclose(self) -> None:
         await self.gateway.aclose()

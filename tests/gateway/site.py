@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
 from tests.gateway.rig import ObjectOrigin, Rig
+from tests.waiting import until
 
 NAME = ObjectName("b", "k")
 PUT = ForwardRequest("PUT", "b", "k", (), ())
@@ -58,7 +58,5 @@ class Site:
         return await self.forwarder.forward(self.rig.bucket, PUT, names or (NAME,), mutates=True)
 
     async def lifted(self) -> bool:
-        async with asyncio.timeout(10):
-            while self.fenced():
-                await asyncio.sleep(0.001)
+        await until(lambda: not self.fenced())
         return True

@@ -27,6 +27,7 @@ from tests.fakes.scripted import ScriptedServer
 from tests.gateway.openings import CountingStore, OpeningOrigin
 from tests.gateway.rig import Rig, body_bytes, piece_bytes
 from tests.gateways import start_gateway
+from tests.waiting import until
 
 BLOCK_BYTES = 256 << 10
 SMALL = random.Random(8).randbytes(70_000)
@@ -104,9 +105,7 @@ async def test_an_object_read_in_part_is_checked_when_its_last_fill_ends(rig: Ri
     found = await asyncio.gather(*(rig.get("k", first, last) for first, last in spans[:3]))
     assert b"".join(found) == LARGE[: 3 * BLOCK_BYTES]
     assert await rig.get("k", *spans[3]) == LARGE[3 * BLOCK_BYTES :]
-    async with asyncio.timeout(20):
-        while rig.soundness.checkable(record):
-            await asyncio.sleep(0.001)
+    await until(lambda: not rig.soundness.checkable(record))
 
 
 async def test_without_a_head_the_bytes_of_a_large_object_are_all_there_is(rig: Rig, origin: OpeningOrigin) -> None:
@@ -133,9 +132,7 @@ async def test_what_the_first_answer_told_is_kept_where_no_head_is_answered(rig:
     answer = await rig.read("k", 0, 99)
     assert await body_bytes(answer) == LARGE[:100]
     name = ObjectName("b", "k")
-    async with asyncio.timeout(20):
-        while rig.gateway.known(name) is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: rig.gateway.known(name) is not None)
     heads = origin.heads
     assert await rig.get("k", 5, 99) == LARGE[5:100]
     assert (len(origin.opened), origin.heads) == (1, heads)
@@ -242,9 +239,7 @@ async def test_what_an_invalidation_overtook_is_not_remembered(rig: Rig, origin:
 
     origin.open_range = held  # type: ignore[method-assign]
     reading = asyncio.ensure_future(rig.get("k"))
-    async with asyncio.timeout(20):
-        while not asked.is_set():
-            await asyncio.sleep(0.001)
+    await until(lambda: asked.is_set())
     rig.tables.tokens.renew(key)
     hold.set()
     assert await reading == SMALL

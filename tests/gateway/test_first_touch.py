@@ -15,6 +15,7 @@ from proxy.gateway.supply import OPENINGS_MAX
 from proxy.ranges import ByteRange
 from tests.gateway.openings import OpeningOrigin
 from tests.gateway.rig import Rig
+from tests.waiting import until
 
 BLOCK_BYTES = 256 << 10
 CONTENT = random.Random(4).randbytes(3 * BLOCK_BYTES + 99)
@@ -116,9 +117,7 @@ async def test_openings_are_bounded(rig: Rig, origin: OpeningOrigin) -> None:
         origin.put(f"k{number}", CONTENT)
     origin.heads_wait.clear()
     readers = [asyncio.ensure_future(rig.get(f"k{number}")) for number in range(OPENINGS_MAX + 5)]
-    async with asyncio.timeout(20):
-        while origin.heads < OPENINGS_MAX + 5:
-            await asyncio.sleep(0.001)
+    await until(lambda: origin.heads >= OPENINGS_MAX + 5)
     await origin.wait_opened(OPENINGS_MAX)
     assert len(origin.opened) == OPENINGS_MAX
     origin.heads_wait.set()

@@ -14,6 +14,7 @@ from proxy.gateway.answers import ReadObject
 from proxy.gateway.routes import Consistency
 from proxy.objects import ObjectName
 from tests.gateway.rig import Rig
+from tests.waiting import until
 
 OLD, NEW = b"old content", b"new and longer content"
 
@@ -36,9 +37,7 @@ def hot(rig: Rig) -> bool:
 
 async def soon_hot(rig: Rig) -> bool:
     """As soon as what was found is remembered."""
-    async with asyncio.timeout(10):
-        while not hot(rig):
-            await asyncio.sleep(0.001)
+    await until(lambda: hot(rig))
     return True
 
 

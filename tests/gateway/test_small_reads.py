@@ -17,6 +17,7 @@ from proxy.gateway.supplied import SMALL_READ_BYTES
 from proxy.gateway.supply import STEP_BYTES, fill_start
 from proxy.metrics import ASIDE_READS
 from tests.gateway.rig import ObjectOrigin, Rig, body_bytes
+from tests.waiting import until
 
 MIB = 1 << 20
 BLOCK_BYTES = 4 * MIB
@@ -77,29 +78,33 @@ async def test_the_rest_of_its_block_is_fetched_later_and_no_byte_twice(rig: Rig
 
 
 async def test_the_rest_waits_while_other_fills_are_waiting(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES, fills_max=1)
+    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES, fills_max=2)
     rig.origin.put("k", CONTENT)
-    rig.origin.put("busy", CONTENT)
-    gate = Gate(rig.origin, open_requests=1)
-    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    rig.origin.put("busy", CONTENT[:BLOCK_BYTES])
+    gone_on = asyncio.Event()
+
+    async def hold_the_first(number: int, sent: int) -> None:
+        if number == 1:
+            await gone_on.wait()
+
+    rig.origin.script = hold_the_first
     busy = asyncio.ensure_future(rig.get("busy"))
-    async with asyncio.timeout(20):
-        while len(rig.origin.reads) < 2:
-            await asyncio.sleep(0.001)
-    gate.opened.set()
-    assert await busy == CONTENT
+    await until(lambda: rig.origin.reads)
+    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    await until(lambda: rig.limiter.waiting_for_idle or len(rig.origin.reads) > 2)
+    own = rig.origin.reads[1:]
+    assert [span.start for span in own] == [fill_start(OFFSET)], "the rest did not wait"
+    gone_on.set()
+    assert await busy == CONTENT[:BLOCK_BYTES]
     await whole(rig, 1)
-    k_end = fill_start(OFFSET) + SMALL
-    assert [span.start for span in rig.origin.reads].index(0) < len(rig.origin.reads) - 1, k_end
+    assert sum(span.length for span in rig.origin.reads[1:]) == BLOCK_BYTES
     await rig.aclose()
 
 
 async def test_a_whole_reader_that_joins_keeps_the_fill_going(rig: Rig) -> None:
     gate = Gate(rig.origin)
     small = asyncio.ensure_future(rig.get("k", OFFSET, OFFSET + SMALL - 1))
-    async with asyncio.timeout(20):
-        while not rig.origin.reads:
-            await asyncio.sleep(0.001)
+    await until(lambda: rig.origin.reads)
     large = asyncio.ensure_future(rig.get("k"))
     gate.opened.set()
     assert await small == CONTENT[OFFSET : OFFSET + SMALL]
@@ -111,9 +116,7 @@ async def test_a_second_offset_far_from_the_fill_is_fetched_aside_and_counted(ri
     before = ASIDE_READS._value.get()
     gate = Gate(rig.origin, open_requests=0)
     filling = asyncio.ensure_future(rig.get("k"))
-    async with asyncio.timeout(20):
-        while not rig.origin.reads:
-            await asyncio.sleep(0.001)
+    await until(lambda: rig.origin.reads)
     gate.open_requests = 10**6  # the next ones; the first stays held by its own wait
     far = 3 * MIB
     assert await rig.get("k", far, far + SMALL - 1) == CONTENT[far : far + SMALL]
@@ -126,9 +129,7 @@ async def test_a_second_offset_far_from_the_fill_is_fetched_aside_and_counted(ri
 async def test_an_offset_that_the_fill_reaches_soon_waits_for_it(rig: Rig) -> None:
     gate = Gate(rig.origin)
     filling = asyncio.ensure_future(rig.get("k"))
-    async with asyncio.timeout(20):
-        while not rig.origin.reads:
-            await asyncio.sleep(0.001)
+    await until(lambda: rig.origin.reads)
     near = asyncio.ensure_future(rig.get("k", FAR_BYTES // 2, FAR_BYTES // 2 + SMALL - 1))
     await asyncio.sleep(0)
     gate.opened.set()
@@ -203,9 +204,7 @@ async def test_another_worker_goes_on_with_a_fill_that_began_inside_its_block_an
     async with asyncio.timeout(20):
         await stuck.wait()
     second = asyncio.ensure_future(two.get("k", 0, BLOCK_BYTES - 1))
-    async with asyncio.timeout(20):
-        while not two.flights.count():
-            await asyncio.sleep(0.001)
+    await until(lambda: two.flights.count())
     await one.aclose()
     with pytest.raises(OriginUnavailable):
         await first

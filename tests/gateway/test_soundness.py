@@ -12,6 +12,7 @@ from proxy.errors import OriginUnavailable
 from proxy.gateway import read
 from proxy.objects import SumKind
 from tests.gateway.rig import BLOCK_BYTES, Rig, piece_bytes
+from tests.waiting import until
 
 CONTENT = random.Random(11).randbytes(3 * BLOCK_BYTES + 1234)
 
@@ -48,9 +49,7 @@ async def test_reads_that_need_no_fill_do_not_keep_other_objects_from_being_chec
     await rig.get("k", 3 * BLOCK_BYTES, None)
     await rig.get("k", 0, 3 * BLOCK_BYTES - 1)
     await rig.quiet()
-    async with asyncio.timeout(5):
-        while not rig.soundness.mismatches(record):
-            await asyncio.sleep(0.001)
+    await until(lambda: rig.soundness.mismatches(record))
     await rig.aclose()
 
 

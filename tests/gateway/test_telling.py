@@ -12,6 +12,7 @@ from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
 from tests.gateway.site import NAME, Site
+from tests.waiting import until
 
 
 class Tale:
@@ -36,9 +37,7 @@ def tale(site: Site) -> Tale:
 
 
 async def began(tale: Tale, count: int = 1) -> None:
-    async with asyncio.timeout(10):
-        while len(tale.told) < count:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(tale.told) >= count)
 
 
 @pytest.mark.parametrize("headers", [(("content-length", "4"),), ()])

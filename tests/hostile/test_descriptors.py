@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.gateways import log_lines, start_gateway, wait_until
+from tests.gateways import log_lines, start_gateway
+from tests.waiting import wait_until
 
 LIMIT = 300
 LIMITED = """import os, resource, sys

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.gateways import log_lines, start_gateway, wait_until
+from tests.gateways import log_lines, start_gateway
+from tests.waiting import wait_until
 
 
 def test_slow_work_is_logged_and_counted_without_any_query(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from proxy.blocks import DataFile, Piece
 from proxy.lanes.asgi import PiecesResponse, Receive, Scope, Send
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
+from tests.waiting import wait_until
 
 App = Callable[[Scope, Receive, Send], Any]
 LOOPS = ("asyncio", "asyncio-debug", "uvloop")
@@ -178,13 +178,6 @@ def _await_ticket(sock: ssl.SSLSocket) -> None:
         with contextlib.suppress(ssl.SSLWantReadError):
             sock.recv(1)
     sock.settimeout(DEADLINE_S)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "waited in vain"
-        time.sleep(0.005)
 
 
 def open_descriptors() -> int:

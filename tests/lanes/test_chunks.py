@@ -19,8 +19,8 @@ from tests.lanes.serving import (
     open_file,
     pieces,
     spans,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 def test_bodies_go_through_the_transport_under_tls(data: Path, loop: str, certificates: Certificates) -> None:

@@ -25,9 +25,9 @@ from tests.lanes.serving import (
     open_file,
     pieces,
     spans,
-    wait_until,
     whole,
 )
+from tests.waiting import wait_until
 
 
 def test_bare_descriptor_goes_from_its_position_to_its_end_in_chunks(data: Path, loop: str) -> None:

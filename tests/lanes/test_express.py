@@ -23,9 +23,9 @@ from tests.lanes.serving import (
     Serving,
     open_file,
     pieces,
-    wait_until,
     whole,
 )
+from tests.waiting import wait_until
 
 
 def test_body_larger_than_all_buffers_reaches_a_slow_reader_whole(parked: tuple[Serving, Bodies, Client]) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.lanes.connection import Limits
 from proxy.lanes.heads import Target, parse_target
-from tests.lanes.serving import HOST, LOOPS, OK, Echo, Serving, wait_until
+from tests.lanes.serving import HOST, LOOPS, OK, Echo, Serving
+from tests.waiting import wait_until
 
 LIMITS = Limits(head_bytes=8 << 10)
 

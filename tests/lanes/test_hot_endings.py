@@ -19,8 +19,8 @@ from tests.lanes.serving import (
     SIZE,
     Serving,
     open_descriptors,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("manner", ["close", "reset"])

@@ -16,7 +16,8 @@ from proxy.lanes.asgi import PiecesResponse, Receive, Scope, Send
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from tests.lanes.ranges import Ranges, ask, serve
-from tests.lanes.serving import CONTENT, DEADLINE_S, HOST, OK, SIZE, Echo, Serving, open_file, pieces, wait_until, whole
+from tests.lanes.serving import CONTENT, DEADLINE_S, HOST, OK, SIZE, Echo, Serving, open_file, pieces, whole
+from tests.waiting import wait_until
 
 LIMITS = Limits(head_bytes=8 << 10)
 PUT = b"PUT / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -12,6 +12,7 @@ from proxy.errors import InvalidRequest, OriginUnavailable
 from proxy.origin import ForwardRequest
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, in_turn
 from tests.origin.asking import counted, read_all, s3_origin
+from tests.waiting import until
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -249,6 +250,4 @@ async def test_a_closed_download_leaves_nothing_open() -> None:
     async with ScriptedServer(handler) as server, s3_origin(server.url) as origin:
         response = await origin.forward(get(key="k"))
         await response.close()
-        async with asyncio.timeout(10):
-            while server.open_connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.open_connections)

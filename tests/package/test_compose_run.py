@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from tests.fleet.servers import start_redis
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
 from tests.package.locks import ROOT
+from tests.waiting import wait_until
 
 SIZE_BYTES = 20 << 20
 BODY = os.urandom(SIZE_BYTES)

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from tests.fleet.servers import start_redis
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
 from tests.package.charts import Release, needs_helm, render
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 
 def start_pod(folder: Path, release: Release, address: str, redis_url: str) -> GatewayProcess:

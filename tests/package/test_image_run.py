@@ -16,10 +16,10 @@ import httpx
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.gateways import wait_until
 from tests.package.image import Image, build_image, why_not
 from tests.package.locks import locks, read_pins
 from tests.package.recipe import Step
+from tests.waiting import wait_until
 
 REASON = why_not()
 pytestmark = [pytest.mark.long, pytest.mark.skipif(REASON is not None, reason=str(REASON))]

@@ -39,7 +39,7 @@ from proxy.peering.keys import Keys
 from proxy.wire import WireClient
 from tests.fetch.nodes import MemoryRedis
 from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
-from tests.wire.sinks import until
+from tests.waiting import until
 
 SECRET = b"0123456789abcdef"
 

@@ -32,7 +32,8 @@ from proxy.peering.keys import Keys
 from proxy.wire import WireClient
 from tests.fetch.nodes import Neighbours, gives, member
 from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
-from tests.wire.sinks import CopyingSink, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink
 
 # An asker that goes away is seen at once, where a client of another kind may only have said all that it has to say.
 LIMITS = Limits(half_close_s=0)

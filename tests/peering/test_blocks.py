@@ -29,7 +29,8 @@ from tests.peering.station import (
     start_asker,
     start_station,
 )
-from tests.wire.sinks import CopyingSink, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

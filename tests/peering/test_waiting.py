@@ -17,7 +17,8 @@ from proxy.peering import app as app_module
 from tests.fetch.nodes import crc32c, gives
 from tests.gateway.rig import BLOCK_BYTES
 from tests.peering.station import BLOCK, CONTENT, Asker, Gate, Station, own, start_asker, start_station
-from tests.wire.sinks import CopyingSink, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.gateways import wait_until
 from tests.s3api.framing import CRC32, checksum, encode_chunked
 from tests.s3api.site import Answer, Site
+from tests.waiting import wait_until
 
 XML = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from tests.gateways import GatewayProcess, clean_environment, wait_until
+from tests.gateways import GatewayProcess, clean_environment
+from tests.waiting import wait_until
 
 BUCKET = "models"
 BLOCK_BYTES = 256 << 10

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.scripted import Handler, ScriptedServer
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 DEADLINE_S = 60.0
 

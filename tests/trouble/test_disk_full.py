@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateways import clean_environment, start_gateway, wait_until
+from tests.gateways import clean_environment, start_gateway
 from tests.trouble.cloud import CONFIG, make_objects, read_whole
+from tests.waiting import wait_until
 
 DISK_BYTES = 80 << 20
 

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from tests.cache.nodes import allocated_on
-from tests.gateways import GatewayProcess, send_signal, start_gateway, wait_until
+from tests.gateways import GatewayProcess, send_signal, start_gateway
 from tests.trouble.cloud import BUCKET, make_objects
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 SIZE_BYTES = 64 * MIB

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateways import GatewayProcess, alive, send_signal, start_gateway, wait_until
+from tests.gateways import GatewayProcess, alive, send_signal, start_gateway
 from tests.trouble.cloud import CONFIG, assert_settled, make_objects, read_prefix, slow_cloud
+from tests.waiting import wait_until
 
 ROUNDS = [pytest.param(4, id="few"), pytest.param(50, id="many", marks=[pytest.mark.long, pytest.mark.timeout(1200)])]
 SIZE_BYTES = 3 << 20

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, object_of
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 CONTENT = b"x" * 3000
 KEYS = {"access_key_id": "AKIDCANARY", "secret_access_key": "canary-secret"}

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.scripted import Exchange, object_of
-from tests.gateways import GatewayProcess, log_lines, wait_until
+from tests.gateways import GatewayProcess, log_lines
 from tests.trouble.crowds import Answer, Crowd, gateway_before, read_answer, refused, used, wait_until_used
+from tests.waiting import wait_until
 
 CONTENT = random.Random(22).randbytes(7 << 20)  # more than sockets and buffers hold
 REASONS = ("connections", "address", "requests", "bodies", "pass_through", "uncached_reads")

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
+from tests.waiting import wait_until
 
 OBJECT_BYTES = 12 << 20
 OBJECTS = 12

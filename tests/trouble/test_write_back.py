@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateways import GatewayProcess, start_gateway, wait_until
+from tests.gateways import GatewayProcess, start_gateway
 from tests.trouble.cloud import CONFIG, make_objects, read_whole
 from tests.trouble.thin import ThinDisk, thin_disk
+from tests.waiting import wait_until
 
 OBJECT_BYTES = 6 << 20
 

@@ -60,11 +60,3 @@ async def fetch(client: WireClient, endpoint: Endpoint, target: bytes = b"/bucke
     finally:
         sink.shut = True
     return response, bytes(sink.data)
-
-
-async def until(condition: Callable[[], bool], what: str, limit_s: float = 20.0) -> None:
-    """Poll until the condition holds; AssertionError at the limit."""
-    deadline_s = asyncio.get_running_loop().time() + limit_s
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline_s, f"never happened: {what}"
-        await asyncio.sleep(0.002)

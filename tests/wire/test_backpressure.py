@@ -11,7 +11,8 @@ import pytest
 from proxy.wire import ConnectionBroken, WireClient
 from proxy.wire.buffers import MAX_SPARE_BUFFERS, ReceiveBuffers
 from tests.fakes.scripted import Exchange, ScriptedServer, object_of
-from tests.wire.sinks import SlowSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import SlowSink, fetch, give
 
 
 async def test_a_slow_sink_gets_the_same_bytes(client: WireClient, blob: bytes) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from proxy.wire import ConnectionBroken, MalformedResponse, WireClient
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn, render_head
-from tests.wire.sinks import CopyingSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, fetch, give
 
 
 def say(raw: bytes, *, then_close: bool = True) -> Handler:

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.wire import ConnectFailed, ConnectionBroken, WireClient
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, in_turn
-from tests.wire.sinks import CopyingSink, SlowSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, SlowSink, fetch, give
 
 
 async def _cancel(running: asyncio.Task[object]) -> None:

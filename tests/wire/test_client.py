@@ -10,7 +10,8 @@ import pytest
 from proxy.blocks import ByteSink
 from proxy.wire import ConnectFailed, ConnectionBroken, Endpoint, ResponseHead, WireClient
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn, object_of, render_head
-from tests.wire.sinks import CopyingSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, fetch, give
 
 
 async def test_a_body_with_a_content_length_arrives_whole(client: WireClient, blob: bytes) -> None:

@@ -13,7 +13,8 @@ import pytest
 from proxy.wire import ConnectFailed, ConnectionBroken, Endpoint, MalformedResponse, TimedOut, WireClient
 from proxy.wire.connect import Address, Resolve, order_addresses
 from tests.fakes.scripted import ScriptedServer, answer
-from tests.wire.sinks import fetch, until
+from tests.waiting import until
+from tests.wire.sinks import fetch
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 

@@ -8,7 +8,8 @@ import pytest
 
 from proxy.wire import MalformedResponse, TimedOut, WireClient
 from tests.fakes.scripted import Exchange, ScriptedServer, render_head
-from tests.wire.sinks import CopyingSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, fetch, give
 from tests.wire.skipping import SkippingLoop, skip, turn
 
 SIGN = b"HTTP/1.1 102 Processing\r\n\r\n"

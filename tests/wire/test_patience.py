@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from proxy.wire import Patience, TimedOut, WireClient
 from proxy.wire.patience import FACTOR, SAMPLES, SAMPLES_MIN, TARGETS_MAX
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, render_head
-from tests.wire.sinks import CopyingSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, fetch, give
 from tests.wire.skipping import SkippingLoop, skip, turn
 
 LEAST_S, FIRST_S, MOST_S = 1.0, 5.0, 30.0

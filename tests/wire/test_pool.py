@@ -8,7 +8,8 @@ import pytest
 
 from proxy.wire import WireClient
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer
-from tests.wire.sinks import fetch, until
+from tests.waiting import until
+from tests.wire.sinks import fetch
 
 
 def together(count: int) -> Handler:

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.wire import TimedOut, WireClient
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, render_head
-from tests.wire.sinks import CopyingSink, SlowSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, SlowSink, fetch, give
 from tests.wire.skipping import SkippingLoop, skip, turn
 
 

@@ -17,7 +17,8 @@ from proxy.wire import ConnectFailed, ConnectionBroken, Endpoint, Response, Time
 from proxy.wire.tls import make_tls_context
 from tests.fakes.certificates import Certificates, make_certificates
 from tests.fakes.scripted import Exchange, ScriptedServer, answer, object_of, render_head
-from tests.wire.sinks import CopyingSink, SlowSink, fetch, give, until
+from tests.waiting import until
+from tests.wire.sinks import CopyingSink, SlowSink, fetch, give
 
 
 @pytest.fixture
