@@ -1,4 +1,4 @@
-"""Makes the origin of a local directory from its settings."""
+"""The builder of directory origins from their settings."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def build(name: str, settings: FileOriginSettings, limits: LimitSettings, marks:
 
 
 def load_later(settings: FileOriginSettings) -> None:
-    """Nothing: a directory needs no more than a start does."""
+    """Do nothing: a directory needs no further modules."""

@@ -1,9 +1,9 @@
 """The Origin contract over a directory: `head`, `read_range`, `head_part`, `list_objects`, `list_buckets`.
 
-How it works. A file's version is its size, times and inode. Each piece of a file is read and the file looked at
-again in one step of a thread, before the piece is given on: a write moves the times before it moves bytes, so a piece
-under unchanged times is the version's own. Time stamps move in steps of a few ms; a file that changed within the
-last `SETTLING_S` is looked at once more after that, so that two contents never share a stamp.
+How it works. A file's version is its size, times and inode. A thread reads each piece of a file and then checks the
+file again, before the piece is passed on. A write changes the times before it changes bytes, so a piece read under
+unchanged times belongs to the version. Time stamps advance in steps of a few ms. A file that changed within the last
+`SETTLING_S` is checked once more after that, so that two contents never share a time stamp.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from proxy.ranges import ByteRange
 READ_BYTES = 1 << 20
 THREADS_MAX = 8
 SETTLING_S = 0.02  # the kernel's coarsest tick is 10 ms
-LOOKS_MAX = 3  # a file that goes on changing has no version that would last
+LOOKS_MAX = 3  # a file that keeps changing has no lasting version
 DEFAULT_TYPE = "binary/octet-stream"
 
 Result = TypeVar("Result")
 
 
 class DirectoryOrigin:
-    """See `proxy.origin`. `root` need not exist yet; while it does not, the origin is unavailable.
+    """A directory origin; see `proxy.origin`. While `root` does not exist, the origin is unavailable.
 
     The real bucket `.` is the root itself. `clock` is Unix time in seconds.
     """
@@ -54,7 +54,7 @@ class DirectoryOrigin:
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="directory-origin")
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
-        """Raises NotFound, AccessDenied, OriginUnavailable. The only version id is `null`."""
+        """Return a key's record. The only version id is `null`. Raises NotFound, AccessDenied, OriginUnavailable."""
         if version_id not in (None, "null"):
             raise NotFound("version", key)
         ORIGIN_REQUESTS.labels(self.name, "head").inc()
@@ -81,7 +81,7 @@ class DirectoryOrigin:
         )
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """Raises VersionChanged, NotFound (the bucket), AccessDenied, OriginUnavailable, and what the sink does."""
+        """Raises VersionChanged, NotFound (the bucket), AccessDenied, OriginUnavailable, and the sink's errors."""
         ORIGIN_REQUESTS.labels(self.name, "read").inc()
         file = await self._run(self._open_version, version)
         buffer = memoryview(bytearray(min(READ_BYTES, span.length)))
@@ -107,7 +107,7 @@ class DirectoryOrigin:
         return file
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
-        """Parts of 8 MiB, as many as the ETag says."""
+        """Return a part's span: parts have 8 MiB, and the ETag says how many there are."""
         count = max(1, -(-record.size_bytes // PART_BYTES))
         if not 1 <= number <= count:
             raise InvalidRequest("InvalidPartNumber", f"the object has no part {number}")
@@ -139,7 +139,7 @@ class DirectoryOrigin:
 
 
 def _read_piece(file: DataFile, version: ObjectVersion, buffer: memoryview, position: int) -> int:
-    """Fills the buffer as far as one read does; only bytes that are the version's count as read."""
+    """Fill the buffer by one read, and check that the bytes are the version's."""
     try:
         length = os.preadv(file.fd, [buffer], position)
         found = File.of(os.fstat(file.fd))

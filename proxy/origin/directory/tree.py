@@ -1,11 +1,11 @@
-"""Keys as files below one root, and never beyond it. Blocking: callers run it in a thread.
+"""Keys as files below one root, and never outside of it. Blocking: callers run it in a thread.
 
-How it works. A key is a path of plain segments; one that a tree can't express (`..`, `.`, `//`, a leading or trailing
-`/`, NUL, no UTF-8) names nothing. A file is first opened as a mere handle (O_PATH, which neither blocks on a FIFO
-nor touches a device), then the kernel is asked where that handle really is: only a regular file whose real path lies
-below the bucket's real path is opened for reading, through the handle. So a symbolic link inside a bucket works, one
-that leads out of it (to another bucket, for which other rules may count) does not exist, and swapping links in between
-changes nothing. A bucket itself may be a link to another directory in the root.
+How it works. A key is a path of plain segments. A key that a tree can't express (`..`, `.`, `//`, a leading or trailing
+`/`, NUL, not UTF-8) does not exist. A file is first opened only as a handle (O_PATH, which neither blocks on a FIFO nor
+touches a device). Then the kernel is asked for the handle's real path: only a regular file whose real path is below the
+bucket's real path is opened for reading, through the handle. So a symbolic link within a bucket works; one that leads
+out of it (to another bucket, for which other rules may apply) does not exist; and swapping links in between changes
+nothing. A bucket itself may be a link to another directory in the root.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from proxy.blocks import DataFile
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError, blame
 
-PART_BYTES = 8 << 20  # into so many the ETag divides a file, see `File.etag`
+PART_BYTES = 8 << 20  # the size of a file's parts, see `File.etag`
 WHOLE_ROOT = "."  # the bucket that is the root itself
 
 _MISSING = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL))
@@ -28,7 +28,7 @@ _MISSING = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELO
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file's identity and size at one moment."""
+    """The identity and size of a regular file at one moment."""
 
     size_bytes: int
     modified_ns: int
@@ -45,8 +45,8 @@ class File:
 
     @property
     def etag(self) -> str:
-        """A multipart object's form: 32 hex digits alone would be taken for the content's MD5, and the AWS runtime
-        reads the part size out of the number of parts."""
+        """The ETag, in the form of a multipart object's. 32 hex digits alone would be taken for the content's MD5, and
+        the AWS runtime computes the part size from the number of parts."""
         identity = f"{self.size_bytes} {self.modified_ns} {self.changed_ns} {self.inode}".encode()
         return f'"{hashlib.sha256(identity).hexdigest()[:32]}-{self.part_count}"'
 
@@ -58,7 +58,7 @@ class Tree:
         self._root = os.fsencode(os.path.abspath(root))
 
     def open_file(self, bucket: str, key: str) -> tuple[DataFile, File]:
-        """A key's file, open for reading, and what it is at this moment."""
+        """Open a key's file for reading; return it with its current identity."""
         folder = self.bucket_path(bucket)
         segments = split_key(key)
         if segments is None:
@@ -74,7 +74,7 @@ class Tree:
             raise translate(error, "key", key) from error
 
     def bucket_path(self, bucket: str) -> bytes:
-        """The real path of a bucket's directory; also checks that the root is there."""
+        """Return the real path of a bucket's directory, after checking that the root exists."""
         root = self._real_root()
         if bucket == WHOLE_ROOT:
             return root
@@ -87,7 +87,7 @@ class Tree:
         return path
 
     def buckets(self) -> tuple[tuple[str, float], ...]:
-        """Sub-directories, hidden ones aside, by name, with their times of last change."""
+        """Return the sub-directories except hidden ones, by name, with their times of last change."""
         root = self._real_root()
         found = []
         try:
@@ -112,7 +112,7 @@ class Tree:
 
 
 def split_key(key: str) -> list[bytes] | None:
-    """The path segments of a key, or None where no file can have that name."""
+    """Return the path segments of a key, or None if no file can have that name."""
     try:
         segments = key.encode("utf-8").split(b"/")
     except UnicodeEncodeError:
@@ -123,7 +123,7 @@ def split_key(key: str) -> list[bytes] | None:
 
 
 def decode_name(name: bytes) -> str | None:
-    """A file name as part of a key; None where it is no UTF-8, which no key can say."""
+    """Return a file name as part of a key; None if it is not UTF-8, as keys are."""
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError:
@@ -135,7 +135,7 @@ def is_below(path: bytes, root: bytes) -> bool:
 
 
 def translate(error: OSError, what: str, name: str) -> WarmstartError:
-    """What the file system said, as ours."""
+    """Translate an error of the file system into one of ours."""
     if error.errno in _MISSING:
         return NotFound(what, name)
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -1,13 +1,13 @@
-"""Listing a tree in S3's order, a page at a time. Blocking: callers run it in a thread.
+"""Listings of a tree in S3's order, a page at a time. Blocking: callers run it in a thread.
 
 How it works. S3 lists keys by their UTF-8 bytes. A directory `a` stands for keys that begin with `a/`, so among its
-neighbours it sorts as `a/`: after `a-b`, before `a0`. Sorting each directory's entries that way makes a depth-first
-walk come out in order. `Walk.keys(lower)` seeks by bisection in each directory on the way, so a page reads only the
-directories that it shows; a common prefix that has been reported is left by seeking to the first string beyond it.
+neighbours it sorts as `a/`: after `a-b`, before `a0`. With each directory's entries sorted like that, a depth-first
+walk yields keys in order. `Walk.keys(lower)` seeks by bisection in each directory on the way, so a page reads only the
+directories that it shows. A common prefix that has been reported is skipped by seeking to the first string beyond it.
 
-Directories that change rarely are listed once for many pages: their sorted entries are kept while the directory's
-own time of change stays the same. Those that changed just now, or that hold symbolic links (whose targets may change
-unseen), are read each time.
+Directories that change rarely are read once for many pages: their sorted entries are cached while the directory's own
+time of change stays the same. Directories that have just changed, or that contain symbolic links (whose targets may
+change unnoticed), are read each time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from threading import Lock
 from proxy.origin import ListedObject, ListPage
 from proxy.origin.directory.tree import File, Tree, decode_name, is_below, split_key
 
-ENTRIES_KEPT_MAX = 200_000  # names of some 100 bytes each
-SETTLED_AFTER_S = 2.0  # the coarsest time stamps of file systems in use
-DEPTH_MAX = 128  # directories in directories: a key has at most 1024 bytes, most names several
+ENTRIES_KEPT_MAX = 200_000  # names of about 100 bytes each
+SETTLED_AFTER_S = 2.0  # the coarsest time stamps of common file systems
+DEPTH_MAX = 128  # nested directories: a key has at most 1024 bytes, and most names have several
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A directory's entries as key segments, sorted; a directory's ends with `/`. `stamp` tells its state."""
+    """A directory's entries as key segments, sorted; that of a directory ends with `/`. `stamp` is its state."""
 
     stamp: tuple[int, int, int]
     segments: list[bytes]
@@ -47,9 +47,9 @@ class FolderCache:
         self._lock = Lock()
 
     def segments(self, path: bytes, bucket_path: bytes) -> tuple[tuple[int, int], list[bytes]]:
-        """The directory's identity (device, inode) and its sorted entries; none where it can't be read.
+        """Return the directory's identity (device, inode) and its sorted entries; none if it can't be read.
 
-        Links are entries where they lead to something in the bucket; a directory that has some is not kept.
+        Links that lead to something in the bucket are entries; a directory with links is not cached.
         """
         try:
             info = os.stat(path)
@@ -58,7 +58,7 @@ class FolderCache:
             if kept is not None and kept.stamp == stamp:
                 return stamp[:2], kept.segments
             segments, has_links = _scan(path, bucket_path)
-        except OSError:  # vanished, or not ours to read: no key of it can be read either
+        except OSError:  # vanished, or not readable: no key in it can be read either
             return (0, 0), []
         if not has_links and self._clock() - info.st_mtime > SETTLED_AFTER_S:
             self._keep(path, _Folder(stamp, segments))
@@ -87,7 +87,7 @@ def _scan(path: bytes, bucket_path: bytes) -> tuple[list[bytes], bool]:
 
 
 def _segment(entry: os.DirEntry[bytes], bucket_path: bytes) -> bytes | None:
-    """An entry as a part of keys; None where it is neither file nor directory, or leads out of the bucket."""
+    """Return an entry as part of a key; None if it is neither file nor directory, or leads out of the bucket."""
     try:
         if decode_name(entry.name) is None or (
             entry.is_symlink() and not is_below(os.path.realpath(entry.path), bucket_path)
@@ -109,7 +109,7 @@ class Walk:
         self._prefix = prefix
 
     def keys(self, lower: bytes) -> Iterator[bytes]:
-        """Those that are not less than `lower`."""
+        """Yield the keys that are not less than `lower`."""
         start, slash, _ = self._prefix.rpartition(b"/")
         if slash and split_key(start.decode("utf-8")) is None:
             return iter(())  # no file can have such a key
@@ -118,7 +118,7 @@ class Walk:
         return self._below(start + slash, max(lower, self._prefix), ())
 
     def _below(self, folder_key: bytes, lower: bytes, ancestors: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
-        """Keys under a directory, whose own key ends with `/` or is empty. A loop of links is not entered twice."""
+        """Yield keys below a directory, whose key ends with `/` or is empty. A loop of links is not entered twice."""
         identity, segments = self._folders.segments(os.path.join(self._bucket_path, folder_key), self._bucket_path)
         if identity in ancestors or len(ancestors) > DEPTH_MAX:
             return
@@ -134,10 +134,10 @@ class Walk:
                 yield key
 
     def _seek(self, folder_key: bytes, segments: list[bytes], lower: bytes) -> int:
-        """The first entry that is not less than `lower`, or the directory that `lower` lies in."""
+        """Return the index of the first entry that is not less than `lower`, or of the directory that contains it."""
         if lower <= folder_key:
             return 0
-        if not lower.startswith(folder_key):  # lower > folder_key: everything here is less, or all was asked for
+        if not lower.startswith(folder_key):  # lower > folder_key: everything here is less, or was already listed
             return len(segments)
         rest = lower[len(folder_key) :]
         first, slash, _ = rest.partition(b"/")
@@ -147,7 +147,7 @@ class Walk:
 def list_page(
     tree: Tree, folders: FolderCache, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int
 ) -> ListPage:
-    """See `Origin.list_objects`. `limit` counts keys and common prefixes; 0 gives an empty, final page."""
+    """Return a page; see `Origin.list_objects`. `limit` counts keys and common prefixes; 0: an empty, final page."""
     bucket_path = tree.bucket_path(bucket)
     try:
         raw_prefix, raw_delimiter, raw_after = (text.encode("utf-8") for text in (prefix, delimiter, after))
@@ -160,7 +160,7 @@ def list_page(
     for item in _items(walk, raw_prefix, raw_delimiter, raw_after):
         listed = _stat_key(bucket_path, item.key) if not item.is_prefix else None
         if listed is None and not item.is_prefix:
-            continue  # it has gone since its directory was read
+            continue  # it has vanished since its directory was read
         if len(objects) + len(prefixes) >= limit:
             return ListPage(tuple(objects), tuple(prefixes), last.decode("utf-8") if limit > 0 else None)
         last = item.key
@@ -178,7 +178,7 @@ class _Item:
 
 
 def _items(walk: Walk, prefix: bytes, delimiter: bytes, after: bytes) -> Iterator[_Item]:
-    """Keys and common prefixes beyond `after`, in order."""
+    """Yield keys and common prefixes beyond `after`, in order."""
     common = _common_prefix(after, prefix, delimiter)
     lower = _beyond(after) if after and common == after else after + b"\0" if after else b""
     while True:
@@ -194,7 +194,7 @@ def _items(walk: Walk, prefix: bytes, delimiter: bytes, after: bytes) -> Iterato
 
 
 def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
-    """The key up to and with the first delimiter after the prefix, if there is one."""
+    """Return the key up to and including the first delimiter after the prefix, if there is one."""
     if not delimiter or not key.startswith(prefix):
         return None
     found = key.find(delimiter, len(prefix))
@@ -202,7 +202,7 @@ def _common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
 
 
 def _beyond(prefix: bytes) -> bytes:
-    """The least string that is greater than every string with this prefix; UTF-8 has no byte 0xff."""
+    """Return the least string greater than every string with this prefix; UTF-8 has no byte 0xff."""
     return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 

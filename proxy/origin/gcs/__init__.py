@@ -1,8 +1,8 @@
 """GCS origins: Google Cloud Storage, private endpoints of it, and emulators.
 
-Knows GCS's paths, tokens, documents, headers and errors. `origin` is the Origin contract; `target` names resources,
-`credentials` fetches tokens, `record` and `listing` read what GCS says of objects, `answers` and `errors` judge what
-comes back, `forward` passes other operations on.
+Knows GCS's paths, tokens, documents, headers and errors. `origin` is the Origin contract. `target` names resources;
+`credentials` fetches tokens; `record` and `listing` parse metadata and listings; `answers` and `errors` check the
+responses; `forward` passes other operations through.
 """
 
 from proxy.origin.gcs.credentials import AnonymousTokens, GoogleTokens, TokenSource, load_credentials

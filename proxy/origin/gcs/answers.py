@@ -1,9 +1,9 @@
-"""Is this download what was asked for? Decided from the head alone, before a byte of the body is used.
+"""The check that a download is what was requested, from its head alone, before a byte of the body is used.
 
 How it works. The request names the generation, and the answer must name the same. A server that names none (an
-emulator) may have ignored the one in the request: its bytes are not given on before its metadata says, after the last
-of them, that the generation is still the one. Gzip-encoded objects come as they are stored, because the request accepts
-gzip; a body that was unpacked, or packed, on the way all the same is refused.
+emulator) may have ignored the one in the request. Its bytes are passed on only when the metadata, requested after the
+last byte, still shows that generation. Gzip-encoded objects come as stored, because the request accepts gzip. A body
+that was nevertheless compressed or decompressed on the way is rejected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GENERATION = "x-goog-generation"
 
 
 def is_success(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> bool:
-    """True: the body is exactly this span of this version, or of one unknown (`is_labelled`). False: an error.
+    """Return True if the body is this span of this version, or of an unknown one (`is_labelled`); False for an error.
 
     Raises VersionChanged, or OriginUnavailable for an answer that makes no sense.
     """
@@ -45,7 +45,7 @@ def is_labelled(head: ResponseHead) -> bool:
 
 
 class Collected:
-    """A sink that keeps a body, up to `bytes_max`."""
+    """A sink that collects a body of at most `bytes_max`."""
 
     def __init__(self, bytes_max: int) -> None:
         self.data = bytearray()

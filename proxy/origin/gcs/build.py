@@ -1,4 +1,4 @@
-"""Makes a GCS origin from its settings."""
+"""The builder of GCS origins from their settings."""
 
 from __future__ import annotations
 

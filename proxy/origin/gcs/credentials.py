@@ -1,10 +1,10 @@
-"""Whose rights GCS is asked with: application default credentials, a service account's key, impersonation, or nobody's.
+"""Credentials for GCS: application default credentials, a service account's key, impersonation, or none.
 
-How it works. google-auth finds the credentials and fetches tokens; that blocks on files and networks, so it runs in a
-thread, one call at a time for all requests. A token is asked for anew some minutes before it ends, while requests go on
-with the old one; only without a living token does a request wait. When GCS answers 401, the token is taken for revoked
-and one new one is asked for. google-auth is imported in that thread, at the first need: a gateway without GCS never
-loads it.
+How it works. google-auth finds the credentials and fetches tokens. That blocks on files and networks, so it runs in a
+thread, one call at a time for all requests. A new token is fetched some minutes before the old one expires, while
+requests continue with the old one; a request waits only if there is no valid token. When GCS answers 401, the token is
+taken for revoked and a new one is fetched, once. google-auth is imported in that thread when it is first needed:
+a gateway without GCS never loads it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any, Protocol
 from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame, fresh
 from proxy.notices import Notice
 
-REFRESH_AHEAD_S = 225.0  # as google-auth: a metadata server gives a new token in the last 5 minutes, not before
+REFRESH_AHEAD_S = 225.0  # as google-auth does: a metadata server gives a new token only in the last 5 minutes
 RETRY_PAUSE_S = 5.0
 TOKEN_TIMEOUT_S = 20.0
 SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
-SOURCE_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)  # of who impersonates
+SOURCE_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)  # of the account that impersonates
 
 log = logging.getLogger("warmstart.origin")
 
 
 class TokenSource(Protocol):
     async def get(self) -> str | None:
-        """The token of now; None sends none. Raises AccessDenied where there should be one, OriginUnavailable."""
+        """Return the current token; None sends none. Raises AccessDenied if one is expected, and OriginUnavailable."""
         ...
 
     async def renew(self, refused: str) -> str | None:
-        """A token in place of one that GCS refused; the same one where there is no better. Raises as `get`."""
+        """Return a token to replace a refused one, or the same one if there is no better. Raises as `get`."""
         ...
 
 
@@ -82,7 +82,7 @@ class GoogleTokens:
         return self._token is not None and self._clock() < self._ends_at_s
 
     def _paused(self) -> bool:
-        """Whether Google was asked just now: the answer would be the same."""
+        """Return whether Google was asked a moment ago: the answer would be the same."""
         return self._asked_at_s is not None and 0 <= self._clock() - self._asked_at_s < RETRY_PAUSE_S
 
     async def _wait(self) -> str | None:
@@ -94,7 +94,7 @@ class GoogleTokens:
         return self._token
 
     def _ask(self) -> asyncio.Task[None]:
-        """One thread for however many wait; a waiter's cancellation does not stop it."""
+        """Refresh in one thread for all waiters; a waiter's cancellation does not stop it."""
         if self._asking is None:
             self._asked_at_s = self._clock()
             self._asking = asyncio.get_running_loop().create_task(self._refresh())
@@ -115,7 +115,7 @@ class GoogleTokens:
             self._failure = None
 
     def _fetch(self) -> tuple[str, float]:
-        """A new token and when it ends. Blocking."""
+        """Return a new token and when it expires. Blocking."""
         from google.auth import exceptions
         from google.auth.transport.requests import Request
 
@@ -128,7 +128,7 @@ class GoogleTokens:
             loaded = self._credentials is None
             if loaded:
                 self._credentials = self._load()
-            if not (loaded and self._credentials.valid):  # finding some kinds fetches a token already
+            if not (loaded and self._credentials.valid):  # finding some kinds already fetches a token
                 self._credentials.refresh(call)
         except (exceptions.GoogleAuthError, OSError, ValueError) as error:
             said = f"the Google credentials can't be used: {_sentence(error)}"
@@ -141,7 +141,7 @@ class GoogleTokens:
 
 
 def _sentence(error: BaseException) -> str:
-    """google-auth puts the whole answer of a token server behind its sentence, as further arguments."""
+    """Return an error's sentence, without the token server's whole answer, which google-auth puts behind it."""
     first = error.args[0] if error.args else error
     return " ".join(str(first).split())[:300] or type(error).__name__
 
@@ -149,11 +149,11 @@ def _sentence(error: BaseException) -> str:
 def load_credentials(
     key_file: Path | None = None, impersonate: str | None = None, *, iam_endpoint: str | None = None
 ) -> Any:
-    """google-auth credentials. Blocking; raises what google-auth raises.
+    """Return google-auth credentials. Blocking; raises what google-auth raises.
 
-    `key_file` is a service account's; without it they are the application default ones (the file that
-    GOOGLE_APPLICATION_CREDENTIALS names, gcloud's, workload identity, the metadata server). `impersonate` is the
-    address of a service account that lends them its rights. `iam_endpoint` is for tests.
+    `key_file` is that of a service account. Without it, the application default credentials are used (the file named by
+    GOOGLE_APPLICATION_CREDENTIALS, gcloud's, workload identity, the metadata server). `impersonate` is the address of
+    a service account to impersonate. `iam_endpoint` is for tests.
     """
     import google.auth
     from google.auth import impersonated_credentials
@@ -173,7 +173,7 @@ def load_credentials(
 
 
 def _without_projects(request: Any) -> Any:
-    """google-auth asks for a federation's project too, at a service that need not be reachable; nobody wants it."""
+    """Skip google-auth's request for a federation's project: it is not needed, and its service may be unreachable."""
 
     def call(url: str, *arguments: Any, **named: Any) -> Any:
         if url.startswith("https://cloudresourcemanager."):

@@ -1,6 +1,6 @@
-"""From a GCS answer that is no success to the error family.
+"""Errors of the error family from GCS's error answers.
 
-How it works. What a body says, by either API, becomes a status, a reason and a sentence; no document of one API goes
+How it works. An error body of either API becomes a status, a reason and a sentence. So no document of one API is sent
 to a client of the other.
 Source: Cloud Storage documentation, "HTTP status and error codes for JSON" and "... for XML".
 """
@@ -20,9 +20,9 @@ _OF_A_DOCUMENT = frozenset(("content-encoding", "content-length", "content-type"
 
 
 def missing(refusal: Refusal) -> str | None:
-    """What a 404 says does not exist: "bucket" or "key"; both reasons are the same, the sentence is not.
+    """Return what does not exist according to a 404: "bucket" or "key". Their reasons are equal, their sentences not.
 
-    None where it says neither, as an emulator's may.
+    None if it says neither, as an emulator's may.
     """
     told = refusal.message.lower()
     if refusal.reason == "NoSuchBucket" or "bucket does not exist" in told:
@@ -31,7 +31,7 @@ def missing(refusal: Refusal) -> str | None:
 
 
 def read_error(status: int, headers: Headers, body: bytes, bucket: str, key: str, *, now_s: float) -> WarmstartError:
-    """The error that an answer with this status is. Conditions are handled before."""
+    """Return the error for an answer with this status. Conditions are handled before."""
     refusal = parse_refusal(body)
     if status == 404:
         what = missing(refusal) or "key"

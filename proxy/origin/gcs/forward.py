@@ -1,9 +1,9 @@
-"""Passing any operation on to GCS with a token of ours, streaming both ways.
+"""Pass-through of any operation to GCS with a token of ours, streaming in both directions.
 
-How it works. The client's headers go on without those of its connection and its authorization. What came by the JSON
-API keeps its path; what came by the XML API is named by bucket and key. Uploads of every form are requests like others:
-a resumable one's session is a query parameter, so it needs no memory here, and its 308s pass. A request that GCS
-refuses with 401 is sent again with a new token where that is possible, that is without a body.
+How it works. The client's headers are forwarded without those of its connection and its authorization. A request of the
+JSON API keeps its path; one of the XML API is named by bucket and key. Uploads of every kind are ordinary requests: the
+session of a resumable one is a query parameter, so no state is kept here, and its 308s pass through. A request that GCS
+rejects with 401 is sent again with a new token if that is possible, that is if it has no body.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from proxy.origin.trouble import request_id_of
 from proxy.xml import document, element
 
 USER_PROJECT = "x-goog-user-project"
-REFUSAL_BYTES_MAX = 64 << 10  # of a document that says why
+REFUSAL_BYTES_MAX = 64 << 10  # of an error document
 
 
 class Forwarding:
-    """Sends `ForwardRequest`s to one GCS service."""
+    """The sender of `ForwardRequest`s to one GCS service."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ def _is_json(headers: Headers) -> bool:
 
 
 async def _in_xml(answer: ForwardResponse) -> ForwardResponse:
-    """A refusal in the form of the API that was asked: emulators answer what they lack of the XML API in JSON."""
+    """Translate an error to XML: emulators answer requests of the XML API that they don't support in JSON."""
     raw = bytearray()
     try:
         async for chunk in answer.body:
@@ -118,7 +118,7 @@ async def _in_xml(answer: ForwardResponse) -> ForwardResponse:
 
 
 def _refused(answer: ForwardResponse) -> AccessDenied:
-    """What clients are told, who would take a 401 for a refusal of their own token."""
+    """Return the clients' error: they would take a 401 for a rejection of their own token."""
     error = AccessDenied("the origin refuses this gateway's credentials (401); its operator must mend that")
     return blame(error, "refused", "401", request_id_of(answer.headers))
 

@@ -1,8 +1,8 @@
-"""Listing a bucket through GCS's JSON API, in the pages that our clients ask for. Pure but for `ask`.
+"""Listings of a bucket by GCS's JSON API, in the pages that clients ask for. Pure except for `ask`.
 
-How it works. A page is asked for by the name where it begins (`startOffset`); what else there is to it, `pages` does.
-`startOffset` is inclusive and our `after` is not, so the name itself is dropped. A common prefix that was shown is left
-by starting at the first name beyond it; one that `after` lies in is shown if there are names beyond `after` in it.
+How it works. A page is requested by the name where it begins (`startOffset`); `pages` does the rest. `startOffset` is
+inclusive and our `after` is not, so the name itself is dropped. A common prefix that was already returned is skipped by
+starting at the first name beyond it. One that contains `after` is returned if it contains names beyond `after`.
 Source: Cloud Storage documentation, "Objects: list".
 """
 
@@ -16,14 +16,14 @@ from proxy.origin.gcs.record import listed_etag, parse_time
 from proxy.origin.gcs.target import Query
 from proxy.origin.pages import Found, gather_page
 
-PAGE_MAX = 1000  # more, GCS does not give at once
+PAGE_MAX = 1000  # GCS returns no more at once
 FIELDS = "items(name,size,updated,md5Hash,generation,metageneration),prefixes,nextPageToken"
 
 
 async def list_page(
     ask: Callable[[Query], Awaitable[Found]], *, prefix: str, delimiter: str, after: str, limit: int
 ) -> ListPage:
-    """See `Origin.list_objects`. `limit` counts keys and common prefixes; 0 gives an empty, final page."""
+    """Return a page; see `Origin.list_objects`. `limit` counts keys and common prefixes; 0: an empty, final page."""
     if limit <= 0:
         return ListPage((), (), None)
     query = list_query(prefix, delimiter, after, limit)
@@ -35,7 +35,7 @@ async def list_page(
 
 
 def list_query(prefix: str, delimiter: str, after: str, limit: int) -> Query:
-    """With a delimiter always whole pages are asked for: some servers don't count the common prefixes."""
+    """Return the query. With a delimiter it asks for whole pages: some servers don't count common prefixes."""
     query = [("projection", "noAcl"), ("fields", FIELDS)]
     query.append(("maxResults", str(PAGE_MAX if delimiter else min(limit + 1, PAGE_MAX))))
     query += [(name, value) for name, value in (("prefix", prefix), ("delimiter", delimiter)) if value]
@@ -45,7 +45,7 @@ def list_query(prefix: str, delimiter: str, after: str, limit: int) -> Query:
 
 
 def read_page(document: Mapping[str, Any]) -> Found:
-    """Raises KeyError, TypeError or ValueError where it is no list of objects."""
+    """Parse a page. Raises KeyError, TypeError or ValueError unless it is a list of objects."""
     listed: dict[str, ListedObject | None] = {}
     for item in document.get("items") or ():
         modified_s = parse_time(item.get("updated"))
@@ -59,15 +59,15 @@ def read_page(document: Mapping[str, Any]) -> Found:
 
 
 def beyond(prefix: str) -> str | None:
-    """The least name that is greater than every name with this prefix, or None where there is none to say."""
+    """Return the least name that is greater than every name with this prefix, or None if there is none."""
     last = ord(prefix[-1]) + 1
-    if last == 0xD800:  # what follows is no character
+    if last == 0xD800:  # surrogates are not characters
         last = 0xE000
     return prefix[:-1] + chr(last) if last <= 0x10FFFF else None
 
 
 def _offset(prefix: str, delimiter: str, after: str) -> str:
-    """Where to begin. `\x01`: GCS takes no NUL, and no name goes on with one."""
+    """Return where to begin. `\x01` is appended because GCS takes no NUL, and no name continues with it."""
     found = after.find(delimiter, len(prefix)) if delimiter and after.startswith(prefix) else -1
     if found < 0:
         return after

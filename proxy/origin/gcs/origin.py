@@ -1,10 +1,10 @@
 """The Origin contract over GCS: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
 
-How it works. Metadata and listings are asked for by the JSON API, which alone tells all there is to know of an object
-(a download's headers leave the exact times out, and for missing objects a HEAD has no body to say why). Block bytes are
-downloads of one generation by the range client (`proxy.wire`), or by httpx where the environment names a proxy. Gzip is
-accepted, so what comes is the stored form: GCS unpacks objects for clients that don't take gzip, and such a body has
-neither the length nor the checksums that the metadata tells.
+How it works. Metadata and listings come by the JSON API, because only that returns everything about an object (a
+download's headers omit the exact times, and the HEAD of a missing object has no body with the reason). Block bytes are
+downloads of one generation by the range client (`proxy.wire`), or by httpx if the environment names a proxy. The
+requests accept gzip, so that the body is the stored form. For clients that don't, GCS decompresses objects, and such a
+body has neither the length nor the checksums of the metadata.
 Source: Cloud Storage documentation, "Transcoding of gzip-compressed files".
 """
 
@@ -47,12 +47,12 @@ Result = TypeVar("Result")
 DOCUMENT_BYTES_MAX = 16 << 20  # a page of a thousand names of a kilobyte each has 2 MiB
 _AS_STORED = ("accept-encoding", "gzip")
 _PLAIN = ("accept-encoding", "identity")
-_CURRENT = (None, "null")  # "null" is how S3 clients call the version of an unversioned bucket
+_CURRENT = (None, "null")  # "null" is what S3 clients call the version of an unversioned bucket
 
 
 @dataclass(frozen=True, slots=True)
 class GcsSettings:
-    """`endpoint` is a URL, or None for Google's. `project` is whose buckets are listed; `user_project` pays."""
+    """The settings. `endpoint` is a URL, or None for Google's. `project` is listed; `user_project` is billed."""
 
     endpoint: str | None = None
     project: str | None = None
@@ -63,14 +63,14 @@ class GcsSettings:
 
 
 class GcsOrigin:
-    """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
+    """A GCS origin of one event loop; see `proxy.origin`. Raises ConfigInvalid for settings that can't work.
 
-    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time, and
-    `marks` gives headers that go with each request to a configured endpoint.
+    `wire` reads the block bytes; without it the origin makes its own client, with its own trust. `clock` is Unix time;
+    `marks` returns headers that are sent with each request to a configured endpoint.
     """
 
     dialect = "gcs"
-    opening_tells = False  # metadata comes by the JSON API alone
+    opening_tells = False  # metadata comes only by the JSON API
 
     def __init__(
         self,
@@ -99,10 +99,13 @@ class GcsOrigin:
         self._common: Headers = ((USER_PROJECT, payer),) if payer is not None else ()
         self._forwarding = Forwarding(self.name, self._site, self._exchange, tokens, settings.user_project, self._marks)
 
-    # what a key is
+    # Keys.
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
-        """`version_id` is a generation. Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+        """Return a key's record; `version_id` is a generation.
+
+        Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable.
+        """
         query: Query = (("projection", "noAcl"), ("fields", RESOURCE_FIELDS))
         if version_id not in _CURRENT:
             if not version_id or not version_id.isascii() or not version_id.isdigit() or len(version_id) > 19:
@@ -119,7 +122,7 @@ class GcsOrigin:
         return record
 
     async def _missing(self, answer: Response, bucket: str, key: str, version_id: str | None) -> NotFound:
-        """What does not exist; a server that does not say so is asked for the bucket."""
+        """Return what does not exist; if the server does not say, ask it for the bucket."""
         what = missing(parse_refusal(answer.body))
         if what is None:
             asked, _ = await self._fetch("head", self._site.bucket(bucket, (("fields", "name"),)))
@@ -129,15 +132,15 @@ class GcsOrigin:
         return NotFound(what, bucket if what == "bucket" else key)
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
-        """An object of GCS is one part, whatever it was made of."""
+        """Return the whole object: in GCS it is one part, even if it was composed of several objects."""
         if number != 1:
             raise InvalidRequest("InvalidPartNumber", f"the object has no part {number}: objects of GCS have but one")
         return PartSpan(1, 1, ByteRange(0, record.size_bytes))
 
-    # its bytes
+    # Bytes.
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what the sink does."""
+        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and the sink's errors."""
         if span.length == 0:
             return
         exact = ExactSink(sink, version, span)
@@ -165,7 +168,7 @@ class GcsOrigin:
             raise short_body(span.length - exact.left_bytes, span.length, answer.head.headers)
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
-        """Raises OriginUnavailable (of a server that names no generation, too), what `head` does, and `opened`."""
+        """Raises OriginUnavailable (also if the server names no generation), and what `head` and `opened` raise."""
         claim = Claim(opened, self.name, is_success)
 
         def accept(head: ResponseHead) -> ByteSink | None:
@@ -182,7 +185,7 @@ class GcsOrigin:
         claim.check_whole()
 
     async def _give_checked(self, version: ObjectVersion, collected: Collected, sink: ByteSink) -> None:
-        """Bytes of a server that names no generation, once it is known to have been the right one to their end."""
+        """Pass on the bytes of a server that names no generation, after checking that it was still the right one."""
         try:
             record = await self.head(version.bucket, version.key)
         except NotFound as error:
@@ -197,7 +200,7 @@ class GcsOrigin:
         error = self._refusal(answer, version.bucket, version.key)
         return _gone(error) if isinstance(error, NotFound) else error
 
-    # everything else
+    # Everything else.
 
     async def forward(self, request: ForwardRequest) -> ForwardResponse:
         """Raises OriginUnavailable, AccessDenied (no credentials), InvalidRequest, and what the body raises."""
@@ -216,7 +219,7 @@ class GcsOrigin:
             raise NotFound("bucket", bucket) from error
 
     async def list_buckets(self) -> tuple[tuple[str, float], ...]:
-        """Raises NotSupported where no project is configured, and what `list_objects` raises."""
+        """Raises NotSupported if no project is configured, and what `list_objects` raises."""
         if self._settings.project is None:
             raise NotSupported("GCS lists buckets by project: set `project` of this origin")
         query: Query = (("project", self._settings.project), ("projection", "noAcl"), ("maxResults", "1000"))
@@ -236,17 +239,17 @@ class GcsOrigin:
         await self._wire.aclose()
         await self._exchange.aclose()
 
-    # one request
+    # One request.
 
     async def _list(self, target: Target, bucket: str) -> dict[str, Any]:
-        """A page of a listing. Raises the error that the answer is."""
+        """Return a page of a listing. Raises the error of the answer."""
         answer, document = await self._fetch("list", target)
         if answer.status != 200:
             raise self._refusal(answer, bucket, "")
         return document
 
     async def _fetch(self, kind: str, target: Target) -> tuple[Response, dict[str, Any]]:
-        """An answer, and the JSON document that it is, or an empty one where its status is not 200."""
+        """Return an answer and its JSON document, which is empty unless the status is 200."""
         collected = Collected(DOCUMENT_BYTES_MAX)
         answer = await self._get(kind, target, (_PLAIN,), lambda head: collected if head.status == 200 else None)
         document: object = self._read(json.loads, collected.data) if answer.status == 200 else {}
@@ -261,7 +264,7 @@ class GcsOrigin:
             raise mismatch(f"a document that can't be read ({type(error).__name__})") from None
 
     async def _get(self, kind: str, target: Target, headers: Headers, accept: Accept) -> Response:
-        """A GET with a token; refused with 401, it is sent once more with a new one."""
+        """Send a GET with a token; after a 401, send it once more with a new one."""
         token = await self._tokens.get()
         answer = await self._get_once(kind, target, authorized((*self._common, *headers), token), accept)
         if answer.status != 401 or token is None:
@@ -292,7 +295,7 @@ def _ranged(span: ByteRange) -> Headers:
 
 
 def _gone(error: NotFound) -> WarmstartError:
-    """A generation that is not there now was there when it was resolved: the key has changed."""
+    """Return the error for a missing generation: it was there when it was resolved, so the key has changed."""
     return VersionChanged(str(error)) if error.what == "key" else error
 
 

@@ -1,9 +1,9 @@
-"""What GCS says of an object in a JSON resource, as a record. Pure.
+"""Records from GCS's JSON resources of objects. Pure.
 
-How it works. The record carries the headers of a download (Content-Type, x-goog-generation, x-goog-hash and so
-on), always of the stored form: size and checksums are of the bytes as they lie there, gzip or not. The ETag is the one
-that GCS's XML API and S3 have in common, the quoted MD5; a composite object, which has no MD5, gets a quoted one that
-counts its generation and metageneration.
+How it works. The record has the headers of a download (Content-Type, x-goog-generation, x-goog-hash and so on), always
+those of the stored form: size and checksums are of the stored bytes, gzip or not. The ETag is the one that GCS's XML
+API and S3 have in common, the quoted MD5. A composite object, which has no MD5, gets a quoted one made from its
+generation and metageneration.
 Source: Cloud Storage documentation, "Objects" (JSON API), "HTTP headers for XML API".
 """
 
@@ -25,7 +25,7 @@ from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 
 DEFAULT_TYPE = "application/octet-stream"  # what GCS gives an object that was stored without a type
 USER_METADATA = "x-goog-meta-"
-RESOURCE_FIELDS = (  # of a resource: links and access rules are not worth their bytes
+RESOURCE_FIELDS = (  # of a resource, without links and access rules, which are not worth their bytes
     "kind,name,size,generation,metageneration,md5Hash,crc32c,etag,contentType,contentEncoding,contentLanguage,"
     "contentDisposition,cacheControl,storageClass,timeCreated,updated,timeStorageClassUpdated,metadata,componentCount,"
     "customTime,kmsKeyName,customerEncryption,temporaryHold,eventBasedHold,retentionExpirationTime"
@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"[0-9]{1,19}")
 def read_resource(
     origin: str, bucket: str, key: str, resource: Mapping[str, Any], checked_at_s: float
 ) -> ObjectRecord | None:
-    """The record of a JSON resource; None where that is not one."""
+    """Return the record of a JSON resource; None if it is not an object's."""
     generation, size_bytes = _number(resource.get("generation")), _number(resource.get("size"))
     if not generation or size_bytes is None:
         return None
@@ -74,7 +74,7 @@ def read_resource(
 
 
 def listed_etag(resource: Mapping[str, Any]) -> str:
-    """The ETag of an object, the same in its metadata and in a listing."""
+    """Return the ETag of an object, the same in its metadata and in a listing."""
     md5 = _digest(resource.get("md5Hash"), 16)
     if md5 is not None:
         return f'"{md5.hex()}"'
@@ -82,7 +82,7 @@ def listed_etag(resource: Mapping[str, Any]) -> str:
 
 
 def parse_time(value: object) -> float | None:
-    """Unix seconds of an RFC 3339 time, or None."""
+    """Return the Unix seconds of an RFC 3339 time, or None."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -127,7 +127,7 @@ def _metageneration(resource: Mapping[str, Any]) -> int:
 
 
 def _one_line(value: str) -> str:
-    """Fit for a header: a line break in metadata must not begin a header of its own."""
+    """Make a value fit for a header: a line break in metadata must not begin another header."""
     return _CONTROL.sub(" ", value).strip()
 
 
@@ -140,12 +140,12 @@ def _wire_pairs(pairs: Iterable[tuple[object, object]]) -> Headers:
 
 
 def _wire(value: object) -> str:
-    """A text as header values are written everywhere here: its UTF-8 bytes as latin-1."""
+    """Return a text in this code base's form of header values: its UTF-8 bytes as latin-1."""
     return str(value).encode("utf-8", "replace").decode("latin-1")
 
 
 def _number(value: object) -> int | None:
-    """64-bit numbers are texts in JSON."""
+    """Parse a number; 64-bit numbers are strings in JSON."""
     text = str(value) if isinstance(value, str | int) else ""
     return int(text) if _NUMBER.fullmatch(text) is not None else None
 

@@ -1,9 +1,9 @@
-"""Where GCS's objects, buckets and listings are reached: endpoint and request target, byte for byte. Pure.
+"""Targets of GCS's objects, buckets and listings: endpoint and request target, byte for byte. Pure.
 
-How it works. Metadata, listings and bytes are asked for by the JSON API, in whose paths an object's name is one
+How it works. Metadata, listings and bytes are requested by the JSON API, in whose paths an object's name is one
 percent-encoded segment: `a//b`, `../x` and `/lead` are ordinary names there, and no server on the way has anything to
-normalise. Every GCS endpoint and every emulator serves these paths, whatever its host is called. Operations that are
-passed on keep the API that they came by.
+normalise. Every GCS endpoint and every emulator serves these paths, whatever its host name. Operations that are passed
+through stay with the client's API.
 Source: Cloud Storage documentation, "Request endpoints" and "Encoding URI path parts".
 """
 
@@ -22,7 +22,7 @@ Query = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`request_target` is what stands in the request line (origin form)."""
+    """A target. `request_target` is that of the request line (origin form)."""
 
     endpoint: Endpoint
     request_target: bytes
@@ -36,15 +36,15 @@ class Site:
 
     @property
     def id(self) -> str:
-        """The same on every node, whatever the alias in its configuration."""
+        """The id, the same on every node, whatever the alias in its configuration."""
         return f"gcs://{self.endpoint.authority}"
 
     def resource(self, bucket: str, key: str, query: Query = ()) -> Target:
-        """An object's metadata."""
+        """Return the target of an object's metadata."""
         return self._target(f"/storage/v1/b/{encode(bucket)}/o/{encode(key)}", query)
 
     def media(self, bucket: str, key: str, query: Query = ()) -> Target:
-        """An object's bytes."""
+        """Return the target of an object's bytes."""
         path = f"/download/storage/v1/b/{encode(bucket)}/o/{encode(key)}"
         return self._target(path, (("alt", "media"), *query))
 
@@ -52,19 +52,19 @@ class Site:
         return self._target(f"/storage/v1/b/{encode(bucket)}/o", query)
 
     def bucket(self, bucket: str, query: Query = ()) -> Target:
-        """A bucket's metadata."""
+        """Return the target of a bucket's metadata."""
         return self._target(f"/storage/v1/b/{encode(bucket)}", query)
 
     def buckets(self, query: Query = ()) -> Target:
         return self._target("/storage/v1/b", query)
 
     def xml(self, bucket: str, key: str | None, query: Query = ()) -> Target:
-        """A resource of the XML API: of a key, of a bucket (`key` None) or of the service (`bucket` empty)."""
+        """Return a target of the XML API: a key, a bucket (`key` None) or the service (`bucket` empty)."""
         path = "/" + encode(bucket) if bucket else "/"
         return self._target(path if key is None else f"{path}/{encode(key)}", query)
 
     def path(self, path: str, query: Query = ()) -> Target:
-        """Any path of the JSON API, percent-encoded already."""
+        """Return the target of any path of the JSON API, already percent-encoded."""
         return self._target(path, query)
 
     def _target(self, path: str, query: Query) -> Target:
@@ -73,21 +73,21 @@ class Site:
 
 
 def parse_site(url: str | None) -> Site:
-    """The service behind an endpoint URL; None for Google's own. Raises ConfigInvalid."""
+    """Return the service at an endpoint URL; None is Google's own. Raises ConfigInvalid."""
     try:
         return Site(Endpoint.parse(url or DEFAULT_ENDPOINT))
-    except ValueError:  # its words may quote a password
+    except ValueError:  # its text may quote a password
         fix = "is not an endpoint; write http://host:port or https://host"
         raise ConfigInvalid(f"endpoint {mask_url(url or '')!r} {fix}") from None
 
 
 def encode(name: str) -> str:
-    """A bucket or an object's name as one segment of a path: all but unreserved characters is percent-encoded."""
+    """Encode a bucket's or object's name as one path segment: all but unreserved characters are percent-encoded."""
     return quote(_bytes(name), safe="~")
 
 
 def render_query(query: Query) -> str:
-    """In its own order; a parameter without a value goes without `=`, as the XML API's sub-resources do."""
+    """Render the query in its own order; a parameter without a value has no `=`, like the XML API's sub-resources."""
     return "&".join(
         f"{quote(_bytes(name), safe='~')}={quote(_bytes(value), safe='~')}" if value else quote(_bytes(name), safe="~")
         for name, value in query

@@ -1,8 +1,8 @@
-"""Requests to other nodes, by the range client: signed, judged by what proves them, bodies with a tail.
+"""The client for other nodes, by the range client: signed requests, proved answers, block bodies with a tail.
 
-How it works. Every request is a signed GET (`proxy.fleet.signing`); an answer counts only with the proof that a member
-gave just this one. A block's body is its bytes and a tail (`proxy.fleet.tail`), by which the receiver judges the block.
-While the other node waits itself, it says so by interim heads: one that says nothing for SILENCE_S is gone.
+How it works. Every request is a signed GET (`proxy.fleet.signing`). An answer counts only with the proof that a member
+gave exactly this answer. A block's body is its bytes and a tail (`proxy.fleet.tail`), by which the receiver checks the
+block. While the other node itself is waiting, it sends interim heads: a node that is silent for SILENCE_S is gone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from proxy.wire import (
     WireError,
 )
 
-SILENCE_S = 2.0  # a peer whose processors are busy is not gone
-ANSWER_BYTES_MAX = 64 << 10  # of what is not a block: the wire client gathers no more
+SILENCE_S = 2.0  # long enough for a peer whose processors are busy
+ANSWER_BYTES_MAX = 64 << 10  # of an answer that is not a block: the wire client collects no more
 _REASONS = {401: "refused", 404: "missing", 409: "busy", 503: "unavailable"}
 
 _refused = Notice(logging.getLogger("warmstart.fleet"))
@@ -41,7 +41,7 @@ _foreign = Notice(logging.getLogger("warmstart.fleet"))
 
 
 class PeerClient:
-    """Belongs to one event loop; the wire client stays the caller's. `clock` is Unix time."""
+    """A client of one event loop; the caller closes the wire client. `clock` is Unix time."""
 
     def __init__(
         self, wire: WireClient, node_id: str, secrets: Sequence[bytes], clock: Callable[[], float] = time.time
@@ -52,7 +52,7 @@ class PeerClient:
         self._clock = clock
 
     async def ask(self, owner: Member, ask: Ask) -> Named:
-        """Whom to read a block from. Raises PeerFailed."""
+        """Ask the owner of a block where to read it. Raises PeerFailed."""
         values = await self._get_json(owner, owner.control_url, ask.target())
         try:
             return Named.parse(values)
@@ -60,8 +60,8 @@ class PeerClient:
             raise self._failed(owner, "wrong", str(error)) from error
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
-        """Brings the bytes to the sink; what the source says of the whole block. Raises PeerFailed, and what the sink
-        does."""
+        """Read the bytes into the sink. Return the tail, which describes the whole block. Raises PeerFailed, and the
+        sink's errors."""
         length = wanted.end - wanted.start
         tailed = _TailedSink(sink, length)
 
@@ -80,7 +80,7 @@ class PeerClient:
         return tail
 
     async def read_record(self, owner: Member, wanted: WantedRecord) -> Any:
-        """What the owner of a key says of it, as JSON. Raises PeerFailed."""
+        """Return the record of a key from its owner, as JSON. Raises PeerFailed."""
         return await self._get_json(owner, owner.url, wanted.target())
 
     async def _get_json(self, member: Member, url: str, target: bytes) -> Any:
@@ -95,7 +95,7 @@ class PeerClient:
     async def _get(
         self, member: Member, url: str, target: bytes, accept: Callable[[ResponseHead], ByteSink | None]
     ) -> tuple[Response, Signed]:
-        """A proved answer of any status but 401, which can't be: whoever gives it does not believe this node."""
+        """Send a GET. The answer is proved, except a 401: its sender does not accept this node's signature."""
         signed = sign(
             self._secrets,
             sender=self._node_id,
@@ -153,7 +153,7 @@ class PeerClient:
 
 
 class _TailedSink:
-    """Gives the body's bytes on, and keeps those of the tail."""
+    """A sink that passes the body's bytes on and keeps those of the tail."""
 
     def __init__(self, sink: ByteSink, length: int) -> None:
         self._sink = sink

@@ -1,12 +1,14 @@
-"""What another node could not do for us. It never reaches a client: somebody else is asked."""
+"""The error of another node. It never reaches a client: another node or the origin is asked instead."""
 
 from __future__ import annotations
 
 
 class PeerFailed(Exception):
-    """`reason`: gone (no connection, or it broke), silent, busy (it has another fill), refused (it does not know us),
-    foreign (it is no member), wrong (its answer can't be right), missing (what was asked for is not there), unavailable
-    (its own origin failed it).
+    """A failed request to another node.
+
+    `reason`: gone (no connection, or it broke), silent, busy (it has another fill), refused (it does not know us),
+    foreign (it is not a member), wrong (its answer can't be right), missing (it does not have what was requested),
+    unavailable (its own origin failed).
     """
 
     def __init__(self, node_id: str, reason: str, message: str) -> None:
@@ -16,5 +18,5 @@ class PeerFailed(Exception):
 
     @property
     def faulty(self) -> bool:
-        """Whether the node had better be left alone for a while."""
+        """Whether the node should be avoided for a while."""
         return self.reason in ("gone", "silent", "refused", "foreign", "wrong")

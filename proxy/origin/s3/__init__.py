@@ -1,8 +1,8 @@
-"""S3 origins: AWS, and whatever speaks its HTTP API (MinIO, Ceph, R2, GCS's XML API, moto, rclone).
+"""S3 origins: AWS, and every service with its HTTP API (MinIO, Ceph, R2, GCS's XML API, moto, rclone).
 
-Knows S3's names, signatures, headers, errors and redirects. `origin` is the Origin contract; `target` and `signing`
-say what goes into a request, `headers`, `answers` and `errors` judge what comes back, `redirects` follows it
-elsewhere, `parts` finds a multipart object's parts, `forward` passes other operations on.
+Knows S3's names, signatures, headers, errors and redirects. `origin` is the Origin contract. `target` and `signing`
+build requests; `headers`, `answers` and `errors` check the responses; `redirects` follows them to another endpoint;
+`parts` finds the parts of a multipart object; `forward` passes other operations through.
 """
 
 from proxy.origin.s3.credentials import ChainCredentials, CredentialSource, FixedCredentials

@@ -1,8 +1,8 @@
-"""Is this answer what was asked for? Decided from the head alone, before a byte of the body is used.
+"""The check that an answer is what was requested, from its head alone, before a byte of the body is used.
 
-How it works. The range must be the one asked for (`proxy.origin.answers`), and ETag, Last-Modified and version id must
-be the version's: the condition that went along may have been ignored. Another version is VersionChanged (resolve the
-key again); an answer that fits no version is OriginUnavailable.
+How it works. The range must be the requested one (`proxy.origin.answers`), and ETag, Last-Modified and version id must
+be those of the version, because the origin may have ignored the request's condition. Another version raises
+VersionChanged (resolve the key again); an answer that fits no version raises OriginUnavailable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from proxy.wire.head import ResponseHead
 
 
 def is_success(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> bool:
-    """True: the body is exactly this span of this version. False: an error whose body is worth reading.
+    """Return True if the body is exactly this span of this version, False for an error whose body is worth reading.
 
     Raises VersionChanged, or OriginUnavailable for an answer that makes no sense.
     """
@@ -32,7 +32,7 @@ def is_success(head: ResponseHead, version: ObjectVersion, span: ByteRange) -> b
 
 
 def check_version(headers: Headers, version: ObjectVersion) -> None:
-    """Raises VersionChanged, or OriginUnavailable, for headers that are not this version's; sizes aside."""
+    """Raise VersionChanged or OriginUnavailable for headers, except sizes, that are not this version's."""
     version_id, _ = parse_validator(version.validator)
     own_id = first_value(headers, "x-amz-version-id")
     if version_id is not None and own_id is not None and own_id != version_id:

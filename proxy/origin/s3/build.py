@@ -1,4 +1,4 @@
-"""Makes an S3 origin from its settings."""
+"""The builder of S3 origins from their settings."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whose rights an origin is asked with: a fixed key, botocore's chain, or none.
+"""Credentials for an origin: a fixed key, botocore's chain, or none.
 
 How it works. The chain (environment, shared files, SSO, container and instance roles) may block on the network, at
-first use and whenever temporary keys run out, and botocore takes a while to load; so it runs in a thread, one call at
-a time for all requests, and what it yielded is used until botocore says that a refresh is due. While a refresh fails
-and the old keys still live, the old ones are used and the chain is left alone for a few seconds.
+first use and whenever temporary keys run out, and botocore takes a while to load. So it runs in a thread, one call at
+a time for all requests. Its result is used until botocore says that a refresh is due. While a refresh fails and the old
+keys are still valid, those are used, and the chain is not asked again for a few seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("warmstart.origin")
 
 class CredentialSource(Protocol):
     async def get(self) -> Credentials | None:
-        """The keys of now; None signs nothing. Raises AccessDenied where there should be keys and are none."""
+        """Return the current keys; None signs nothing. Raises AccessDenied if keys are expected but missing."""
         ...
 
 
@@ -41,7 +41,7 @@ class FixedCredentials:
 
 
 def _checked(found: Credentials) -> Credentials:
-    """Without the line breaks that files and variables end with. Raises AccessDenied for what no header can carry."""
+    """Strip the line breaks of files and variables. Raises AccessDenied for keys that no header can carry."""
     token = found.session_token.strip() if found.session_token is not None else None
     keys = Credentials(found.access_key_id.strip(), found.secret_access_key.strip(), token)
     if not is_sendable(keys.access_key_id) or not is_sendable(token or ""):
@@ -80,7 +80,7 @@ class ChainCredentials:
         return await self._load_once()
 
     async def _load_once(self) -> Credentials:
-        """One thread for however many wait; a waiter's cancellation does not stop it."""
+        """Load in one thread for all waiters; a waiter's cancellation does not stop it."""
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load())
             self._loading.add_done_callback(self._loaded)
@@ -89,7 +89,7 @@ class ChainCredentials:
     def _loaded(self, task: asyncio.Task[Credentials]) -> None:
         self._loading = None
         if not task.cancelled():
-            task.exception()  # seen, also where every waiter has gone
+            task.exception()  # retrieved, even if every waiter has gone
 
     async def _load(self) -> Credentials:
         try:
@@ -124,7 +124,7 @@ class ChainCredentials:
         return _checked(Credentials(keys.access_key, keys.secret_key, keys.token))
 
     def _refresh_due(self) -> bool:
-        """Whether botocore wants new keys; for keys that never expire, and for plain ones, never."""
+        """Return whether botocore wants new keys; never for plain keys, or keys that don't expire."""
         refresh_needed = getattr(self._provider, "refresh_needed", None)
         return refresh_needed is not None and bool(refresh_needed())
 

@@ -1,4 +1,4 @@
-"""From an S3 answer that is no success to the error family."""
+"""Errors of the error family from S3's error answers."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _MISSING = {"NoSuchBucket": "bucket", "NoSuchVersion": "version", "NoSuchKey": "
 
 
 def parse_region(body: bytes) -> str | None:
-    """The region that AuthorizationHeaderMalformed wants."""
+    """Return the region that an AuthorizationHeaderMalformed error names."""
     found = _REGION.search(body)
     return found[1].decode("ascii") if found is not None else None
 
 
 def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *, now_s: float) -> WarmstartError:
-    """The error that an answer with this status is; `body` is empty for HEAD. Conditions are handled before."""
+    """Return the error for an answer with this status; `body` is empty for HEAD. Conditions are handled before."""
     code = parse_code(body)
     if status == 404:
         what = _MISSING.get(code or "", "key")
@@ -74,12 +74,12 @@ def refusal(status: int, headers: Headers, body: bytes, bucket: str, key: str, *
 
 
 def refuses_credentials(status: int, code: str | None) -> bool:
-    """Whether an answer refuses this gateway's own signature or credentials, and not what was asked."""
+    """Return whether an answer rejects this gateway's own signature or credentials, not the operation."""
     return status == 401 or code in _OF_CREDENTIALS
 
 
 def credentials_refused(status: int, headers: Headers, body: bytes) -> AccessDenied:
-    """What clients are told instead of the origin's document, which shows key id, token and what was signed."""
+    """Return the clients' error, in place of the origin's document, which shows key id, token and signed request."""
     code = parse_code(body) or status
     error = AccessDenied(f"the origin refuses this gateway's credentials ({code}); its operator must mend that")
     return blame(error, "refused", parse_refusal(body).said(status), request_id_of(headers))

@@ -1,11 +1,11 @@
-"""Passing any operation on, signed anew, streaming both ways.
+"""Pass-through of any operation, with a new signature, streaming in both directions.
 
-How it works. The client's headers go on without those of its connection and its signature. The payload goes unsigned
-(UNSIGNED-PAYLOAD) unless the client itself gave a SHA-256 of it. A length that is known is sent; a body of unknown
-length goes chunked, which AWS refuses with 411, as it would from the client. An answer that says to ask elsewhere is
-followed where the request can be sent again, that is without a body. With one, AWS is asked for the bucket's region
-beforehand; if the origin still sends the request elsewhere, the client is told to try again, never redirected. A
-redirect that leads out of the origin is an error.
+How it works. The client's headers are forwarded without those of its connection and its signature. The payload is not
+signed (UNSIGNED-PAYLOAD) unless the client itself gave its SHA-256. A known length is sent; a body of unknown length is
+sent chunked, which AWS rejects with 411, as it would from the client. A redirect within the origin is followed if the
+request can be sent again, that is if it has no body. With a body, AWS is asked for the bucket's region beforehand. If
+the origin still redirects the request, the client gets an error to retry, never a redirect. A redirect out of the
+origin is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OWN_HEADERS = frozenset(["x-amz-content-sha256", "x-amz-date", "x-amz-security-
 
 
 class Forwarding:
-    """Sends `ForwardRequest`s to one S3 service."""
+    """The sender of `ForwardRequest`s to one S3 service."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Forwarding:
         self._marks = marks
 
     async def send(self, request: ForwardRequest, use: Use = Use.PASSING) -> ForwardResponse:
-        """See `S3Origin.forward`."""
+        """Send a request; see `S3Origin.forward`."""
         body = request.body if request.body_bytes != 0 else None
         if body is not None and self._site.endpoint is None and not self._regions.knows(request.bucket):
             await self._find_region(request.bucket)
@@ -75,7 +75,7 @@ class Forwarding:
                 raise OriginUnavailable("the origin sends this upload elsewhere; try again", retry_after_s=1.0)
 
     async def _judged(self, answer: ForwardResponse, seen: bytes) -> ForwardResponse:
-        """The answer as it goes to the client. Raises AccessDenied where it refuses what is ours, not the client's."""
+        """Return the client's answer. Raises AccessDenied if it rejects our credentials, not the client's operation."""
         if refuses_credentials(answer.status, parse_code(seen)):
             await answer.close()
             raise credentials_refused(answer.status, answer.headers, seen)
@@ -99,7 +99,7 @@ class Forwarding:
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
 
     async def _find_region(self, bucket: str) -> None:
-        """Asks for the bucket's region before a body is sent that could be sent only once."""
+        """Ask for the bucket's region, before a body is sent that can be sent only once."""
         course = Course(self._site, self._regions, bucket, None)
         answer = await self._send_once(ForwardRequest("HEAD", bucket, None, (), ()), course, None, Use.METADATA)
         await answer.close()

@@ -1,4 +1,4 @@
-"""Reading S3's response headers into neutral values. Pure.
+"""Parsers of S3's response headers. Pure.
 
 Header lists have lower-case names; values are latin-1.
 """
@@ -15,7 +15,7 @@ from proxy.hops import Headers, connection_headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin.headers import first_value
 
-# What belongs to one answer or one connection, not to the object.
+# Headers of one answer or one connection, not of the object.
 _PER_ANSWER = frozenset(
     [
         "accept-ranges",
@@ -49,7 +49,7 @@ _USER_METADATA = "x-amz-meta-"
 def read_record(
     origin: str, bucket: str, key: str, version_id: str | None, size_bytes: int, headers: Headers, checked_at_s: float
 ) -> ObjectRecord:
-    """What an answer says of a key whose size it told."""
+    """Return the record of a key, from an answer that gave its size."""
     etag = first_value(headers, "etag") or ""
     last_modified = first_value(headers, "last-modified")
     validator = read_validator(version_id, etag, last_modified)
@@ -71,11 +71,11 @@ def read_record(
 
 
 def read_validator(version_id: str | None, etag: str, last_modified: str | None) -> str:
-    """What tells this content from the key's other contents.
+    """Return the validator, which distinguishes this content from the key's other contents.
 
-    `version <id>` where the client asked for one, `etag <etag>` else. The version `null` is overwritten in place, so
-    its ETag counts too; a weak ETag may stand for several contents, so its Last-Modified counts too. `none ...` is no
-    validator: such an object must not be cached.
+    It is `version <id>` if the client asked for one, else `etag <etag>`. The version `null` is overwritten in place, so
+    its ETag is included. A weak ETag may stand for several contents, so its Last-Modified is included. `none ...` means
+    that there is no validator: such an object must not be cached.
     """
     if version_id is not None and version_id != "null":
         return f"version {version_id}"
@@ -86,12 +86,12 @@ def read_validator(version_id: str | None, etag: str, last_modified: str | None)
 
 
 def is_strong(etag: str) -> bool:
-    """Whether a condition may be built on it: in quotes, and not weak."""
+    """Return whether a condition may use the ETag: it is in quotes, and not weak."""
     return len(etag) >= 2 and etag.startswith('"') and etag.endswith('"')
 
 
 def parse_validator(validator: str) -> tuple[str | None, str | None]:
-    """The version id and the strong ETag that a request for that content names; None where it names none."""
+    """Return the version id and the strong ETag for a request of that content; None for one that it lacks."""
     kind, _, value = validator.partition(" ")
     version_id = None
     if kind == "version":
@@ -101,7 +101,7 @@ def parse_validator(validator: str) -> tuple[str | None, str | None]:
 
 
 def object_headers(headers: Headers) -> Headers:
-    """Those that belong to the object, in order; see `ObjectRecord.headers`."""
+    """Return the headers that belong to the object, in order; see `ObjectRecord.headers`."""
     named = connection_headers(headers)
     return tuple(
         (name, value)
@@ -111,7 +111,7 @@ def object_headers(headers: Headers) -> Headers:
 
 
 def _without_doubtful_sums(headers: Headers, etag: str) -> Headers:
-    """A multipart object's checksum with no type may be its parts' composite (moto's HEAD): nobody can check it."""
+    """Drop a multipart object's checksum without a type: it may be composite (moto's HEAD) and can't be checked."""
     if first_value(headers, "x-amz-checksum-type") is not None or not _PARTS_ETAG.fullmatch(etag):
         return headers
     return without_sums(headers)
@@ -122,7 +122,7 @@ def without_sums(headers: Headers) -> Headers:
 
 
 def read_sums(headers: Headers) -> tuple[tuple[SumKind, int], ...]:
-    """Full-object checksums: those of type FULL_OBJECT, or, without a type, those whose value has no `-N`."""
+    """Return the full-object checksums: of type FULL_OBJECT or, without a type, without `-N` in the value."""
     kind_of_all = first_value(headers, "x-amz-checksum-type")
     if kind_of_all is not None and kind_of_all.upper() != "FULL_OBJECT":
         return ()
@@ -144,7 +144,7 @@ def _decode_sum(value: str, length: int) -> int | None:
 
 
 def _read_md5(etag: str, headers: Headers) -> str | None:
-    """The MD5 in hex, where the ETag is one: not of multipart uploads, nor under KMS or customer keys."""
+    """Return the MD5 in hex, if the ETag is one: not for multipart uploads, nor with KMS or customer keys."""
     encryption = first_value(headers, "x-amz-server-side-encryption")
     found = _MD5_ETAG.fullmatch(etag)
     return found[1] if found is not None and encryption in (None, "AES256") else None

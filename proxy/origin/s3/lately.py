@@ -1,4 +1,4 @@
-"""Buckets of which something was heard a moment ago: what need not be asked again for each of their keys."""
+"""Buckets about which something was recently learnt, so that it is not asked again for each of their keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BUCKETS_MAX = 1024  # a bucket's name has 63 characters
 
 
 class Lately:
-    """`clock` is Unix time; one that was set back forgets."""
+    """Recently noted buckets. `clock` is Unix time; setting it back forgets them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -23,6 +23,6 @@ class Lately:
             self._noted.popitem(last=False)
 
     def lately(self, bucket: str) -> bool:
-        """Whether it was noted within the last KEPT_S."""
+        """Return whether the bucket was noted within the last KEPT_S."""
         noted_s = self._noted.get(bucket)
         return noted_s is not None and 0 <= self._clock() - noted_s < KEPT_S

@@ -1,8 +1,8 @@
-"""Listing a bucket by ListObjectsV2 and the account by ListBuckets, as neutral values. Pure but for `ask`.
+"""Listings of a bucket by ListObjectsV2 and of the account by ListBuckets, as neutral values. Pure except for `ask`.
 
-How it works. A page is asked for by the name where it begins (`start-after`); what else there is to it, `pages` does.
-Stores differ in what `start-after` means for a common prefix: some show it once more. Names are asked for
-percent-encoded, as XML can't hold them all.
+How it works. A page is requested by the name after which it begins (`start-after`); `pages` does the rest. Stores
+differ in what `start-after` means for a common prefix: some return it again. Names are requested percent-encoded, as
+XML can't hold all of them.
 Source: Amazon S3 API Reference, ListObjectsV2, ListBuckets.
 """
 
@@ -16,15 +16,15 @@ from proxy.origin import ListedObject, ListPage
 from proxy.origin.pages import Found, gather_page
 from proxy.xml import ItemReader
 
-ITEMS_MAX = 10_000  # accounts may have as many buckets; of objects, some stores give more than S3 at once
-PAGE_MAX = 1000  # more, S3 does not give at once
+ITEMS_MAX = 10_000  # accounts may have that many buckets; some stores return more objects at once than S3
+PAGE_MAX = 1000  # S3 returns no more at once
 Query = tuple[tuple[str, str], ...]
 
 
 async def list_page(
     ask: Callable[[Query], Awaitable[Found]], *, prefix: str, delimiter: str, after: str, limit: int
 ) -> ListPage:
-    """See `Origin.list_objects`. `limit` counts keys and common prefixes; 0 gives an empty, final page."""
+    """Return a page; see `Origin.list_objects`. `limit` counts keys and common prefixes; 0: an empty, final page."""
     if limit <= 0:
         return ListPage((), (), None)
     query: Query = (("list-type", "2"), ("encoding-type", "url"), ("max-keys", str(min(limit + 1, PAGE_MAX))))
@@ -39,7 +39,7 @@ async def list_page(
 
 
 def read_page(document: bytes) -> Found:
-    """Raises ValueError where it is no list of objects."""
+    """Parse a page. Raises ValueError unless it is a list of objects."""
     reader = ItemReader("ListBucketResult", ("Contents", "CommonPrefixes"), items_max=ITEMS_MAX)
     reader.parse(document)
     encoded = reader.settings.get("EncodingType", "").lower() == "url"
@@ -55,19 +55,19 @@ def read_page(document: bytes) -> Found:
 
 
 def read_buckets(document: bytes) -> tuple[tuple[str, float], ...]:
-    """Names and creation times. Raises ValueError where it is no list of buckets."""
+    """Return names and creation times. Raises ValueError unless it is a list of buckets."""
     reader = ItemReader("ListAllMyBucketsResult", ("Buckets",), inner="Bucket", items_max=ITEMS_MAX)
     reader.parse(document)
     return tuple((item["Name"], _time(item["CreationDate"])) for _, item in reader.items)
 
 
 def _decode(name: str, encoded: bool) -> str:
-    """Percent-decoded where the store has encoded it; a space may have become a plus."""
+    """Percent-decode a name if the store has encoded it; a space may have become a plus."""
     return unquote_to_bytes(name.replace("+", " ")).decode("utf-8", "surrogateescape") if encoded else name
 
 
 def _etag(item: dict[str, str]) -> str:
-    """As a HEAD tells it; some stores leave the quotes out in listings."""
+    """Return the ETag as in a HEAD; some stores omit the quotes in listings."""
     etag = item.get("ETag", "")
     return etag if '"' in etag or not etag else f'"{etag}"'
 

@@ -1,8 +1,8 @@
 """The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
 
-How it works. Every operation sets out on a `Course`: sign for the bucket's region, send, and if the answer says to
-ask elsewhere, turn and do so again, three times at most. Block bytes come by the range client (`proxy.wire`), or by
-httpx where the environment names a proxy; everything else by httpx.
+How it works. Every operation follows a `Course`: sign for the bucket's region, send, and if the answer is a redirect,
+follow it and do so again, at most three times. Block bytes come by the range client (`proxy.wire`), or by httpx if the
+environment names a proxy; everything else comes by httpx.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """`endpoint` is a URL, with any path that the store wants ahead of the bucket's name, or None for AWS. `region`
-    signs until a bucket turns out to live in another one; `user_agent`: what requests call themselves."""
+    """The settings. `endpoint` is a URL, with any path that precedes the bucket's name, or None for AWS. `region` is
+    used for signing until a bucket turns out to be in another one. `user_agent` is sent with each request."""
 
     endpoint: str | None = None
     region: str = "us-east-1"
@@ -65,10 +65,10 @@ class S3Settings:
 
 
 class S3Origin:
-    """See `proxy.origin`. Raises ConfigInvalid for settings that can't work. Belongs to one event loop.
+    """An S3 origin of one event loop; see `proxy.origin`. Raises ConfigInvalid for settings that can't work.
 
-    `wire` brings the block bytes; without one the origin makes its own, with its own trust. `clock` is Unix time, and
-    `marks` gives headers that go unsigned with each request to a configured endpoint.
+    `wire` reads the block bytes; without it the origin makes its own client, with its own trust. `clock` is Unix time;
+    `marks` returns headers that are sent, unsigned, with each request to a configured endpoint.
     """
 
     dialect = "s3"
@@ -104,14 +104,14 @@ class S3Origin:
             self.name, self._site, self._regions, self._exchange, self._signer, credentials, self._marks
         )
 
-    # what a key is
+    # Keys.
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectRecord:
-        """Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
+        """Return a key's record. Raises NotFound, AccessDenied, OriginRefused, OriginUnavailable."""
         checked_at_s = self._clock()
         query = (("versionId", version_id),) if version_id is not None else ()
         status, headers = await self._head(bucket, key, query, (_WITH_SUMS,))
-        if status == 404:  # a HEAD has no body to say which; `explain_missing` does, for whoever must tell a client
+        if status == 404:  # a HEAD has no body that says which; `explain_missing` finds out, if a client needs it
             raise NotFound("key" if version_id is None else "version", key, certain=False)
         if status != 200:
             headers, body = await self._ask_why(status, headers, bucket, key, query)
@@ -123,9 +123,9 @@ class S3Origin:
         return read_record(self.id, bucket, key, version_id, size_bytes, headers, checked_at_s)
 
     async def explain_missing(self, bucket: str, key: str, version_id: str | None = None) -> NotFound:
-        """Which of bucket, key and version is missing, of a key that `head` has not found.
+        """Find out which of bucket, key and version is missing, after `head` has not found a key.
 
-        Asks the origin, but for a key of a bucket that was there a moment ago. Raises OriginUnavailable.
+        Asks the origin, unless the key's bucket was there a moment ago. Raises OriginUnavailable.
         """
         if version_id is None and self._there.lately(bucket):
             return NotFound("key", key)
@@ -139,14 +139,14 @@ class S3Origin:
         return found
 
     async def head_part(self, record: ObjectRecord, number: int) -> PartSpan:
-        """Raises InvalidRequest("InvalidPartNumber"), VersionChanged, and what `head` raises."""
+        """Find a part. Raises InvalidRequest("InvalidPartNumber"), VersionChanged, and what `head` raises."""
         return await self._parts.find(record, number)
 
     async def _ask_part(self, version: ObjectVersion, number: int) -> PartAnswer:
         version_query, _ = _pinned(version)
         query = (*version_query, ("partNumber", str(number)))
         status, headers = await self._head(version.bucket, version.key, query, ())
-        if status in (400, 416):  # HEAD has no body that could tell more
+        if status in (400, 416):  # HEAD has no body that could say more
             raise InvalidRequest("InvalidPartNumber", f"the object has no part {number}")
         if status not in (200, 206):
             raise self._read_refusal(status, headers, b"", version)
@@ -181,10 +181,10 @@ class S3Origin:
     async def _ask_why(
         self, status: int, headers: Headers, bucket: str, key: str, query: Query
     ) -> tuple[Headers, bytes]:
-        """Headers and body that explain a HEAD's refusal: those of a GET, for a HEAD has no body to say the code.
+        """Return headers and body that explain a HEAD's refusal: those of a GET, as a HEAD has no body with the code.
 
-        An answer of another status explains nothing. Where the rights to list a bucket are missing, 403 says that a key
-        is: nobody asks twice for each of them, once the bucket has said plainly that access is denied.
+        An answer of another status explains nothing. Without the right to list a bucket, a missing key gets a 403. So
+        once the bucket has said AccessDenied, its keys are no longer asked for twice.
         """
         if status not in (400, 403, 404) or (status == 403 and self._denies.lately(bucket)):
             return headers, b""
@@ -199,10 +199,10 @@ class S3Origin:
             self._denies.note(bucket)
         return answer.head.headers, answer.body
 
-    # its bytes
+    # Bytes.
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what the sink does."""
+        """Raises VersionChanged, OriginUnavailable, NotFound, AccessDenied, OriginRefused, and the sink's errors."""
         if span.length == 0:
             return
         exact = ExactSink(sink, version, span)
@@ -220,7 +220,7 @@ class S3Origin:
             raise short_body(span.length - exact.left_bytes, span.length, answer.head.headers)
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
-        """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and what `opened` does."""
+        """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and the errors of `opened`."""
         claim = Claim(opened, self.name, is_success)
         checked_at_s = self._clock()
 
@@ -276,13 +276,13 @@ class S3Origin:
         return refusal(status, headers, body, bucket, key, now_s=self._clock())
 
     def _read_refusal(self, status: int, headers: Headers, body: bytes, version: ObjectVersion) -> WarmstartError:
-        """A key that is gone was there when it was resolved: it has changed."""
+        """Return the error; a missing key has changed, as it was there when it was resolved."""
         error = self._refusal(status, headers, body, version.bucket, version.key)
         if isinstance(error, NotFound) and error.what == "key" and not version.validator.startswith("version "):
             return VersionChanged(str(error))
         return error
 
-    # everything else
+    # Everything else.
 
     async def forward(self, request: ForwardRequest) -> ForwardResponse:
         """Raises OriginUnavailable, AccessDenied (no credentials), InvalidRequest, and what the body raises."""
@@ -324,7 +324,7 @@ class S3Origin:
 
 
 def _pinned(version: ObjectVersion) -> tuple[Query, Headers]:
-    """What makes a request ask for just this version: a query, and a condition where there is a strong ETag."""
+    """Return what pins a request to this version: a query, and a condition if there is a strong ETag."""
     version_id, etag = parse_validator(version.validator)
     query = (("versionId", version_id),) if version_id is not None else ()
     return query, (("if-match", etag),) if etag is not None else ()

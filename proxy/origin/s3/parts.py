@@ -1,8 +1,8 @@
-"""Where the parts of a multipart object lie, asked by `HEAD ?partNumber=N`.
+"""The spans of a multipart object's parts, from `HEAD ?partNumber=N`.
 
-How it works. AWS answers such a HEAD with the part's Content-Range and the number of parts. An origin that tells
-only the part's length is asked for the earlier parts' lengths too, up to WALK_MAX of them for one request; these never
-change for an object version and are remembered. An origin that knows no parts answers with the whole object: that is
+How it works. AWS answers such a HEAD with the part's Content-Range and the number of parts. An origin that returns only
+the part's length is also asked for the lengths of the earlier parts, at most WALK_MAX of them for one request. They
+never change for an object version, so they are cached. An origin without parts answers with the whole object: that is
 one part.
 """
 
@@ -22,8 +22,8 @@ from proxy.origin.headers import first_value
 from proxy.ranges import ByteRange
 
 VERSIONS_MAX = 256
-PARTS_MAX = 16_384  # remembered, of all versions together; some 200 bytes each
-WALK_MAX = 200  # requests to the origin for one of a client's
+PARTS_MAX = 16_384  # cached, for all versions together; about 200 bytes each
+WALK_MAX = 200  # requests to the origin for one request of a client
 CONCURRENCY_MAX = 16
 
 _PART_COUNT_ETAG = re.compile(r'"[^"]*-(\d{1,5})"')
@@ -31,7 +31,7 @@ _PART_COUNT_ETAG = re.compile(r'"[^"]*-(\d{1,5})"')
 
 @dataclass(frozen=True, slots=True)
 class PartAnswer:
-    """What one HEAD told: the part's length, and its place and the number of parts where the origin tells them."""
+    """The result of one HEAD: the part's length and, if the origin sends them, its span and the number of parts."""
 
     length: int
     span: ByteRange | None
@@ -42,7 +42,7 @@ Ask = Callable[[ObjectVersion, int], Awaitable[PartAnswer]]
 
 
 class PartSpans:
-    """`ask` makes the HEAD; it raises InvalidRequest("InvalidPartNumber") where there is no such part."""
+    """A cache of part spans. `ask` sends the HEAD; it raises InvalidRequest("InvalidPartNumber") for a missing part."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -67,7 +67,7 @@ class PartSpans:
         return PartSpan(number, count, ByteRange(start, start + answer.length))
 
     async def _start(self, version: ObjectVersion, number: int) -> int:
-        """Where the part begins: after all earlier ones. Raises NotSupported where too many of them are unknown."""
+        """Return where the part begins, after all earlier ones. Raises NotSupported if too many of them are unknown."""
         known = self._known.get(version.digest, {})
         unknown = number - 1 - sum(earlier < number for earlier in known)
         if unknown > WALK_MAX:
@@ -96,9 +96,9 @@ class PartSpans:
 
 
 def is_part_etag(version: ObjectVersion, headers: Headers) -> bool:
-    """Whether an answer for a part carries the part's own ETag (moto does that, and so ignores what If-Match means).
+    """Return whether an answer for a part has the part's own ETag (as moto's has, against the meaning of If-Match).
 
-    It is an MD5, while the object's counts as many parts as the answer does.
+    Such an ETag is an MD5, while the object's ETag ends with the number of parts that the answer gives.
     """
     etag = first_value(headers, "etag") or ""
     count = first_value(headers, "x-amz-mp-parts-count")
@@ -117,6 +117,6 @@ def _no_such_part(number: int) -> InvalidRequest:
 
 
 def _count_in_etag(etag: str) -> int | None:
-    """The number of parts that S3 writes into a multipart object's ETag."""
+    """Return the number of parts that S3 writes into a multipart object's ETag."""
     found = _PART_COUNT_ETAG.fullmatch(etag)
     return int(found[1]) or None if found is not None else None

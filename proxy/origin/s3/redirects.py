@@ -1,9 +1,9 @@
-"""Finding a bucket's region, and following an operation to where the origin sends it.
+"""Regions of buckets, and redirects within an origin.
 
 How it works. An S3 service answers a request signed for the wrong region with 301 or 400 and names the right one
 (`x-amz-bucket-region`, or `<Region>` in the error). It is remembered for the bucket, and the request is signed again
-for it. A redirect with a Location (a bucket newly made, a gateway in front) is followed too, for this one operation, as
-long as it stays within the origin; a write only where its method stays the same (307, 308).
+for it. A redirect with a Location (a new bucket, a gateway in front) is followed too, for this one operation, if it
+stays within the origin. A write is followed only if its method stays the same (307, 308).
 Source: Amazon S3 User Guide, "Making requests using the REST API: request redirection".
 """
 
@@ -25,7 +25,7 @@ BUCKETS_MAX = 10_000
 
 
 class Regions:
-    """Which region each bucket lives in, as far as the origin has told."""
+    """The region of each bucket, as far as the origin has said."""
 
     def __init__(self, default: str) -> None:
         self._default = default
@@ -44,7 +44,7 @@ class Regions:
 
 
 class Course:
-    """The way of one operation: where it is to be asked now, and for which region it is signed."""
+    """The current target of one operation, and the region for which it is signed."""
 
     def __init__(
         self, site: Site, regions: Regions, bucket: str, key: str | None, query: Query = (), *, writes: bool = False
@@ -58,7 +58,7 @@ class Course:
         self.target = site.locate(bucket, key, self.region, query)
 
     def turn(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Whether that answer says to ask elsewhere; then `target` and `region` are where."""
+        """Return whether that answer is a redirect; if so, `target` and `region` are updated."""
         if status not in TURNING_STATUSES or self._turns == REDIRECTS_MAX:
             return False
         self._turns += 1

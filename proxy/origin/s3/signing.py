@@ -1,13 +1,13 @@
-"""AWS Signature Version 4, in the Authorization header. Pure but for the clock.
+"""AWS Signature Version 4, in the Authorization header. Pure except for the clock.
 
-How it works. The canonical request is method, path, sorted query, signed headers and the payload's hash, one a line;
-its SHA-256 is signed with a key derived from secret, day, region and service. For S3 the path is used exactly as it
-is sent, without the normalisation that other services have. The derived key is kept for the day, so one signature
+How it works. The canonical request is method, path, sorted query, signed headers and the payload's hash, one per line.
+Its SHA-256 is signed with a key derived from secret, day, region and service. For S3 the path is used exactly as it
+is sent, without the normalisation that other services apply. The derived key is kept for the day, so one signature
 costs one HMAC and two hashes. Source: Amazon S3 API Reference, "Authenticating Requests: Using the Authorization
 Header". Checked against botocore's signer by a property test.
 
-Signed are Host, Content-Type, Content-MD5 and every `x-amz-*` header (servers refuse unsigned ones). Range and
-conditions stay unsigned: what a middle box may rewrite must not break the signature.
+Host, Content-Type, Content-MD5 and every `x-amz-*` header are signed (servers reject unsigned ones). Range and
+conditions are not: headers that a middlebox may rewrite must not break the signature.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Credentials:
 
 
 class Signer:
-    """Signs for S3; `clock` is Unix time in seconds. `user_agent` is what every request calls itself, if anything."""
+    """A signer for S3. `clock` is Unix time in seconds; `user_agent`, if given, is sent with every request."""
 
     def __init__(self, clock: Callable[[], float] = time.time, user_agent: str | None = None) -> None:
         self._clock = clock
@@ -48,7 +48,7 @@ class Signer:
     def sign(
         self, credentials: Credentials | None, region: str, method: str, target: Target, headers: Headers, payload: str
     ) -> Headers:
-        """All headers to send, Host first. `payload` is its SHA-256 in hex, or UNSIGNED_PAYLOAD.
+        """Return all headers to send, Host first. `payload` is its SHA-256 in hex, or UNSIGNED_PAYLOAD.
 
         Without credentials the request stays anonymous. `headers` have lower-case names.
         """
@@ -84,7 +84,7 @@ class Signer:
 
 
 def _canonical_headers(headers: Headers) -> tuple[str, str]:
-    """The signed headers' names, and their lines. Values are the bytes that are sent, as latin-1."""
+    """Return the signed headers' names, and their lines. Values are the sent bytes as latin-1."""
     signed: dict[str, list[str]] = {}
     for name, value in headers:
         if name.startswith("x-amz-") or name in ("host", "content-type", "content-md5"):

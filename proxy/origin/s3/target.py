@@ -1,8 +1,8 @@
-"""Where a bucket or key is reached: endpoint, Host and the request target, byte for byte. Pure.
+"""Targets of buckets and keys: endpoint, Host and the request target, byte for byte. Pure.
 
 How it works. S3 names are bytes: `a//b`, `../x` and `/lead` are three ordinary keys. So the target is built here,
-percent-encoded as S3's signature wants it (everything but `A-Z a-z 0-9 - . _ ~ /`), and what is signed is what
-is sent: no library below may normalise it. A redirect's target is decoded and encoded again for the same reason.
+percent-encoded as S3's signature requires (all but `A-Z a-z 0-9 - . _ ~ /`). The signed target is sent unchanged:
+no library below may normalise it. A redirect's target is decoded and encoded again for the same reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Target:
 
     @property
     def request_target(self) -> bytes:
-        """What stands in the request line (origin form)."""
+        """The target in the request line (origin form)."""
         encoded = render_query(self.query)
         return (f"{self.path}?{encoded}" if encoded else self.path).encode("ascii")
 
@@ -50,14 +50,14 @@ class Site:
 
     @property
     def id(self) -> str:
-        """The same on every node, whatever the alias or region in its configuration."""
+        """The id, the same on every node, whatever the alias or region in its configuration."""
         if self.endpoint is None:
             return "s3://s3.amazonaws.com"
         host = f"[{self.endpoint.host}]" if ":" in self.endpoint.host else self.endpoint.host
         return f"s3://{host}:{self.endpoint.port}{self.prefix}"
 
     def locate(self, bucket: str, key: str | None, region: str, query: Query = ()) -> Target:
-        """The target of a key, of a bucket (`key` None) or of the service (`bucket` empty)."""
+        """Return the target of a key, of a bucket (`key` None) or of the service (`bucket` empty)."""
         endpoint = self.endpoint or aws_endpoint(region)
         path = self.prefix
         if bucket and self._is_virtual(bucket):
@@ -73,13 +73,13 @@ class Site:
 
 
 def parse_site(url: str | None, addressing: Addressing) -> Site:
-    """The service behind an endpoint URL, None or `s3://` for AWS. Raises ConfigInvalid."""
+    """Return the service at an endpoint URL; None or `s3://` is AWS. Raises ConfigInvalid."""
     if url is None or url == "s3://":
         return Site(None, "", addressing)
     try:
         parts = urlsplit(url)
         endpoint = _endpoint(parts)
-    except ValueError:  # its words may quote a password
+    except ValueError:  # its text may quote a password
         fix = "is not an endpoint; write http://host:port or https://host"
         raise ConfigInvalid(f"endpoint {mask_url(url)!r} {fix}") from None
     if parts.query or parts.fragment or "@" in parts.netloc:
@@ -88,11 +88,11 @@ def parse_site(url: str | None, addressing: Addressing) -> Site:
 
 
 def redirected(target: Target, location: str, bucket: str) -> Target | None:
-    """Where a Location header leads within the same origin; None where it leads anywhere else, or makes no sense.
+    """Return the target of a Location header within the same origin; None if it leads elsewhere, or makes no sense.
 
-    What is sent there is signed with this origin's keys, and what comes back is served: an origin, or whoever answers
-    for it, must not choose another server. At home are the same host and port, the same host over TLS, and at AWS the
-    same bucket at another of its hosts.
+    The request there is signed with this origin's keys, and the answer is served. So an origin, or anybody who answers
+    in its place, must not choose another server. The same origin means the same host and port, the same host over TLS,
+    and at AWS the same bucket at another host of AWS.
     """
     try:
         parts = urlsplit(location)
@@ -125,7 +125,7 @@ class _AwsHost:
 
 
 def _parse_aws_host(host: str) -> _AwsHost | None:
-    """From `s3.REGION.DOMAIN`, `BUCKET.s3.dualstack.REGION.DOMAIN`, `s3-REGION.DOMAIN` and the like; else None."""
+    """Parse `s3.REGION.DOMAIN`, `BUCKET.s3.dualstack.REGION.DOMAIN`, `s3-REGION.DOMAIN` and the like, or None."""
     domain = next((domain for domain in _AWS_DOMAINS if host.endswith("." + domain)), None)
     if domain is None:
         return None
@@ -137,23 +137,23 @@ def _parse_aws_host(host: str) -> _AwsHost | None:
 
 
 def aws_endpoint(region: str) -> Endpoint:
-    """AWS's regional endpoint. Source: AWS General Reference, "Amazon S3 endpoints and quotas"."""
+    """Return AWS's regional endpoint. Source: AWS General Reference, "Amazon S3 endpoints and quotas"."""
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return Endpoint(f"s3.{region}.{domain}", 443, True)
 
 
 def is_region(name: str) -> bool:
-    """Whether a region that an answer names may become part of a host name."""
+    """Return whether a region from an answer may become part of a host name."""
     return _REGION.fullmatch(name) is not None
 
 
 def encode(name: str) -> str:
-    """A key or bucket in a path: UTF-8, percent-encoded but for `/` and the unreserved characters."""
+    """Encode a key or bucket for a path: UTF-8, percent-encoded except `/` and the unreserved characters."""
     return quote(_bytes(name), safe="/~")
 
 
 def render_query(query: Query) -> str:
-    """The query as it is sent, in its own order; a parameter without a value goes without `=`."""
+    """Return the query as it is sent, in its own order; a parameter without a value has no `=`."""
     return "&".join(
         f"{quote(_bytes(name), safe='~')}={quote(_bytes(value), safe='~')}" if value else quote(_bytes(name), safe="~")
         for name, value in query
@@ -168,7 +168,7 @@ def _bytes(name: str) -> bytes:
 
 
 def _endpoint(parts: SplitResult) -> Endpoint:
-    """Raises ValueError with what is wrong."""
+    """Return a URL's endpoint. Raises ValueError with the reason."""
     if parts.scheme not in ("http", "https"):
         raise ValueError("the scheme must be http or https")
     if not parts.hostname:
