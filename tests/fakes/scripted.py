@@ -121,12 +121,15 @@ class ScriptedServer:
     `accepted` counts connections; `open_connections` are those whose two sides are still there.
     """
 
-    def __init__(self, handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.handler = handler
         self.requests: list[Request] = []
         self.accepted = 0
         self._tls = tls
         self._host = host
+        self._port = port  # 0: a free one
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
@@ -149,7 +152,7 @@ class ScriptedServer:
         return len(self._conversations)
 
     async def __aenter__(self) -> ScriptedServer:
-        self._server = await asyncio.start_server(self._accept, self._host, 0, ssl=self._tls, limit=1 << 20)
+        self._server = await asyncio.start_server(self._accept, self._host, self._port, ssl=self._tls, limit=1 << 20)
         return self
 
     async def __aexit__(

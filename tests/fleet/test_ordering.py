@@ -211,7 +211,9 @@ ONE_NODE |= {"write": 2, "read": 3}
 STEPS: list[tuple[str, float | None]] = [
     (name, number) for name, weight in ONE_NODE.items() for number in range(NODES) for _ in range(weight)
 ]
-STEPS += [("time_passes", seconds) for seconds in (0.05, 0.05, 0.3, 0.3, 1.0, 1.0, 2.9, 3.1, 3.3, 3.3, 11.0)]
+# Exact in binary: of two times a lease apart, no rounding makes one that is not over yet.
+PAUSES = (0.0625, 0.0625, 0.3125, 0.3125, 1.0, 1.0, 2.875, 3.125, 3.3125, 3.3125, 11.0)
+STEPS += [("time_passes", seconds) for seconds in PAUSES]
 STEPS += [("redis_restarts_empty", None)]
 
 

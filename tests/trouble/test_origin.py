@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.fakes.scripted import Exchange, Handler, ScriptedServer, object_of
-from tests.gateways import GatewayProcess, start_gateway
+from tests.fakes.scripted import Exchange, object_of
+from tests.trouble.origins import Origin, Origins, gateway_before_many
 
 BLOCK_BYTES = 256 << 10
 CONTENT = random.Random(11).randbytes(4 * BLOCK_BYTES + 999)
@@ -21,22 +19,23 @@ OTHER = random.Random(12).randbytes(4 * BLOCK_BYTES + 999)
 RULES: dict[str, Any] = {"cache": {"block_size": "256KiB"}, "limits": {"retry_deadline": "3s", "read_timeout": "2s"}}
 
 
-@asynccontextmanager
-async def gateway_before(handler: Handler, tmp_path: Path) -> AsyncIterator[tuple[ScriptedServer, GatewayProcess]]:
-    async with ScriptedServer(handler) as server:
-        gateway = await asyncio.to_thread(start_gateway, tmp_path, origin=server.url, workers=2, config=RULES)
-        try:
-            yield server, gateway
-        finally:
-            await asyncio.to_thread(gateway.stop)
+@pytest.fixture(scope="module")
+def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origins]:
+    with gateway_before_many(tmp_path_factory.mktemp("gateway"), 30, workers=2, config=RULES) as made:
+        yield made
 
 
-async def fetch(gateway: GatewayProcess, **headers: str) -> tuple[int, bytes, bool]:
+@pytest.fixture
+def origin(origins: Origins) -> Origin:
+    return origins.take()
+
+
+async def fetch(origin: Origin, **headers: str) -> tuple[int, bytes, bool]:
     """Status, the bytes that came, and whether the body came to its declared end."""
     got = bytearray()
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         try:
-            async with client.stream("GET", f"{gateway.url}/b/k", headers=headers) as answer:
+            async with client.stream("GET", origin.url, headers=headers) as answer:
                 async for chunk in answer.aiter_raw():
                     got += chunk
         except httpx.RemoteProtocolError:
@@ -122,15 +121,15 @@ async def dripping(exchange: Exchange, start: int, end: int) -> None:
     "lie", [short, reset, longer, wrong_range, unknown_size, whole_instead, refused, stalled, dripping]
 )
 async def test_a_trouble_that_passes_is_mended_before_the_client_notices(
-    lie: Callable[..., Any], tmp_path: Path
+    lie: Callable[..., Any], origin: Origin
 ) -> None:
-    async with gateway_before(Script(lie, lie), tmp_path) as (_, gateway):
-        assert await fetch(gateway) == (200, CONTENT, True)
-        assert await fetch(gateway, Range="bytes=100-262150") == (206, CONTENT[100:262151], True)
+    async with origin.serve(Script(lie, lie)):
+        assert await fetch(origin) == (200, CONTENT, True)
+        assert await fetch(origin, Range="bytes=100-262150") == (206, CONTENT[100:262151], True)
 
 
 @pytest.mark.parametrize("lie", [short, reset, wrong_range, refused, stalled])
-async def test_a_trouble_that_stays_is_a_clean_failure(lie: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_trouble_that_stays_is_a_clean_failure(lie: Callable[..., Any], origin: Origin) -> None:
     async def never(exchange: Exchange, start: int, end: int) -> None:
         await exchange.send_head(206, ranged(start, end), content_length=end - start)
         exchange.reset()
@@ -141,13 +140,13 @@ async def test_a_trouble_that_stays_is_a_clean_failure(lie: Callable[..., Any], 
 
     # Without one byte of progress: a transfer that moves a little with each try is slow, not dead.
     lies = {short: never, reset: never, stalled: silent}.get(lie, lie)
-    async with gateway_before(Script(*[lies] * 1000), tmp_path) as (_, gateway):
-        status, got, whole = await fetch(gateway)
+    async with origin.serve(Script(*[lies] * 1000)):
+        status, got, whole = await fetch(origin)
         assert not (status == 200 and whole)
         assert status == 503 or got == CONTENT[: len(got)]
 
 
-async def test_a_new_version_before_the_first_byte_is_served_whole(tmp_path: Path) -> None:
+async def test_a_new_version_before_the_first_byte_is_served_whole(origin: Origin) -> None:
     script = Script()
 
     async def changed(exchange: Exchange, start: int, end: int) -> None:
@@ -155,11 +154,11 @@ async def test_a_new_version_before_the_first_byte_is_served_whole(tmp_path: Pat
         await exchange.respond(412)
 
     script.answers = [changed]
-    async with gateway_before(script, tmp_path) as (_, gateway):
-        assert await fetch(gateway) == (200, OTHER, True)
+    async with origin.serve(script):
+        assert await fetch(origin) == (200, OTHER, True)
 
 
-async def test_a_new_version_in_mid_object_ends_the_body_and_the_next_read_is_whole(tmp_path: Path) -> None:
+async def test_a_new_version_in_mid_object_ends_the_body_and_the_next_read_is_whole(origin: Origin) -> None:
     script = Script()
 
     async def right(exchange: Exchange, start: int, end: int) -> None:
@@ -170,29 +169,25 @@ async def test_a_new_version_in_mid_object_ends_the_body_and_the_next_read_is_wh
         await exchange.respond(206, OTHER[start:end], ranged(start, end, etag='"v2"'))
 
     script.answers = [right, right, changed]
-    async with gateway_before(script, tmp_path) as (_, gateway):
-        status, got, whole = await fetch(gateway)
+    async with origin.serve(script):
+        status, got, whole = await fetch(origin)
         assert (status, whole) == (200, False)
         assert got == CONTENT[: len(got)]
-        assert await fetch(gateway) == (200, OTHER, True)
+        assert await fetch(origin) == (200, OTHER, True)
 
 
-async def test_an_origin_that_is_gone_gives_503_for_what_is_missing_and_serves_what_is_there(tmp_path: Path) -> None:
-    async with ScriptedServer(Script()) as server:
-        gateway = await asyncio.to_thread(start_gateway, tmp_path, origin=server.url, config=RULES)
-        assert await fetch(gateway, Range="bytes=0-262143") == (206, CONTENT[:BLOCK_BYTES], True)
-    try:
-        assert await fetch(gateway, Range="bytes=0-99") == (206, CONTENT[:100], True)
-        status, body, _ = await fetch(gateway, Range=f"bytes={3 * BLOCK_BYTES}-{3 * BLOCK_BYTES + 10}")
-        assert status == 503
-        assert b"<Code>" in body
-        async with httpx.AsyncClient(trust_env=False) as client:
-            assert (await client.get(f"{gateway.url}/-/ready")).status_code == 200
-    finally:
-        await asyncio.to_thread(gateway.stop)
+async def test_an_origin_that_is_gone_gives_503_for_what_is_missing_and_serves_what_is_there(origin: Origin) -> None:
+    async with origin.serve(Script()):
+        assert await fetch(origin, Range="bytes=0-262143") == (206, CONTENT[:BLOCK_BYTES], True)
+    assert await fetch(origin, Range="bytes=0-99") == (206, CONTENT[:100], True)
+    status, body, _ = await fetch(origin, Range=f"bytes={3 * BLOCK_BYTES}-{3 * BLOCK_BYTES + 10}")
+    assert status == 503
+    assert b"<Code>" in body
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{origin.gateway.url}/-/ready")).status_code == 200
 
 
-async def test_the_first_bytes_of_a_slow_block_leave_before_it_is_complete(tmp_path: Path) -> None:
+async def test_the_first_bytes_of_a_slow_block_leave_before_it_is_complete(origin: Origin) -> None:
     go_on = asyncio.Event()
 
     async def slow(exchange: Exchange, start: int, end: int) -> None:
@@ -201,7 +196,7 @@ async def test_the_first_bytes_of_a_slow_block_leave_before_it_is_complete(tmp_p
         await go_on.wait()
         await exchange.send(CONTENT[start + 5000 : end])
 
-    async with gateway_before(Script(slow), tmp_path) as (_, gateway):
-        assert await asyncio.wait_for(fetch(gateway, Range="bytes=0-7"), 30) == (206, CONTENT[:8], True)
+    async with origin.serve(Script(slow)):
+        assert await asyncio.wait_for(fetch(origin, Range="bytes=0-7"), 30) == (206, CONTENT[:8], True)
         go_on.set()
-        assert await fetch(gateway) == (200, CONTENT, True)
+        assert await fetch(origin) == (200, CONTENT, True)
