@@ -1,17 +1,17 @@
-# The gateway's image: `docker build -t warmstart .` (README.md has the lines that run it).
+# The gateway's image: `docker build -t warmstart .` (README.md has the commands to run it).
 #
 # Two stages. The first builds the wheel and fills a virtual environment from the lock files, by hash and from wheels
-# only; the second is the base and that environment, with nothing to build or download with added to it. Nothing in it is
-# written to while it runs: it works with a read-only root file system and any user, given a cache that can be written.
+# only. The second is the base image plus that environment, without tools to build or download. Nothing in the image is
+# written at run time: it works with a read-only root file system and any user, given a writable cache.
 #
-# Another base, such as a mirror's copy: --build-arg PYTHON_IMAGE=… (Python 3.11 or later, with glibc).
+# For another base, such as a mirror's copy: --build-arg PYTHON_IMAGE=… (Python 3.11 or later, with glibc).
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# What changes seldom comes first: a change of the code installs no dependency again.
+# What rarely changes comes first, so that a code change does not reinstall the dependencies.
 COPY requirements.txt requirements-build.txt ./
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --require-hashes --only-binary :all: -r requirements-build.txt
@@ -24,8 +24,8 @@ COPY s3api s3api
 COPY gcsapi gcsapi
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && python -m pip --python /opt/warmstart/bin/python install --no-deps --no-index /wheel/*.whl
-# Compiled here, and never checked against the sources' times: builders that set all times alike would make every start
-# compile everything, and a read-only file system would not keep it.
+# Compile here, and never compare with the sources' times: with a builder that resets all times, every start would
+# compile everything again, and a read-only file system would not keep the result.
 RUN /opt/warmstart/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/warmstart/lib
 
 FROM ${PYTHON_IMAGE}
@@ -39,19 +39,19 @@ LABEL org.opencontainers.image.title="warmstart" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 
-# The home directory is only a name: a mount at /home/warmstart/.aws is found there, and nothing is ever written.
+# The home directory does not exist. It is named so that a mount at /home/warmstart/.aws is found; nothing is written.
 RUN groupadd --gid 10001 warmstart \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /home/warmstart --shell /usr/sbin/nologin warmstart \
  && install --directory --owner=10001 --group=10001 --mode=0700 /var/cache/warmstart
-# The base image has Python's own library without compiled files, and nothing here can write them later: every start, and
-# every health check, would compile what it imports anew.
+# The base image has Python's standard library without compiled files, and nothing can write them later. Otherwise every
+# start and every health check would compile its imports again.
 RUN python -m compileall -q -f --invalidation-mode unchecked-hash \
       -x '/(test|tests|idlelib|site-packages)/' "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/warmstart /opt/warmstart
 
 # XDG_CACHE_HOME makes /var/cache/warmstart the default cache, which a configuration file may still change.
 ENV PATH=/opt/warmstart/bin:$PATH XDG_CACHE_HOME=/var/cache PYTHONDONTWRITEBYTECODE=1
-# In numbers, so that Kubernetes can tell that it is not root.
+# Numeric, so that Kubernetes can tell that it is not root.
 USER 10001:10001
 WORKDIR /
 VOLUME /var/cache/warmstart

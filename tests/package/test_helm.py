@@ -361,11 +361,11 @@ def test_notes_say_who_can_read_what(tmp_path: Path) -> None:
         assert told
         return " ".join(told[1].split())
 
-    everything = "can read all that the gateways' own credentials can read, of s3 (s3)"
-    pods = "every pod of this cluster, in any namespace (networkPolicy.clients names fewer)"
+    everything = "can read everything that the gateways' own credentials can read, from s3 (s3)"
+    pods = "every pod in this cluster, in any namespace (set networkPolicy.clients to limit that)"
     assert who() == f"- {pods} - {everything} in any bucket - and can write nothing."
-    assert who(networkPolicy={"enabled": False}).startswith("- whoever can connect to the pods")
-    assert who(hostNetwork=True).startswith("- whoever can connect to the nodes")
+    assert who(networkPolicy={"enabled": False}).startswith("- anybody who can connect to the pods")
+    assert who(hostNetwork=True).startswith("- anybody who can connect to the nodes")
     assert who(config={"writes": "through"}).endswith("- and can write there, with those credentials.")
     assert " in any bucket - " in who(config={"buckets": {"*": {"origin": "s3"}}})
     buckets = {"a": {"origin": "s3"}, "b": {"origin": "s3", "writes": "through"}}

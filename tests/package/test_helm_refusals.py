@@ -31,27 +31,30 @@ BY_SENTENCE: dict[str, tuple[dict[str, Any], str]] = {
         {"cache": {"disks": [DISK | {"volume": {"emptyDir": {}}}]}},
         "cache.disks[0]: needs either hostPath or volume",
     ),
-    "a relative directory": ({"cache": {"disks": [DISK | {"hostPath": "cache"}]}}, '"cache" is not absolute'),
+    "a relative directory": ({"cache": {"disks": [DISK | {"hostPath": "cache"}]}}, '"cache" is not an absolute path'),
     "a directory of the node's own": (
         {"cache": {"disks": [DISK | {"hostPath": "/var/lib/"}]}},
-        '"/var/lib/" is the node\'s own',
+        '"/var/lib/" is a system directory of the node',
     ),
-    "the root by a detour": ({"cache": {"disks": [DISK | {"hostPath": "/mnt/.."}]}}, "is the node's own"),
+    "the root by a detour": (
+        {"cache": {"disks": [DISK | {"hostPath": "/mnt/.."}]}},
+        "is a system directory of the node",
+    ),
     "one directory twice": (
         {"cache": {"disks": [DISK, DISK | {"hostPath": "/var/lib/./warmstart/"}]}},
         'cache.disks[1].hostPath: "/var/lib/./warmstart/" is listed twice',
     ),
     "two Redises": (
         {"redis": {"enabled": True, "url": "redis://r"}},
-        "redis.enabled: is true and redis.url is given; keep this release's Redis or yours",
+        "redis.enabled: is true, but redis.url is also set; use either this release's Redis or your own",
     ),
     "two Redises, one by a Secret": (
         {"redis": {"enabled": True, "existingSecret": "s"}},
-        "redis.enabled: is true and redis.existingSecret is given",
+        "redis.enabled: is true, but redis.existingSecret is also set",
     ),
     "two URLs": (
         {"redis": {"url": "redis://r", "existingSecret": "s"}},
-        "redis.url: is given together with redis.existingSecret",
+        "redis.url: is set together with redis.existingSecret",
     ),
     "a Redis for nobody": ({"redis": {"enabled": True}, "cluster": {"enabled": False}}, "cluster.enabled: is false"),
     "a Redis that is none": ({"redis": {"url": "redis.example.net:6379"}}, "redis.url: is not a Redis URL"),
@@ -61,10 +64,10 @@ BY_SENTENCE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a short secret": ({"cluster": {"secret": "short"}}, "cluster.secret: is shorter than 16 characters"),
     "one short secret of two": ({"cluster": {"secret": ["l" * 16, "short"]}}, "cluster.secret: is shorter than 16"),
-    "two secrets": ({"cluster": {"secret": "l" * 16, "existingSecret": "s"}}, "cluster.secret: is given together with"),
+    "two secrets": ({"cluster": {"secret": "l" * 16, "existingSecret": "s"}}, "cluster.secret: is set together with"),
     "two zones": (
         {"cluster": {"zone": "a", "zoneLabel": "b"}},
-        "cluster.zone: is given together with cluster.zoneLabel",
+        "cluster.zone: is set together with cluster.zoneLabel",
     ),
     "a bucket of an undefined origin": (
         {"config": {"origins": TWO, "buckets": {"models": {"origin": "lab"}}}},
@@ -74,10 +77,13 @@ BY_SENTENCE: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"origins": {"lab": {"type": "s3"}}, "buckets": {"*": {"origin": "s3"}}}},
         'config.buckets.*.origin: "s3" is not one of config.origins; write one of: lab',
     ),
-    "origins without buckets": ({"config": {"origins": TWO}}, "config.buckets: is empty with several origins (a, b)"),
+    "origins without buckets": (
+        {"config": {"origins": TWO}},
+        "config.buckets: is empty, but there are several origins (a, b)",
+    ),
     "a key in the ConfigMap": (
         {"config": {"origins": {"lab": {"type": "s3", "secret_access_key": "hush"}}}},
-        "config.origins.lab.secret_access_key: could be read in the ConfigMap; write credentials.lab.secret_access_key",
+        "config.origins.lab.secret_access_key: would be readable in the ConfigMap; set credentials.lab.secret",
     ),
     "keys of nobody": (
         {"credentials": {"lab": KEYS}},
@@ -85,27 +91,27 @@ BY_SENTENCE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "keys that no variable can name": (
         {"credentials": {"Lab": KEYS}, "config": {"origins": {"Lab": {"type": "s3"}}}},
-        "credentials.Lab: is no name for variables",
+        "credentials.Lab: can't be part of a variable's name",
     ),
     "the chart's own listener": (
         {"config": {"listen": "0.0.0.0:80"}},
-        "config.listen: is written by the chart; set service.port",
+        "config.listen: is set by the chart; set service.port",
     ),
-    "the chart's own cluster": ({"config": {"cluster": {"dns": "a:1"}}}, "config.cluster: is written by the chart"),
+    "the chart's own cluster": ({"config": {"cluster": {"dns": "a:1"}}}, "config.cluster: is set by the chart"),
     "the chart's own disks": (
         {"config": {"cache": {"disks": []}}},
-        "config.cache.disks: is written by the chart; set cache.disks",
+        "config.cache.disks: is set by the chart; set cache.disks",
     ),
     "the chart's own drain": (
         {"config": {"limits": {"drain_timeout": "5m"}}},
-        "config.limits.drain_timeout: is written by the chart",
+        "config.limits.drain_timeout: is set by the chart",
     ),
-    "one port twice": ({"service": {"controlPort": 9000}}, "service.controlPort: 9000 is service.port, too"),
+    "one port twice": ({"service": {"controlPort": 9000}}, "service.controlPort: 9000 is also service.port"),
     "two ways onto the node": (
         {"hostNetwork": True, "hostPort": {"enabled": True}},
-        "hostPort.enabled: is true with hostNetwork",
+        "hostPort.enabled: is true, but hostNetwork already opens",
     ),
-    "an authority without a certificate": ({"tls": {"ca": "ca.crt"}}, "tls.ca: names a key of tls.existingSecret"),
+    "an authority without a certificate": ({"tls": {"ca": "ca.crt"}}, "tls.ca: is a key in tls.existingSecret"),
     "an object without a key": (
         {"test": {"object": "bucket"}},
         'test.object: "bucket" is not an object; write bucket/key',

@@ -131,7 +131,7 @@ def test_a_directory_with_other_files_is_refused_and_stays_as_it_was(tmp_path: P
     os.chown(disk, uid, uid)
     ended = prepare(f"{disk}=64MiB")
     assert ended.status == 2
-    assert f"{disk}: holds other files (photos); give the cache a directory of its own" in ended.text
+    assert f"{disk}: has other files in it (photos); give the cache its own directory" in ended.text
     assert owner(disk) == (uid, uid, mode)
 
 
@@ -142,7 +142,7 @@ def test_a_disk_that_is_too_small_is_refused_before_it_is_touched(tmp_path: Path
     before = owner(disk)
     ended = prepare(f"{disk}=900PiB")
     assert ended.status == 2
-    assert "make cache.disks[].size smaller, or name another disk" in ended.text
+    assert "reduce cache.disks[].size, or use another disk" in ended.text
     assert owner(disk) == before
 
 
@@ -193,7 +193,7 @@ def test_a_gateway_with_the_charts_configuration_serves_what_the_charts_test_rea
 
         ended = run(sys.executable, str(READ), gateway.url)
         assert ended.status == 0
-        assert "no object was read; name one as the value test.object (bucket/key)" in ended.text
+        assert "no object was read; to read one, set the value test.object (bucket/key)" in ended.text
 
 
 def test_the_charts_test_fails_where_no_gateway_answers() -> None:

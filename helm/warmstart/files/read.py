@@ -1,4 +1,4 @@
-"""Reads an object twice through the node's gateway and tells how: what `helm test` runs.
+"""Reads an object twice through the node's gateway and prints the results; `helm test` runs it.
 
 Usage: read.py URL [BUCKET/KEY]
 """
@@ -16,14 +16,14 @@ CONTEXT = ssl._create_unverified_context()
 
 
 def read(url):
-    """Status, X-Cache and length of the answer, having read all of it."""
+    """Read the whole response; return its status, X-Cache and length."""
     began, count = time.monotonic(), 0
     with urllib.request.urlopen(url, timeout=TIMEOUT_S, context=CONTEXT) as answer:
         while piece := answer.read(1 << 20):
             count += len(piece)
         told = answer.headers.get("Content-Length")
         if told is not None and int(told) != count:
-            raise OSError(f"{count} of {told} bytes came")
+            raise OSError(f"{count} of {told} bytes arrived")
         took = max(time.monotonic() - began, 1e-6)
         print(f"{url}: {answer.status}, {count} bytes in {took:.2f} s, X-Cache: {answer.headers.get('X-Cache')}")
         return answer.headers.get("X-Cache")
@@ -37,10 +37,10 @@ def main(arguments):
             url = f"{base}/{urllib.parse.quote(name)}"
             read(url)
             if read(url) != "HIT":
-                print("the second read was no HIT: the object is not kept (see warmstart_uncached_reads_total)")
+                print("the second read was not a HIT: the object is not cached (see warmstart_uncached_reads_total)")
                 return 1
         if not objects:
-            print("no object was read; name one as the value test.object (bucket/key)")
+            print("no object was read; to read one, set the value test.object (bucket/key)")
     except urllib.error.HTTPError as error:
         print(f"{error.url}: {error.code} {error.reason}\n{error.read(2000).decode(errors='replace')}")
         return 1

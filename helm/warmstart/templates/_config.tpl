@@ -1,4 +1,4 @@
-{{/* warmstart.yaml: the value `config`, completed by what the chart knows. */}}
+{{/* warmstart.yaml: the value `config`, plus the keys that the chart sets. */}}
 
 {{- define "warmstart.config" -}}
 {{- $config := deepCopy .Values.config -}}
@@ -31,12 +31,12 @@
 {{- toYaml (default (dict "s3" (dict "type" "s3")) .Values.config.origins) -}}
 {{- end -}}
 
-{{/* Where the disk of that index is mounted. */}}
+{{/* The mount path of a disk, by its index. */}}
 {{- define "warmstart.diskPath" -}}
 {{- printf "/cache/%d" (int .) -}}
 {{- end -}}
 
-{{/* The section `cluster`; the secret and the URL of Redis are variables from Secrets. */}}
+{{/* The section `cluster`. The secret and the URL of Redis come from Secrets, as variables. */}}
 {{- define "warmstart.cluster" -}}
 {{- $name := include "warmstart.fullname" . -}}
 advertise: {{ include "warmstart.scheme" . }}://{{ ternary "[${POD_IP}]" "${POD_IP}" .Values.ipv6 }}:{{ int .Values.service.port }}
@@ -59,12 +59,12 @@ tls_name: {{ default (printf "%s.%s.svc" $name .Release.Namespace) .Values.tls.n
 {{- end }}
 {{- end -}}
 
-{{/* What all keys and channels in Redis begin with. */}}
+{{/* The prefix of all keys and channels in Redis. */}}
 {{- define "warmstart.prefix" -}}
 {{- default (printf "%s.%s" .Release.Namespace (include "warmstart.fullname" .) | trunc 64 | trimSuffix "-") .Values.cluster.prefix -}}
 {{- end -}}
 
-{{/* The variables of the gateway's process. */}}
+{{/* The gateway's environment variables. */}}
 {{- define "warmstart.env" -}}
 {{- $name := include "warmstart.fullname" . -}}
 - name: WARMSTART_CONFIG

@@ -1,10 +1,10 @@
-{{/* Names, labels and addresses that several manifests share. */}}
+{{/* Names, labels and addresses shared by several manifests. */}}
 
 {{- define "warmstart.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 40 characters, so that what is appended stays below the 63 that Kubernetes allows. */}}
+{{/* At most 40 characters, to leave room for suffixes within the 63 that Kubernetes allows. */}}
 {{- define "warmstart.fullname" -}}
 {{- $name := include "warmstart.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -16,7 +16,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What a Service or policy selects by. Arguments: context, component. */}}
+{{/* The selector of a Service or policy. Arguments: context, component. */}}
 {{- define "warmstart.selector" -}}
 app.kubernetes.io/name: {{ include "warmstart.name" .context }}
 app.kubernetes.io/instance: {{ .context.Release.Name }}
@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 {{- ternary "https" "http" (ne .Values.tls.existingSecret "") -}}
 {{- end -}}
 
-{{/* The URL of the Service, which leads to the gateway of the caller's node. */}}
+{{/* The URL of the Service, which routes to the gateway on the caller's node. */}}
 {{- define "warmstart.url" -}}
 {{- printf "%s://%s.%s.svc:%d" (include "warmstart.scheme" .) (include "warmstart.fullname" .) .Release.Namespace (int .Values.service.port) -}}
 {{- end -}}
@@ -63,14 +63,14 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where gateways find each other by Redis, whosever it is. */}}
+{{/* "true" if gateways find each other through Redis, the chart's or another. */}}
 {{- define "warmstart.byRedis" -}}
 {{- if and .Values.cluster.enabled (or .Values.redis.enabled .Values.redis.url .Values.redis.existingSecret) -}}
 true
 {{- end -}}
 {{- end -}}
 
-{{/* What the processes of a pod may do: nothing but their own work. */}}
+{{/* The security context of an unprivileged container. */}}
 {{- define "warmstart.unprivileged" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
