@@ -20,8 +20,8 @@ returns False afterwards. Otherwise a writer killed between steps 2 and 3 leaves
 
 When the disk fails, `read` returns None and `install` returns False, so reads go on. Writes must go on as well:
 - The disk is full, with no room for a tombstone: the record is removed, which needs no room, and a *blind fence* is
-  counted in shared memory. While a living process has one, `install` refuses all keys. `lift` removes whatever file
-  is there and the blind fence.
+  counted in shared memory. While a living process has one, `install` refuses all keys. `lift` removes the key's file,
+  if there is one, and the blind fence.
 - The disk is broken (EIO, read-only, a record that can't be removed): it leaves service for the run, its records
   count as gone, and the fence moves to the next disk. A record that could not be removed may become visible again if
   the disk works at the next start. It was last checked before the write, so the bucket's ttl bounds its life. The log

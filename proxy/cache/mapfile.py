@@ -64,8 +64,8 @@ _NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 @dataclass(frozen=True, slots=True)
 class MapFacts:
-    """What a map file says. `charged_bytes` is what map and data are charged with, `surplus_bytes` what the file system
-    has allocated for the data beyond that, and `data_bytes` the data file's length, or None."""
+    """The content of a map file. `charged_bytes` is what map and data are charged with, `surplus_bytes` what the file
+    system has allocated for the data beyond that, and `data_bytes` the data file's length, or None."""
 
     path: Path
     header: MapHeader

@@ -21,7 +21,7 @@ _KIND_BITS = 2
 
 
 class Missing(NamedTuple):
-    """`what` does not exist: the key, its version, or its bucket. `checked_at_s` is Unix time."""
+    """A negative answer: `what` does not exist (key, version or bucket). `checked_at_s` is Unix time."""
 
     what: str
     checked_at_s: float

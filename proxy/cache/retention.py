@@ -2,8 +2,8 @@
 
 How it works. All segments of the disk are in a queue by age. A hand goes from the oldest to the newest, and then
 begins again. A segment that was visited since the hand last passed loses its mark and stays; one without a mark goes.
-So what is used again and again stays however old it is, and what was used once goes when the hand reaches it. A scan
-of many objects, each read once, passes through without evicting what is used often.
+So what is used again and again stays however old it is, and what was used once goes when the hand reaches it. A client
+that reads many objects once each does not evict what is used often.
 Source: Zhang et al., "SIEVE is Simpler than LRU", NSDI 2024. There is one addition. If everything new is used once,
 SIEVE's hand stays among the new for ever, and what it left behind is never judged again. So the hand also begins again
 when it has evicted as many bytes as the disk may hold.

@@ -3,7 +3,7 @@
 How it works. They are open file description locks on single bytes of the shared tables' memfd, far behind its end
 (the locked byte need not exist). Memory never fails as a disk does, so a key can be locked while its disk is broken.
 The next run has its own memfd and never sees the locks of this one. Each process opens the file again for locking
-alone: `open` makes a new description, while an inherited descriptor would share the supervisor's, whose locks would
+alone: `open` makes a new description, while an inherited descriptor would share the supervisor's, and its locks would
 exclude nobody. It is never mapped, because a mapping keeps a closed description's locks alive.
 
     PROCESSES + n   the holder counts in slot n of the usage table

@@ -281,7 +281,7 @@ class ExpressProtocol(Connection):
     # Answering
 
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application that uvicorn runs: `send` is a bound method of the request's cycle."""
+        """Run the application for uvicorn; `send` is a bound method of the request's cycle."""
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
         self._running = cycle
         target = parse_target(scope["extensions"][TARGET]["raw"])

@@ -1,7 +1,7 @@
 """POST forms of browsers: the key that a form writes, which both dialects put into a field before the file.
 
 How it works. The fields come before the file (S3 allows 20 KB for them). Only they are read ahead, and then forwarded
-with the rest. The key is fenced, so the store must find the same key in the form. Whatever stores may read differently
+with the rest. The key is fenced, so the store must find the same key in the form. Anything stores may read differently
 is rejected: a second key, a key field in other case (some stores ignore case), lines that end without CR, folded header
 lines, encoded fields, more than one disposition.
 Source: Amazon S3 API Reference, "POST Object"; Cloud Storage documentation, "XML API: POST Object"; RFC 7578.

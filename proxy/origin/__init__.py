@@ -1,4 +1,4 @@
-"""Origins, where objects live: an S3 endpoint (`s3`), Google Cloud Storage (`gcs`) or a local directory (`directory`).
+"""Origins, where objects live: S3 endpoints (`s3`), Google Cloud Storage (`gcs`), directories, and other gateways.
 
 Knows how to query an origin and how to read its answers into neutral values; knows nothing of clients, caches or
 flights. Every failure leaves this package as one of `proxy.errors`. The modules beside the kinds are shared:
@@ -92,7 +92,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class PartSpan:
-    """Where part `number` of a multipart object lies, and how many parts there are."""
+    """The span of part `number` of a multipart object, and how many parts there are."""
 
     number: int
     count: int
@@ -107,7 +107,7 @@ class Opened(Protocol):
     """The receiver of what `open_range` reads: `begin` is called for a success, then the body is written."""
 
     def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
-        """`record`: the current version as the head describes it; None if incomplete, or for another range."""
+        """Begin a body. `record` is the current version by its head; None if incomplete, or for another range."""
         ...
 
 

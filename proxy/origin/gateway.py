@@ -1,4 +1,4 @@
-"""Another gateway as an origin: asked as an S3 store is, by path and without credentials."""
+"""Another gateway as an origin: an S3 store that is addressed by path and without credentials."""
 
 from __future__ import annotations
 

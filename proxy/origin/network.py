@@ -60,7 +60,7 @@ class Pipe(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.held = bytearray()
-        self.ended = False  # by the origin, regularly
+        self.ended = False  # by the origin, cleanly
         self.lost = False
         self.error: Exception | None = None
         self.transport: asyncio.Transport

@@ -124,7 +124,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._reader is not None and not self._reader.complete:
             self._fail(self._reader.broken("the connection was closed by this side"))
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's does not derive from asyncio.Transport

@@ -145,7 +145,7 @@ class ResponseReader:
         return True
 
     def end(self) -> None:
-        """Note that the peer has closed regularly. Raises ConnectionBroken unless that completes the response."""
+        """Note that the peer has closed cleanly. Raises ConnectionBroken unless that completes the response."""
         self._ended = True
         if self._framing is not None:
             self._framing.end()

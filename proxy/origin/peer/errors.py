@@ -1,4 +1,4 @@
-"""The error of another node. It never reaches a client: another node or the origin is asked instead."""
+"""The error of a request to another node. It never reaches a client: another node or the origin is asked instead."""
 
 from __future__ import annotations
 

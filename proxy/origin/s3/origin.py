@@ -1,8 +1,8 @@
 """The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
 
-How it works. Every operation follows a `Course`: sign for the bucket's region, send, and if the answer is a redirect,
-follow it and do so again, at most three times. Block bytes come by the range client (`proxy.wire`), or by httpx if the
-environment names a proxy; everything else comes by httpx.
+How it works. Every operation follows a `Course`: sign for the bucket's region, send, and if the answer names another
+region or location, do so again there, at most three times. Block bytes come by the range client (`proxy.wire`), or by
+httpx if the environment names a proxy; everything else comes by httpx.
 """
 
 from __future__ import annotations
