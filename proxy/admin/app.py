@@ -1,7 +1,7 @@
-"""`/-/health`, `/-/ready`, `/-/metrics` as an ASGI application; whatever else lies under `/-/` does not exist.
+"""`/-/health`, `/-/ready` and `/-/metrics` as an ASGI application.
 
-Whether a request is for this application at all is decided before it: `/-/` belongs to the gateway on path-style
-hosts only (`proxy.serve`).
+Whether a request is for this application at all is decided before it (`proxy.doors`): `/-/` belongs to the gateway on
+path-style hosts only, and in a fleet `/-/peer/` is `proxy.peering`'s. Everything else under `/-/` is a 404.
 """
 
 from __future__ import annotations

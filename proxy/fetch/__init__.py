@@ -1,4 +1,4 @@
-"""Bringing a block in, once: fills, flights, the limits on them, read-ahead.
+"""Fetching a block once: flights and fills, from origins or relayed by other nodes, and how fast origins are asked.
 
-Knows origins and the writer it is given; knows no cache and no client.
+Knows origins, the fleet and the writer it is given; knows no cache and no client.
 """

@@ -188,3 +188,25 @@ def test_a_delimiter_does_not_walk_what_lies_below(tree: Path, monkeypatch: pyte
     scans = record_scans(monkeypatch)
     assert whole(tree, FolderCache(clock=lambda: 1e12), delimiter="/") == ["a/", "b/", "c/"]
     assert len(scans) == 1 + 3 * 2  # the bucket, and the way to the first key below each prefix
+
+
+def test_the_kept_entries_are_bounded_and_those_listed_longest_ago_go_first(tree: Path) -> None:
+    kept = FolderCache(lambda: 4e9, entries_max=6)
+    for name in ("a", "b", "c"):
+        (tree / "bkt" / name).mkdir()
+        (tree / "bkt" / name / "k").write_bytes(b"x")
+
+    def is_kept(name: str) -> bool:
+        return os.fsencode(tree / "bkt" / name) in kept._folders
+
+    for name in ("a", "b", "a", "c", "a"):
+        path = os.fsencode(tree / "bkt" / name)
+        assert kept.segments(path, os.fsencode(tree / "bkt"))[1] == [b"k"]
+    assert [is_kept(name) for name in ("a", "b", "c")] == [True, True, True]
+    (tree / "bkt" / "d").mkdir()
+    kept.segments(os.fsencode(tree / "bkt" / "d"), os.fsencode(tree / "bkt"))  # empty, and takes its place all the same
+    assert [is_kept(name) for name in ("a", "b", "c", "d")] == [True, False, True, True]
+    for number in range(9):
+        (tree / "bkt" / "d" / str(number)).write_bytes(b"x")
+    assert len(kept.segments(os.fsencode(tree / "bkt" / "d"), os.fsencode(tree / "bkt"))[1]) == 9
+    assert kept._folders.currsize <= 6

@@ -65,7 +65,7 @@ MAY_IMPORT["entry"] = set(MAY_IMPORT)
 HOMES: dict[str, tuple[str, ...]] = {
     "awscrt": ("proxy.blocks",),
     "botocore": ("proxy.origin.s3",),
-    "cachetools": ("proxy.gateway", "proxy.wire"),
+    "cachetools": ("proxy.gateway", "proxy.origin", "proxy.wire"),
     "cryptography": ("proxy.fetch.digests",),
     "google": ("proxy.origin.gcs",),
     "httpcore": ("proxy.origin.network",),

@@ -16,10 +16,11 @@ import os
 import stat
 import time
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
+
+from cachetools import LRUCache
 
 from proxy.origin import ListedObject, ListPage
 from proxy.origin.directory.tree import File, Tree, decode_name, is_below, split_key
@@ -37,13 +38,16 @@ class _Folder:
     segments: list[bytes]
 
 
+def _weight(folder: _Folder) -> int:
+    return 1 + len(folder.segments)  # an empty one takes memory, too
+
+
 class FolderCache:
     """Sorted entries of directories, shared by the pages of listings; safe to use from several threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, entries_max: int = ENTRIES_KEPT_MAX) -> None:
         self._clock = clock
-        self._folders: OrderedDict[bytes, _Folder] = OrderedDict()
-        self._entry_count = 0
+        self._folders: LRUCache[bytes, _Folder] = LRUCache(entries_max, _weight)
         self._lock = Lock()
 
     def segments(self, path: bytes, bucket_path: bytes) -> tuple[tuple[int, int], list[bytes]]:
@@ -54,7 +58,8 @@ class FolderCache:
         try:
             info = os.stat(path)
             stamp = (info.st_dev, info.st_ino, info.st_mtime_ns)
-            kept = self._folders.get(path)
+            with self._lock:
+                kept = self._folders.get(path)
             if kept is not None and kept.stamp == stamp:
                 return stamp[:2], kept.segments
             segments, has_links = _scan(path, bucket_path)
@@ -65,13 +70,9 @@ class FolderCache:
         return stamp[:2], segments
 
     def _keep(self, path: bytes, folder: _Folder) -> None:
-        with self._lock:
-            before = self._folders.pop(path, None)
-            self._folders[path] = folder
-            self._entry_count += len(folder.segments) - (len(before.segments) if before is not None else 0)
-            while self._entry_count > ENTRIES_KEPT_MAX:
-                _, dropped = self._folders.popitem(last=False)
-                self._entry_count -= len(dropped.segments)
+        if _weight(folder) <= self._folders.maxsize:
+            with self._lock:
+                self._folders[path] = folder
 
 
 def _scan(path: bytes, bucket_path: bytes) -> tuple[list[bytes], bool]:

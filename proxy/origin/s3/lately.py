@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+
+from cachetools import LRUCache
 
 KEPT_S = 60.0
 BUCKETS_MAX = 1024  # a bucket's name has 63 characters
@@ -14,13 +15,10 @@ class Lately:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._noted: LRUCache[str, float] = LRUCache(BUCKETS_MAX)
 
     def note(self, bucket: str) -> None:
         self._noted[bucket] = self._clock()
-        self._noted.move_to_end(bucket)
-        if len(self._noted) > BUCKETS_MAX:
-            self._noted.popitem(last=False)
 
     def lately(self, bucket: str) -> bool:
         """Return whether the bucket was noted within the last KEPT_S."""

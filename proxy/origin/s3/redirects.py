@@ -9,7 +9,7 @@ Source: Amazon S3 User Guide, "Making requests using the REST API: request redir
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from cachetools import LRUCache
 
 from proxy.hops import Headers
 from proxy.origin.headers import first_value
@@ -29,7 +29,7 @@ class Regions:
 
     def __init__(self, default: str) -> None:
         self._default = default
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._known: LRUCache[str, str] = LRUCache(BUCKETS_MAX)
 
     def of(self, bucket: str) -> str:
         return self._known.get(bucket, self._default)
@@ -39,8 +39,6 @@ class Regions:
 
     def learn(self, bucket: str, region: str) -> None:
         self._known[bucket] = region
-        if len(self._known) > BUCKETS_MAX:
-            self._known.popitem(last=False)
 
 
 class Course:
