@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -11,8 +13,8 @@ from proxy.fetch.gate import URGENT_RUN, Gate, Gates
 from proxy.fetch.ledger import FREE_RATE, Ledger, private_numbers
 
 
-def made(concurrency_max: int = 1) -> Gate:
-    return Gate(Ledger(private_numbers(), 0, concurrency_max=concurrency_max, start_rate=FREE_RATE))
+def made(concurrency_max: int = 1, clock: Callable[[], float] = time.monotonic) -> Gate:
+    return Gate(Ledger(private_numbers(), 0, concurrency_max=concurrency_max, start_rate=FREE_RATE, clock=clock))
 
 
 async def settle() -> None:
@@ -135,7 +137,8 @@ async def test_an_origin_that_serves_nobody_fails_those_who_wait_and_one_that_se
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("proxy.fetch.gate.PATIENCE_MIN_S", 0.05)
-    gate = made(2)
+    now_s = 1000.0
+    gate = made(2, clock=lambda: now_s)
     first, second = gate.try_enter(), gate.try_enter()
     assert first is not None
     assert second is not None
@@ -143,9 +146,11 @@ async def test_an_origin_that_serves_nobody_fails_those_who_wait_and_one_that_se
     assert gate.try_enter() is not None
     waiting = asyncio.create_task(gate.enter(patience_s=0.05))
     for _ in range(5):
+        now_s += 0.03
         gate.pay(1)  # bytes of others arrive
         await asyncio.sleep(0.03)
         assert not waiting.done()
+    now_s += 0.06
     with pytest.raises(OriginUnavailable, match="serves nobody"):
         await waiting
 
