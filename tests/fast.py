@@ -90,6 +90,7 @@ LEFT_OUT = {
     "test_supervisor.py": "gateways",
     "test_watchdog.py": "gateways",
     "test_worker.py": "gateways",
+    "tidy/test_paths.py": "a gateway",
     "wire/test_tls.py": "certificates, and both ends of each connection",
 }
 
