@@ -95,7 +95,12 @@ class Leases:
         errors: tuple[type[Exception], ...] = (OSError,),
         clock: Callable[[], float] = time.monotonic,
         where: Callable[[], str] = str,
+        *,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
     ) -> None:
+        self._lease_s = lease_s
+        self._renew_s = renew_s
         self._where = where
         self._errors: tuple[type[Exception], ...] = (*errors, TimeoutError)
         self.expected = redis is not None
@@ -118,7 +123,7 @@ class Leases:
             return Lease(name, text, real=False)
         over = instead.text if instead is not None else ""
         try:
-            held = await self._redis.eval(_TAKE, 1, name, text, int(LEASE_S * 1000), over)
+            held = await self._redis.eval(_TAKE, 1, name, text, int(self._lease_s * 1000), over)
         except self._errors as error:
             self._is_away(error)
             return Lease(name, text, real=False)
@@ -127,7 +132,7 @@ class Leases:
             return elsewhere
         lease = Lease(name, text, real=True)
         if elsewhere is not None:  # this node's own, of another worker or of its life before: take it over
-            await self._keep(lease, elsewhere.text, lease.text, LEASE_S)
+            await self._keep(lease, elsewhere.text, lease.text, self._lease_s)
         self._held[name] = lease
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="leases")
@@ -142,10 +147,10 @@ class Leases:
 
     async def _renew(self) -> None:
         while self._held:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._renew_s)
             for lease in list(self._held.values()):
                 if lease.name in self._held:
-                    await self._keep(lease, lease.text, lease.text, LEASE_S)
+                    await self._keep(lease, lease.text, lease.text, self._lease_s)
 
     async def _keep(self, lease: Lease, before: str, after: str, for_s: float) -> None:
         if self._redis is None or self._clock() < self._away_until_s:

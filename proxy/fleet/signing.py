@@ -131,13 +131,14 @@ def verify(
 class Nonces:
     """Those that a process has seen: each counts once, for as long as its request could be sent again."""
 
-    def __init__(self) -> None:
+    def __init__(self, nonces_max: int = NONCES_MAX) -> None:
+        self._nonces_max = nonces_max
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
 
     def take(self, nonce: str, now_s: float) -> bool:
         """Whether it is new. `now_s` is Unix time."""
-        while self._order and (now_s - self._order[0][0] > 2 * WINDOW_S or len(self._order) >= NONCES_MAX):
+        while self._order and (now_s - self._order[0][0] > 2 * WINDOW_S or len(self._order) >= self._nonces_max):
             self._seen.discard(self._order.popleft()[1])
         if nonce in self._seen:
             return False

@@ -21,7 +21,15 @@ ORDER_MAX = 8  # of the next in the hash order: who asks so many in vain asks th
 class FleetView:
     """`clock` counts seconds, from whenever."""
 
-    def __init__(self, board: Board, node_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        board: Board,
+        node_id: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        orders_max: int = KEPT_MAX,
+    ) -> None:
+        self._orders_max = orders_max
         self.board = board
         self.node_id = node_id
         self._clock = clock
@@ -60,7 +68,7 @@ class FleetView:
         roster = self.roster
         found = self._orders.get((place, zone))
         if found is None:
-            if len(self._orders) >= KEPT_MAX:
+            if len(self._orders) >= self._orders_max:
                 self._orders.clear()
             found = self._orders[place, zone] = tuple(self._owners.order(place, zone, ORDER_MAX))
         assert roster is self._roster

@@ -12,8 +12,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from proxy.fetch import lease as lease_module
-from proxy.fetch.lease import DONE_S, LEASE_S, PAUSE_S, Elsewhere, Lease, Leases
+from proxy.fetch.lease import DONE_S, LEASE_S, PAUSE_S, RENEW_S, Elsewhere, Lease, Leases
 from proxy.fleet.fills import ORIGIN, new_fill_id
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.rediskeys import RedisKeys
@@ -40,9 +39,11 @@ class Bench:
         self.now_s = 1000.0
         self._open: list[tuple[Leases, Redis]] = []
 
-    def node(self, node_id: str) -> Leases:
-        client = open_redis(self.server.url)
-        leases = Leases(client, "test", node_id, REDIS_ERRORS, lambda: self.now_s, lambda: f"http://{node_id}")
+    def node(self, node_id: str, *, lease_s: float = LEASE_S, renew_s: float = RENEW_S) -> Leases:
+        client, where = open_redis(self.server.url), f"http://{node_id}"
+        leases = Leases(
+            client, "test", node_id, REDIS_ERRORS, lambda: self.now_s, lambda: where, lease_s=lease_s, renew_s=renew_s
+        )
         self._open.append((leases, client))
         return leases
 
@@ -106,20 +107,15 @@ async def test_blocks_have_leases_of_their_own(bench: Bench) -> None:
     assert isinstance(await b.take(bytes(31) + b"\xff", 7, 1), Lease)
 
 
-async def test_a_lease_is_renewed_while_it_is_held(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_module, "RENEW_S", 0.01)
-    monkeypatch.setattr(lease_module, "LEASE_S", 2.0)
-    await bench.have(bench.node("0a"))
+async def test_a_lease_is_renewed_while_it_is_held(bench: Bench) -> None:
+    await bench.have(bench.node("0a", lease_s=2.0, renew_s=0.01))
     bench.eye.pexpire(bench.name, 500)
     await until(lambda: bench.left_s > 1)
 
 
-async def test_a_lease_that_another_node_has_by_now_is_neither_renewed_nor_removed(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lease_that_another_node_has_by_now_is_neither_renewed_nor_removed(bench: Bench) -> None:
     """The first one stood still for longer than its lease: a pause, a cut."""
-    monkeypatch.setattr(lease_module, "RENEW_S", 0.01)
-    a, b = bench.node("0a"), bench.node("0b")
+    a, b = bench.node("0a", renew_s=0.01), bench.node("0b", renew_s=0.01)
     lost = await bench.have(a)
     bench.lose()
     second = await bench.have(b)
@@ -278,11 +274,8 @@ async def test_a_redis_that_says_nothing_holds_nobody_up_for_long(monkeypatch: p
     await server.wait_closed()
 
 
-async def test_a_node_that_ends_stops_renewing_and_its_leases_run_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease_module, "RENEW_S", 0.01)
-    a = bench.node("0a")
+async def test_a_node_that_ends_stops_renewing_and_its_leases_run_out(bench: Bench) -> None:
+    a = bench.node("0a", renew_s=0.01)
     await bench.have(a)
     await a.aclose()
     assert a._renewing is not None
@@ -290,12 +283,8 @@ async def test_a_node_that_ends_stops_renewing_and_its_leases_run_out(
     assert 0 < bench.left_s <= LEASE_S
 
 
-async def test_renewing_ends_with_the_last_lease_and_begins_with_the_next(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease_module, "RENEW_S", 0.01)
-    monkeypatch.setattr(lease_module, "LEASE_S", 2.0)
-    a = bench.node("0a")
+async def test_renewing_ends_with_the_last_lease_and_begins_with_the_next(bench: Bench) -> None:
+    a = bench.node("0a", lease_s=2.0, renew_s=0.01)
     for _ in range(2):
         lease = await bench.have(a)
         renewing = a._renewing

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.fleet import signing
 from proxy.fleet.signing import WINDOW_S, Caller, Nonces, Signed, sign, verify
 
 SECRET = b"0123456789abcdef"
@@ -171,9 +170,8 @@ def test_a_nonce_is_remembered_for_as_long_as_its_request_would_be_believed() ->
     assert not nonces.take(first.nonce, int(NOW_S) + WINDOW_S)
 
 
-def test_what_is_remembered_is_bounded_in_time_and_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing, "NONCES_MAX", 100)
-    nonces = Nonces()
+def test_what_is_remembered_is_bounded_in_time_and_in_number() -> None:
+    nonces = Nonces(nonces_max=100)
     for number in range(1000):
         assert nonces.take(f"{number}", NOW_S)
         assert len(nonces._seen) == len(nonces._order) <= 100

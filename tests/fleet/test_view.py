@@ -135,8 +135,8 @@ def test_a_node_never_avoids_itself_and_forgets_those_that_left(outlook: Outlook
     assert not outlook.view.avoids("01")
 
 
-def test_orders_that_are_kept_are_bounded(outlook: Outlook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_module, "KEPT_MAX", 8)
+def test_orders_that_are_kept_are_bounded(outlook: Outlook) -> None:
+    outlook.view = FleetView(outlook.board, "00", orders_max=8)
     outlook.publish(*map(member, NAMES))
     before = [outlook.view.order(place) for place in range(30)]
     assert [outlook.view.order(place) for place in range(30)] == before

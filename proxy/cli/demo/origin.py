@@ -93,8 +93,9 @@ class UncachedGateway:
         if self._throttle.total_bytes_per_s:
             now_s = time.monotonic()
             self._free_at_s = max(self._free_at_s, now_s - AHEAD_S) + count / self._throttle.total_bytes_per_s
-            if self._free_at_s - now_s > AHEAD_S:
-                await asyncio.sleep(self._free_at_s - now_s)
+            ahead_s = self._free_at_s - now_s
+            if ahead_s > AHEAD_S:
+                await asyncio.sleep(ahead_s)
 
 
 class NoKeys:
