@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from tests.fakes.scripted import Exchange, ScriptedServer, object_of
 from tests.gateways import GatewayProcess, start_gateway
+from tests.trouble.origins import Origins, gateway_before_many
 
+KEY = "/b/k"
 BLOCK_BYTES = 256 << 10
 CONTENT = random.Random(13).randbytes(2 * BLOCK_BYTES + 777)
 SHORT = {"stall_timeout": "300ms", "stall_timeout_min": "200ms", "stall_timeout_max": "2s", "retry_deadline": "60s"}
@@ -75,6 +78,14 @@ def first(count: int, method: str = "GET") -> Callable[[Stalling, Exchange], boo
     return lambda origin, exchange: exchange.request.method == method and origin.silenced < count
 
 
+@pytest.fixture(scope="module")
+def origins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origins]:
+    """Before a gateway with as many workers as the test says."""
+    config = {"cache": {"block_size": "256KiB"}, "limits": SHORT}
+    with gateway_before_many(tmp_path_factory.mktemp("gateway"), 10, workers=request.param, config=config) as made:
+        yield made
+
+
 @asynccontextmanager
 async def gateway_before(
     origin: Stalling, tmp_path: Path, *, workers: int = 1, block: str = "256KiB", **limits: Any
@@ -88,9 +99,9 @@ async def gateway_before(
             await asyncio.to_thread(gateway.stop)
 
 
-async def get(gateway: GatewayProcess, **headers: str) -> httpx.Response:
+async def get(url: str, **headers: str) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
-        return await client.get(f"{gateway.url}/b/k", headers=headers)
+        return await client.get(url, headers=headers)
 
 
 WHOLE = (200, "the whole object")
@@ -102,22 +113,22 @@ def told(answer: httpx.Response) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("silence", [after_the_request, after_the_head, in_mid_body])
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_reader_of_an_origin_that_goes_silent_gets_its_whole_object(
-    silence: Silence, workers: int, tmp_path: Path
-) -> None:
-    origin = Stalling(silence, first(3))
-    async with gateway_before(origin, tmp_path, workers=workers) as gateway:
-        answers = await asyncio.gather(*(get(gateway) for _ in range(4)))
+@pytest.mark.parametrize("origins", [1, 2], indirect=True)
+async def test_a_reader_of_an_origin_that_goes_silent_gets_its_whole_object(silence: Silence, origins: Origins) -> None:
+    origin, place = Stalling(silence, first(3)), origins.take()
+    async with place.serve(origin):
+        answers = await asyncio.gather(*(get(place.url) for _ in range(4)))
         assert [told(answer) for answer in answers] == [WHOLE] * len(answers)
         assert origin.silenced == 3
-        assert await asyncio.to_thread(gateway.metric, "warmstart_origin_errors_total", reason="timeout") >= 1
+        labels = {"origin": place.name, "reason": "timeout"}
+        assert await asyncio.to_thread(partial(place.gateway.metric, "warmstart_origin_errors_total", **labels)) >= 1
 
 
-async def test_a_question_about_an_object_that_goes_unanswered_is_asked_again(tmp_path: Path) -> None:
-    origin = Stalling(after_the_request, first(2, "HEAD"))
-    async with gateway_before(origin, tmp_path) as gateway, httpx.AsyncClient(trust_env=False, timeout=120) as client:
-        answer = await client.head(f"{gateway.url}/b/k")
+@pytest.mark.parametrize("origins", [1], indirect=True)
+async def test_a_question_about_an_object_that_goes_unanswered_is_asked_again(origins: Origins) -> None:
+    origin, place = Stalling(after_the_request, first(2, "HEAD")), origins.take()
+    async with place.serve(origin), httpx.AsyncClient(trust_env=False, timeout=120) as client:
+        answer = await client.head(place.url)
         assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(CONTENT)))
         assert origin.silenced == 2
 
@@ -125,7 +136,7 @@ async def test_a_question_about_an_object_that_goes_unanswered_is_asked_again(tm
 async def test_what_came_before_a_stall_is_not_asked_for_again(tmp_path: Path) -> None:
     origin = Stalling(in_mid_body, first(1))
     async with gateway_before(origin, tmp_path, block="1MiB") as gateway:
-        assert told(await get(gateway)) == WHOLE
+        assert told(await get(gateway.url + KEY)) == WHOLE
     (start, end), *again = origin.reads
     assert (start + (end - start) // 2, end) in again
 
@@ -133,7 +144,7 @@ async def test_what_came_before_a_stall_is_not_asked_for_again(tmp_path: Path) -
 async def test_every_request_that_was_abandoned_gives_its_place_at_the_origin_back_once(tmp_path: Path) -> None:
     origin = Stalling(in_mid_body, first(6))
     async with gateway_before(origin, tmp_path, workers=2, origin_requests=4) as gateway:
-        answers = await asyncio.gather(*(get(gateway) for _ in range(6)))
+        answers = await asyncio.gather(*(get(gateway.url + KEY) for _ in range(6)))
         assert [told(answer) for answer in answers] == [WHOLE] * len(answers)
         while await asyncio.to_thread(gateway.metric, "warmstart_origin_under_way"):
             await asyncio.sleep(0.05)
@@ -151,7 +162,7 @@ async def test_an_origin_that_is_slow_but_moves_is_asked_once(tmp_path: Path) ->
     async with gateway_before(
         origin, tmp_path, stall_timeout="3s", stall_timeout_min="3s", stall_timeout_max="3s"
     ) as gateway:
-        assert told(await get(gateway)) == WHOLE
+        assert told(await get(gateway.url + KEY)) == WHOLE
         assert len(origin.reads) == len(set(origin.reads)) == 3
 
 
@@ -163,7 +174,7 @@ async def test_an_origin_whose_first_bytes_take_long_is_given_more_time_with_eac
 
     origin = Stalling(late, first(1000))
     async with gateway_before(origin, tmp_path, block="1MiB", stall_timeout_max="20s") as gateway:
-        assert told(await get(gateway)) == WHOLE
+        assert told(await get(gateway.url + KEY)) == WHOLE
         assert len(origin.reads) <= 6, "0.3, 0.3, 0.6, 1.2 s were too little"
 
 
@@ -177,15 +188,17 @@ async def test_after_a_fill_has_failed_the_next_reader_begins_a_new_one(workers:
         origin, tmp_path, workers=workers, retry_deadline="1s", stall_timeout="200ms", stall_timeout_max="200ms"
     ) as gateway:
         with contextlib.suppress(httpx.RemoteProtocolError):
-            assert (await get(gateway)).status_code == 503
+            assert (await get(gateway.url + KEY)).status_code == 503
         well.set()
-        assert told(await get(gateway)) == WHOLE
+        assert told(await get(gateway.url + KEY)) == WHOLE
 
 
-async def test_a_head_that_hangs_holds_the_last_bytes_for_seconds_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("origins", [1], indirect=True)
+async def test_a_head_that_hangs_holds_the_last_bytes_for_seconds_only(origins: Origins) -> None:
     origin = Stalling(after_the_request, lambda origin, exchange: exchange.request.method == "HEAD")
-    async with gateway_before(origin, tmp_path) as gateway:
-        assert told(await get(gateway)) == WHOLE
+    place = origins.take()
+    async with place.serve(origin):
+        assert told(await get(place.url)) == WHOLE
         assert origin.silenced < 10, "the body waited until the HEAD was given up"
 
 
@@ -214,8 +227,8 @@ async def test_a_client_that_gives_up_early_and_asks_again_costs_no_further_requ
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(6):
                 with pytest.raises(httpx.ReadTimeout):
-                    await client.get(f"{gateway.url}/b/k", timeout=httpx.Timeout(30, read=0.3))
-        last = asyncio.create_task(get(gateway))
+                    await client.get(f"{gateway.url}{KEY}", timeout=httpx.Timeout(30, read=0.3))
+        last = asyncio.create_task(get(gateway.url + KEY))
         await origin.begun.wait()
         go_on.set()
         assert told(await last) == WHOLE
