@@ -75,6 +75,7 @@ class Load:
         began_s = time.monotonic()
         scenario = self.scenario
         self._plan()
+        steps_max = STEPS_MAX * scenario.ideal_steps
         while self._waiting:
             while self._events and self._events[0][0] <= self._now:
                 heapq.heappop(self._events)[2]()
@@ -86,7 +87,7 @@ class Load:
             for node, block in self._network.step(self._now):
                 self._complete(node, block)
             self._now += 1
-            if self._now > STEPS_MAX * scenario.ideal_steps:
+            if self._now > steps_max:
                 raise RuntimeError(f"{scenario.name}: nothing has moved for long")
         ratios = [
             (ended - self._began[node]) / scenario.ideal_steps

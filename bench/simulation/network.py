@@ -11,7 +11,6 @@ zones may move several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +44,8 @@ class Network:
         self.count = 0
         self._flight = flight_pieces
         self._columns: dict[str, Ints] = {name: np.zeros(1024, np.int64) for name in _COLUMNS}
+        self._live = dict(self._columns)  # the part of each column that is in use
+        self._best = np.zeros(self.nodes + 1, np.int64)
         self._speeds = np.array([*speeds, 0.0])
         self._credit_out = np.zeros(self.nodes + 1)
         self._credit_in = np.zeros(self.nodes + 1)
@@ -67,7 +68,7 @@ class Network:
         if local:
             self._columns["passed"][self.count] = self.pieces
         self.uploads[source] += 1
-        self.count += 1
+        self._use(self.count + 1)
 
     def _at(self, node: int, block: int) -> int:
         return node * self.blocks + block
@@ -122,13 +123,13 @@ class Network:
 
     def _send(self, now: int) -> None:
         self._save()
-        source, sent, got, moved = (self._live(name) for name in ("source", "sent", "got", "moved"))
-        able = self.have[self._live("source_at")] > sent
+        source, sent, got, moved = (self._live[name] for name in ("source", "sent", "got", "moved"))
+        able = self.have[self._live["source_at"]] > sent
         able &= sent - got < self._flight
-        able &= self._live("ready") <= now
+        able &= self._live["ready"] <= now
         if not self._even:
             able &= (self._credit_out[source] >= _PIECE) | (source == self.origin)
-        chosen = np.flatnonzero(able)
+        chosen = able.nonzero()[0]
         from_origin = chosen[source[chosen] == self.origin]
         chosen = self._first(chosen, source, moved)
         chosen = chosen[source[chosen] != self.origin]
@@ -146,7 +147,7 @@ class Network:
 
     def _pass(self, now: int) -> None:
         """From zone to zone."""
-        sent, passed, source, moved = (self._live(name) for name in ("sent", "passed", "source", "moved"))
+        sent, passed, source, moved = (self._live[name] for name in ("sent", "passed", "source", "moved"))
         waiting = np.flatnonzero(sent > passed)
         for zone in range(len(self._zone_links)):
             mine = waiting[self._zones[source[waiting]] == zone]
@@ -157,14 +158,14 @@ class Network:
                 self._zone_credit[zone] -= count
 
     def _receive(self) -> Ints:
-        target, sent, got, moved = (self._live(name) for name in ("target", "sent", "got", "moved"))
-        arrived = np.minimum(sent, self._live("passed")) if self._zone_links.size else sent
+        target, sent, got, moved = (self._live[name] for name in ("target", "sent", "got", "moved"))
+        arrived = np.minimum(sent, self._live["passed"]) if self._zone_links.size else sent
         able = arrived > got
         if not self._even:
             able &= self._credit_in[target] >= _PIECE
-        chosen = self._first(np.flatnonzero(able), target, moved)
+        chosen = self._first(able.nonzero()[0], target, moved)
         got[chosen] += 1
-        self.have[self._live("target_at")[chosen]] = got[chosen]
+        self.have[self._live["target_at"][chosen]] = got[chosen]
         if not self._even:
             self._credit_in[target[chosen]] -= 1.0
         complete: Ints = chosen[got[chosen] == self.pieces]
@@ -172,7 +173,10 @@ class Network:
 
     def _first(self, chosen: Ints, node: Ints, moved: Ints) -> Ints:
         """Of each node's transfers among the chosen, the one that moved longest ago."""
-        best = np.full(self.nodes + 1, _NEVER)
+        if not chosen.size:
+            return chosen
+        best = self._best
+        best.fill(_NEVER)
         np.minimum.at(best, node[chosen], (moved[chosen] + 1) * (1 << 24) + chosen)
         found: Ints = best[best < _NEVER] & ((1 << 24) - 1)
         return found
@@ -181,9 +185,11 @@ class Network:
         """The last ones take the places of those that are gone."""
         for i in sorted((int(each) for each in gone), reverse=True):
             self.uploads[self._columns["source"][i]] -= 1
-            self.count -= 1
+            last = self.count - 1
             for column in self._columns.values():
-                column[i] = column[self.count]
+                column[i] = column[last]
+            self._use(last)
 
-    def _live(self, name: str) -> Any:
-        return self._columns[name][: self.count]
+    def _use(self, count: int) -> None:
+        self.count = count
+        self._live = {name: column[:count] for name, column in self._columns.items()}
