@@ -5,6 +5,7 @@ Runs at import, before any client library has read its environment, and is inher
 
 from __future__ import annotations
 
+import asyncio.constants
 import gc
 import os
 import sys
@@ -38,6 +39,10 @@ os.environ.update(
 # A gateway is three Python programs, and compiling its modules anew is a fifth of what they cost to start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A loop in debug mode takes down the stack of whoever makes a task or callback, and looks at the file of each frame:
+# most of its cost. Its checks need none of it, and a message names the nearest callers.
+asyncio.constants.DEBUG_STACK_DEPTH = 3  # type: ignore[misc]
 
 # A slow machine is no failing example; what is searched is the same on every run, unless a run asks otherwise.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
