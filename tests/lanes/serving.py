@@ -112,7 +112,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> Client:
         return self
@@ -137,7 +137,7 @@ class Client:
 
     def read_head(self) -> tuple[int, dict[str, str]]:
         while b"\r\n\r\n" not in self._buffer:
-            assert self._receive(), f"closed after {self._buffer!r}"
+            assert self._receive(), f"closed after {bytes(self._buffer)!r}"
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         return int(first.split()[1]), dict(line.split(": ", 1) for line in lines)
@@ -146,7 +146,8 @@ class Client:
         """That many, or fewer when the connection is closed."""
         while len(self._buffer) < count and self._receive():
             pass
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        data = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
         return data
 
     def read_response(self, *, head_only: bool = False) -> tuple[int, dict[str, str], bytes]:
@@ -157,7 +158,7 @@ class Client:
     def read_to_end(self) -> bytes:
         while self._receive():
             pass
-        data, self._buffer = self._buffer, b""
+        data, self._buffer = bytes(self._buffer), bytearray()
         return data
 
     def reset(self) -> None:
