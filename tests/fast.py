@@ -2,13 +2,14 @@
 
 How it works. It is a rule, so that a new test belongs to it without being listed:
 
-1. Folders and modules in LEFT_OUT are not even imported. They start gateways, fleets, Redis or clients, or measure.
+1. Folders and modules in LEFT_OUT are not even imported. They start gateways, fleets, Redis or clients, or take long.
 2. A test that is parametrized by event loop runs on uvloop only, which is what the gateway uses.
 3. A property is tried with few examples (the profile "brief").
 
-So it covers the parsers, both surfaces, both lanes, the store, fills, origins and the wire against servers in this
-process, membership and signatures, settings, commands, and the look of the tree. It does not cover real clients, the
-tree of processes, kills and full disks, fleets, the image and the chart: for those, run their folder.
+So it covers the parsers, both surfaces, both lanes, the store, fills, origins and the range client against servers in
+this process, membership and signatures, settings, and the rules for the source tree. One real gateway in front of an S3
+server is among it, for `tests/s3api`. It does not cover real clients, the process tree, kills and full disks, fleets,
+the image and the chart: for those, run their folders.
 """
 
 from __future__ import annotations

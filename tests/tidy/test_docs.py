@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,13 @@ def test_every_metric_has_our_prefix_and_a_phrase_that_says_what_it_counts() -> 
 def test_every_file_and_folder_that_a_guide_names_is_there(page: Path) -> None:
     named = set(PATH.findall(page.read_text("utf-8")))
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]
+
+
+def test_every_name_that_a_guide_imports_is_there() -> None:
+    text = "".join(page.read_text("utf-8") for page in (ROOT / "docs/develop").glob("*.md"))
+    imports = re.findall(r"from ((?:proxy|s3api|gcsapi|tests)[\w.]*) import (\w+)", text)
+    assert imports
+    assert not [f"{module}.{name}" for module, name in imports if not hasattr(import_module(module), name)]
 
 
 def test_every_term_of_the_glossary_names_its_module() -> None:

@@ -1,0 +1,77 @@
+"""One gateway in this process, and one client that reads an object twice: to be followed with a debugger.
+
+    .venv/bin/python -m tests.follow
+
+How it works. A folder holds one object of three blocks. The gateway is built as a worker builds it, with both lanes,
+and served by the main thread, where pdb looks; the client reads from another thread, and waits for as long as it takes.
+The first read is cold, the second one hot. docs/develop/follow-a-read.md has breakpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from proxy.cache.shared import SharedTables
+from proxy.config.settings import Settings
+from proxy.lanes.connection import Limits
+from proxy.lanes.express import ExpressProtocol
+from proxy.lanes.hot import HotLane
+from proxy.serve import build_parts
+from proxy.serving import server_config
+
+BLOCK_BYTES = 64 << 10
+CONTENT = random.Random(1).randbytes(2 * BLOCK_BYTES + 1000)
+
+
+def make_settings(folder: Path) -> Settings:
+    """The settings of one bucket, `models`, in a folder; nothing is checked again while it is looked at."""
+    root = folder / "origin"
+    (root / "models").mkdir(parents=True)
+    (root / "models" / "weights.bin").write_bytes(CONTENT)
+    return Settings.model_validate(
+        {
+            "cache": {"disks": [{"path": str(folder / "cache"), "size": "256MiB"}], "block_size": "64KiB"},
+            "origins": {"shelf": {"type": "file", "root": str(root)}},
+            "buckets": {"*": {"origin": "shelf", "consistency": "immutable"}},
+        }
+    )
+
+
+def read_twice(port: int) -> None:
+    with httpx.Client(trust_env=False, timeout=None) as client:
+        for read in ("cold", "hot"):
+            answer = client.get(f"http://127.0.0.1:{port}/models/weights.bin", headers={"range": "bytes=0-99999"})
+            assert answer.content == CONTENT[:100_000]
+            print(f"{read}: {answer.status_code}, {len(answer.content)} bytes, X-Cache: {answer.headers['x-cache']}")
+
+
+async def follow(folder: Path) -> None:
+    tables = SharedTables.create()
+    parts = build_parts(make_settings(folder), tables, "run", "follow")
+    protocol = ExpressProtocol.limited(Limits(), HotLane(parts.answer_hot))
+    server = uvicorn.Server(server_config(parts.app, protocol, None, keep_alive_s=5, end_timeout_s=5))
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.ensure_future(server.serve([listener]))
+    try:
+        await asyncio.to_thread(read_twice, listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await serving
+        await parts.aclose()
+        tables.close()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(follow(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
