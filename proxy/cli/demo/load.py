@@ -1,4 +1,4 @@
-"""Loading the model as a model loader does: every file as one stream, the shards side by side, each byte checked."""
+"""Load the model as a model loader does: each file as one stream, shards in parallel, every byte checked."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Load:
 
 
 class WrongBytes(Exception):
-    """A file did not arrive as it was made."""
+    """Raised when a file did not arrive as it was made."""
 
 
 async def load_model(
     name: str, endpoint: str, bucket: str, prefix: str, files: Sequence[ModelFile], advance: Callable[[int], None]
 ) -> Load:
-    """Reads all files through an S3 endpoint; `advance` hears of each chunk's bytes. Raises WrongBytes."""
+    """Read all files through an S3 endpoint; `advance` is called with each chunk's size. Raises WrongBytes."""
     from obstore.store import S3Store  # the demo's own dependency
 
     store = S3Store(

@@ -1,4 +1,4 @@
-"""A small sharded safetensors model, made of numbers: shards, index, config and tokenizer files.
+"""A small synthetic safetensors model: shards, index, config and tokenizer files.
 
 Format: https://huggingface.co/docs/safetensors - 8 bytes of little-endian header length, a JSON header that names
 each tensor's type, shape and byte offsets, then the tensors' bytes.
@@ -29,7 +29,7 @@ class ModelFile:
 
 
 def make_model(folder: Path, total_bytes: int) -> list[ModelFile]:
-    """Writes the model's files into an existing folder; about `total_bytes` in all."""
+    """Write the model's files into an existing folder, about `total_bytes` in total."""
     files: list[ModelFile] = []
     weight_map: dict[str, str] = {}
     rows = max(1, total_bytes // SHARDS // LAYERS_PER_SHARD // (HIDDEN * 2))

@@ -1,5 +1,5 @@
-"""An S3 server over a directory that behaves like a cloud: so many bytes a second for each connection (and, if wished,
-for all together), and latency.
+"""An S3 server over a directory that behaves like a cloud: a byte rate per connection (and optionally for all of them
+together), and latency.
 
 It is the gateway's own S3 surface over a directory origin, with no cache behind it: every body is read from the
 files as it is sent. Runs as a process of its own, so that its work is not measured as the gateway's.
@@ -50,7 +50,7 @@ class UncachedGateway:
     def __init__(self, root: Path, throttle: Throttle) -> None:
         self._origin = DirectoryOrigin(root)
         self._throttle = throttle
-        self._free_at_s = 0.0  # when the link of all has passed what it was given
+        self._free_at_s = 0.0  # when the shared link has sent everything that it was given
         self.routes = Routes({}, BucketRoute("*", self._origin, "*", writes_through=False))
 
     def route(self, bucket: str) -> BucketRoute:
@@ -89,7 +89,7 @@ class UncachedGateway:
             await body.aclose()
 
     async def _pass_link(self, count: int) -> None:
-        """Waits for this many bytes' turn on the link of all connections."""
+        """Wait until the shared link has capacity for this many bytes."""
         if self._throttle.total_bytes_per_s:
             now_s = time.monotonic()
             self._free_at_s = max(self._free_at_s, now_s - AHEAD_S) + count / self._throttle.total_bytes_per_s
@@ -99,7 +99,7 @@ class UncachedGateway:
 
 
 class NoKeys:
-    """Nothing is cached here, and every write is refused before it could be fenced."""
+    """Caches nothing; every write is refused before it could be fenced."""
 
     def fence(self, key: ObjectKey) -> Fence:
         raise AssertionError(f"a read-only origin was asked to write {key.key!r}")

@@ -1,4 +1,4 @@
-"""The processes of the demo: each ends with it, and one that does not start says why."""
+"""The processes of the demo: they end with it, and report why they did not start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_TIMEOUT_S = 120.0  # a start takes one second, or many on a busy machine
 
 @contextlib.contextmanager
 def child_process(command: list[str], log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process, stopped at the end; its output goes to a file."""
+    """Start a child process and stop it at the end; its output goes to a file."""
     with log.open("wb") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, **options)  # type: ignore[call-overload]
     try:
@@ -39,7 +39,7 @@ def child_process(command: list[str], log: Path, **options: object) -> Iterator[
 
 @contextlib.contextmanager
 def slow_origin(root: Path, bytes_per_s: float, latency_s: float, total_bytes_per_s: float = 0.0) -> Iterator[str]:
-    """Its URL. `total_bytes_per_s`: of all connections together; 0: no limit."""
+    """Start the origin and yield its URL. `total_bytes_per_s` is for all connections together; 0: no limit."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         command = [sys.executable, "-m", "proxy.cli.demo.origin"]
@@ -68,7 +68,7 @@ def await_answer(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _check_alive(child: subprocess.Popen[bytes], log: Path, give_up_at: float) -> None:
-    """Raises ConfigInvalid for one that has ended, and for one that does not answer in time."""
+    """Raises ConfigInvalid if the process has ended or does not answer in time."""
     status = child.poll()
     if status is None and time.monotonic() <= give_up_at:
         return
@@ -78,7 +78,7 @@ def _check_alive(child: subprocess.Popen[bytes], log: Path, give_up_at: float) -
             f"the demo's {log.stem} did not answer within {START_TIMEOUT_S:.0f} s; is this machine very busy? "
             f"Its log ends with: {' '.join(last) or 'nothing'}"
         )
-    raise ConfigInvalid(f"the demo's {log.stem} ended with status {status}: {' '.join(last) or 'it said nothing'}")
+    raise ConfigInvalid(f"the demo's {log.stem} ended with status {status}: {' '.join(last) or 'no output'}")
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def free_ports(listen: str, nodes: int) -> Iterator[list[tuple[str, int]]]:
             except OSError as error:
                 taken = ports[-1] if ports else first
                 raise ConfigInvalid(
-                    f"--listen {listen!r}: port {taken}: {error.strerror}; choose another, or 127.0.0.1:0 for any"
+                    f"--listen {listen!r}: port {taken}: {error.strerror}; choose another port, or 127.0.0.1:0 for any"
                 ) from None
         yield [(host, port) for port in ports]
 
@@ -120,17 +120,17 @@ def _free_pair(stack: contextlib.ExitStack, host: str) -> int:
 
 
 def cache_bytes(model_bytes: float) -> int:
-    """What a node's cache may take: the model, with room to spare before anything is evicted."""
+    """Return the size of a node's cache: the model, with room to spare before anything is evicted."""
     return max(CACHE_BYTES_MIN, int(model_bytes * CACHE_SHARE))
 
 
 def read_metric(gateway_url: str, name: str) -> int:
-    """The sum of a counter of the gateway's over its labels, or one sample by its whole name."""
+    """Return the sum of a gateway's counter over its labels, or one sample by its full name."""
     text = httpx.get(f"{gateway_url}/-/metrics", trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
     return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
 
 def origin_bytes(gateway_url: str) -> int:
-    """What the gateway has received from its origin so far."""
+    """Return the bytes that the gateway has received from its origin so far."""
     return read_metric(gateway_url, "warmstart_origin_bytes_total")

@@ -53,19 +53,23 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Makes a sharded model behind an S3 server that is throttled like a cloud, and loads it directly, cold "
+        "Makes a sharded model behind an S3 server that is throttled like a cloud. Loads it directly, cold "
         "through a gateway, and hot. Then keeps running for your own clients. With --nodes, a fleet does it, all nodes "
         "at once."
     )
     flag = parser.add_argument
-    flag("--nodes", type=int, default=1, metavar="N", help="gateways that share their work (default 1)")
-    flag("--size", help="bytes of the model (default 1GiB; 512MiB for a fleet)")
-    flag("--rate", default="50MB", help="bytes a second of each connection to the origin (default %(default)s)")
-    flag("--link", default="200MB", help="with --nodes: bytes a second of all of them (default %(default)s)")
+    flag("--nodes", type=int, default=1, metavar="N", help="number of gateways that share their work (default 1)")
+    flag("--size", help="size of the model (default 1GiB; 512MiB for a fleet)")
+    flag("--rate", default="50MB", help="bytes per second on each connection to the origin (default %(default)s)")
+    flag(
+        "--link",
+        default="200MB",
+        help="with --nodes: bytes per second on all connections together (default %(default)s)",
+    )
     flag("--latency", default="20ms", help="time to the origin's first byte (default %(default)s)")
     flag("--listen", default="127.0.0.1:9000", help="the (first) gateway's address (default %(default)s; port 0: any)")
     flag("--dir", type=Path, help="folder for model and cache (default: a temporary one)")
-    flag("--exit", action="store_true", help="end after the table")
+    flag("--exit", action="store_true", help="exit after printing the table")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     link = _quantity("--link", arguments.link, parse_size) if fleet else 0.0
     latency_s = _quantity("--latency", arguments.latency, parse_duration)
     if importlib_missing("obstore"):
-        raise ConfigInvalid("warmstart demo needs its own S3 client: install it with pip install 'warmstart[demo]'")
+        raise ConfigInvalid("the demo needs an S3 client; install it with pip install 'warmstart[demo]'")
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="warmstart-demo-", dir=arguments.dir) as name:
@@ -110,7 +114,7 @@ def _show_fleet(
 ) -> None:
     cache_size_bytes = _cache_bytes(files)
     with start_gang(folder, arguments.listen, arguments.nodes, origin_url, cache_size_bytes) as (urls, found_by):
-        console.print(f"Gateways: {', '.join(urls)}; they find each other by {found_by}.\n")
+        console.print(f"Gateways: {', '.join(urls)}; they find each other through {found_by}.\n")
         rows = asyncio.run(load_gang(console, origin_url, urls, files))
         console.print(gang_table(rows, len(urls)))
         console.print(nodes_table(rows[1], urls))
@@ -136,9 +140,9 @@ def _quantity(flag: str, text: str, parse: object) -> float:
     except ValueError as error:
         raise ConfigInvalid(f"{flag} {text!r} {error}") from None
     if flag == "--size" and value < SIZE_BYTES_MIN:
-        raise ConfigInvalid(f"{flag} {text!r}: is less than a model's files take; write at least 1MiB, such as 1GiB")
+        raise ConfigInvalid(f"{flag} {text!r}: is too small for a model's files; write at least 1MiB, such as 1GiB")
     if flag in ("--rate", "--link") and value <= 0:
-        raise ConfigInvalid(f"{flag} {text!r}: must be more than 0, such as 50MB")
+        raise ConfigInvalid(f"{flag} {text!r}: must be more than 0; write a rate such as 50MB")
     return value
 
 
@@ -146,8 +150,8 @@ def _check_room(folder: Path, size_bytes: float, nodes: int) -> None:
     free_bytes, needed = shutil.disk_usage(folder).free, (size_bytes + nodes * cache_bytes(size_bytes)) * AIR
     if free_bytes < needed:
         raise ConfigInvalid(
-            f"--dir {str(folder.parent)!r} has {free_bytes / 1e9:.1f} GB free, the demo needs "
-            f"{needed / 1e9:.1f} GB: name another folder, or a smaller --size"
+            f"--dir {str(folder.parent)!r} has {free_bytes / 1e9:.1f} GB free, but the demo needs "
+            f"{needed / 1e9:.1f} GB; use another folder or a smaller --size"
         )
 
 
@@ -211,7 +215,7 @@ def _keep_running(console: Console, url: str, files: list[ModelFile]) -> None:
     path = f"{BUCKET}/{PREFIX}{files[0].name}"
     console.print(
         f"""
-The gateway goes on serving. Try, in another terminal:
+The gateway keeps running. In another terminal, try:
 
   curl -s -o /dev/null -D - -r 0-7 {url}/{path}
 
@@ -222,7 +226,7 @@ The gateway goes on serving. Try, in another terminal:
     aws_access_key_id="any", aws_secret_access_key="any")
   print(s3.get_object(Bucket="{BUCKET}", Key="{PREFIX}config.json")["Body"].read().decode())'
 
-Press Ctrl-C to end.""",
+Press Ctrl-C to stop.""",
         highlight=False,
         markup=False,
         soft_wrap=True,
