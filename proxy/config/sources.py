@@ -139,7 +139,7 @@ _SHORTHAND_VARIABLES = {PREFIX + field.name.upper() for field in fields(Shorthan
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Checked settings, and the layers they came from. `notes` are for whoever starts the gateway."""
+    """Checked settings and the layers they came from. `notes` are shown when the gateway starts."""
 
     settings: Settings
     layers: tuple[Layer, ...]

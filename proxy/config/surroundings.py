@@ -26,7 +26,7 @@ Remote = TypeVar("Remote", bound=RemoteOriginSettings)
 
 
 def look_around(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with what the environment adds, and notes for whoever starts the gateway. Raises ConfigInvalid."""
+    """Return the settings completed from the environment, and notes to show at the start. Raises ConfigInvalid."""
     notes: list[str] = []
     origins: dict[str, OriginSettings] = {}
     for name, origin in settings.origins.items():

@@ -85,7 +85,7 @@ def _check_alive(child: subprocess.Popen[bytes], log: Path, give_up_at: float) -
 def free_ports(listen: str, nodes: int) -> Iterator[list[tuple[str, int]]]:
     """A pair of free ports for each node, held until the end; each node's place is the first of its pair.
 
-    Raises ConfigInvalid for one that is taken, and for what is no address.
+    Raises ConfigInvalid for a port that is taken and for an invalid address.
     """
     try:
         place = urlsplit(f"//{listen}")
