@@ -9,9 +9,11 @@ import asyncio.constants
 import gc
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from httpx._transports import default as httpx_transports
 from hypothesis import HealthCheck, settings
 
 from tests.fast import is_for_another_loop, is_left_out
@@ -39,6 +41,9 @@ os.environ.update(
 # A gateway is three Python programs, and compiling its modules anew is a fifth of what they cost to start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Each `httpx.get` reads the certificates of all public authorities, 18 ms of CPU, though no test asks a public server.
+httpx_transports.create_ssl_context = lru_cache(8)(httpx_transports.create_ssl_context)  # type: ignore[attr-defined]
 
 # A loop in debug mode takes down the stack of whoever makes a task or callback, and looks at the file of each frame:
 # most of its cost. Its checks need none of it, and a message names the nearest callers.
