@@ -16,14 +16,14 @@ fast *arguments:
 test *arguments:
     .venv/bin/pytest -n auto {{ arguments }}
 
-# format the code, then lint it and check its types
+# format the code, lint it, check its types, and the rules for the tree (imports, sizes, words)
 lint:
-    .venv/bin/ruff format . && .venv/bin/ruff check . && .venv/bin/mypy
+    .venv/bin/ruff format . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/pytest -n auto tests/tidy
 
 # answer a question of speed, or list the questions: just bench hot --quick
 bench *arguments:
     .venv/bin/python -m bench {{ arguments }}
 
-# check the documents: links, names of modules, settings and metrics
+# check the documents: links, paths, settings, metrics, and the schema of the configuration
 docs:
-    .venv/bin/pytest tests/tidy
+    .venv/bin/pytest -n 0 tests/tidy/test_docs.py tests/tidy/test_text.py tests/config/test_schema.py

@@ -7,7 +7,7 @@ How it works. It is a rule, so that a new test belongs to it without being liste
 3. A property is tried with few examples (the profile "brief").
 
 So it covers the parsers, both surfaces, both lanes, the store, fills, origins and the range client against servers in
-this process, membership and signatures, settings, and the rules for the source tree. One real gateway in front of an S3
+this process, membership and signatures, and settings. One real gateway in front of an S3
 server is among it, for `tests/s3api`. It does not cover real clients, the process tree, kills and full disks, fleets,
 the image and the chart: for those, run their folders.
 """
@@ -24,6 +24,7 @@ LEFT_OUT = {
     "compat": "real clients",
     "contract": "real origins",
     "crossing": "gateways before real origins",
+    "tidy": "part of `just lint`",
     "trouble": "kills, full disks, slow clients",
     "cache/test_store_full.py": "a file system of its own",
     "cache/test_store_processes.py": "many processes",

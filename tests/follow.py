@@ -4,7 +4,8 @@
 
 How it works. A folder holds one object of three blocks. The gateway is built as a worker builds it, with both lanes,
 and served by the main thread, where pdb looks; the client reads from another thread, and waits for as long as it takes.
-The first read is cold, the second one hot. docs/develop/follow-a-read.md has breakpoints.
+The first read is cold. Once the disk has confirmed that it stored the blocks, the second one is hot: the express lane
+answers it. docs/develop/follow-a-read.md has breakpoints.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.serve import build_parts
 from proxy.serving import server_config
+from tests.waiting import until
 
 BLOCK_BYTES = 64 << 10
+RANGE = b"bytes=0-99999"
 CONTENT = random.Random(1).randbytes(2 * BLOCK_BYTES + 1000)
 
 
@@ -44,12 +47,11 @@ def make_settings(folder: Path) -> Settings:
     )
 
 
-def read_twice(port: int) -> None:
+def read(port: int, name: str) -> None:
     with httpx.Client(trust_env=False, timeout=None) as client:
-        for read in ("cold", "hot"):
-            answer = client.get(f"http://127.0.0.1:{port}/models/weights.bin", headers={"range": "bytes=0-99999"})
-            assert answer.content == CONTENT[:100_000]
-            print(f"{read}: {answer.status_code}, {len(answer.content)} bytes, X-Cache: {answer.headers['x-cache']}")
+        answer = client.get(f"http://127.0.0.1:{port}/models/weights.bin", headers={"range": RANGE.decode()})
+    assert answer.content == CONTENT[:100_000]
+    print(f"{name}: {answer.status_code}, {len(answer.content)} bytes, X-Cache: {answer.headers['x-cache']}")
 
 
 async def follow(folder: Path) -> None:
@@ -60,7 +62,11 @@ async def follow(folder: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.ensure_future(server.serve([listener]))
     try:
-        await asyncio.to_thread(read_twice, listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        await asyncio.to_thread(read, port, "cold")
+        plain = {b"host": f"127.0.0.1:{port}".encode(), b"range": RANGE}
+        await until(lambda: parts.answer_hot(b"GET", b"/models/weights.bin", plain), "the blocks are not stored")
+        await asyncio.to_thread(read, port, "hot")
     finally:
         server.should_exit = True
         await serving
