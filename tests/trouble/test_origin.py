@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -176,7 +177,16 @@ async def test_a_new_version_in_mid_object_ends_the_body_and_the_next_read_is_wh
         assert await fetch(origin) == (200, OTHER, True)
 
 
-async def test_an_origin_that_is_gone_gives_503_for_what_is_missing_and_serves_what_is_there(origin: Origin) -> None:
+@pytest.fixture
+def at_one_worker(tmp_path: Path) -> Iterator[Origin]:
+    with gateway_before_many(tmp_path, 1, config=RULES) as origins:
+        yield origins.take()
+
+
+async def test_an_origin_that_is_gone_gives_503_for_what_is_missing_and_serves_what_is_there(
+    at_one_worker: Origin,
+) -> None:
+    origin = at_one_worker
     async with origin.serve(Script()):
         assert await fetch(origin, Range="bytes=0-262143") == (206, CONTENT[:BLOCK_BYTES], True)
     assert await fetch(origin, Range="bytes=0-99") == (206, CONTENT[:100], True)
