@@ -129,6 +129,19 @@ def test_every_file_and_folder_that_a_guide_names_is_there(page: Path) -> None:
     assert not [path for path in sorted(named) if not (ROOT / path).exists()]
 
 
+DECISION_PARTS = ["Context", "Decision", "Evidence", "Consequences", "What would change our mind"]
+SCREEN_LINES = 48
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_fits_on_a_screen_has_all_parts_and_is_in_the_index(page: Path) -> None:
+    text = page.read_text("utf-8")
+    if page.name != "README.md":
+        assert text.count("\n") <= SCREEN_LINES
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == DECISION_PARTS
+        assert f"({page.name})" in (page.parent / "README.md").read_text("utf-8")
+
+
 def test_every_name_that_a_guide_imports_is_there() -> None:
     text = "".join(page.read_text("utf-8") for page in (ROOT / "docs/develop").glob("*.md"))
     imports = re.findall(r"from ((?:proxy|s3api|gcsapi|tests)[\w.]*) import (\w+)", text)
