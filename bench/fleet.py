@@ -36,7 +36,7 @@ from bench.network import INSTALL, Network, Place, permitted
 from bench.processes import Missing, back_memory, cpu_seconds
 from proxy.config.limits import LimitSettings
 from tests.fleet.fleet import kill_all, wait_for_members
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, start_gateway
 from tests.waiting import wait_until
 

@@ -27,7 +27,7 @@ from bench import Row
 from bench.client import Connection, at_once
 from bench.rounds import middle
 from tests.fleet.fleet import wait_for_members
-from tests.fleet.servers import start_redis
+from tests.fleet.redis_servers import start_redis
 from tests.gateways import GatewayProcess, overlay, start_gateway
 
 QUESTION = "How well does a node find the rate of an origin that throttles?"

@@ -28,7 +28,7 @@ import yaml
 
 from bench import Row
 from bench.client import Connection
-from bench.crowd import BUCKET, Crowd, make_crowd, remove_crowd
+from bench.large_cache import BUCKET, Crowd, make_crowd, remove_crowd
 from bench.processes import children, cpu_seconds, free_port, running
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.volume import Volume, own_volume
@@ -90,7 +90,8 @@ def _compiled(folder: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:
-        modules = "import proxy.supervisor, proxy.worker, proxy.housekeeping, proxy.cli.serve, proxy.serve"
+        modules = "import proxy.composition.app, proxy.cli.serve, proxy.process.housekeeping, "
+        modules += "proxy.process.supervisor, proxy.process.worker"
         subprocess.run([sys.executable, "-c", modules], check=True, timeout=120)
         yield
     finally:

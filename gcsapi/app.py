@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from gcsapi.batch import BATCH_BYTES_MAX, Inner, fits_batch, parse_batch, render_batch
-from gcsapi.elsewhere import answer_bucket, list_buckets, list_objects
 from gcsapi.errors import render_error
 from gcsapi.exchange import Exchange
+from gcsapi.fallback import answer_bucket, list_buckets, list_objects
 from gcsapi.fields import OBJECT, select
 from gcsapi.hot import hot_reads
 from gcsapi.operations import destination
@@ -46,8 +46,8 @@ from proxy.generations import generation_of
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
 from proxy.lanes.gunzip import unpacked
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, ClientGone, read_whole
-from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName, ObjectRecord
+from proxy.rate_limited_log import REQUEST_ID
 from proxy.surface.heads import Reply
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proxy.targets import Query
+from proxy.http.targets import Query
 
 SIGNATURE_HEADERS = frozenset(
     {

@@ -22,8 +22,8 @@ from gcsapi.uploads import boundary_of
 from proxy.blocks import Piece
 from proxy.errors import InvalidRequest
 from proxy.lanes.asgi import PiecesResponse
-from proxy.lanes.multipart import split_parts
 from proxy.surface.heads import Reply
+from proxy.surface.multipart import split_parts
 
 BATCH_BYTES_MAX = 10 << 20  # as at GCS
 REQUESTS_MAX = 100  # as at GCS

@@ -30,9 +30,9 @@ from proxy.errors import (
     StoreUnavailable,
     VersionChanged,
 )
+from proxy.http.trail import LOOP_STATUS
+from proxy.http.xml import document, element
 from proxy.surface.heads import Headers, Reply
-from proxy.trail import LOOP_STATUS
-from proxy.xml import document, element
 
 _INVALID = {  # codes of InvalidRequest that have more to say than 400: status, reason, XML code
     "InvalidBucketName": (400, "invalid", "InvalidBucketName"),

@@ -37,10 +37,10 @@ from proxy.errors import (
     PreconditionFailed,
     WarmstartError,
 )
-from proxy.families import AMZ_METADATA, GOOG_METADATA, render_crc32c
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, read_body
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import generation_of
+from proxy.http.dialect_headers import AMZ_METADATA, GOOG_METADATA, render_crc32c
 from proxy.lanes.incoming import chain, read_whole
 from proxy.objects import ObjectRecord, SumKind
 

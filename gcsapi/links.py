@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gcsapi.resources import encode
 from proxy.errors import InvalidRequest
-from proxy.targets import decode_name
+from proxy.http.targets import decode_name
 
 DOCUMENT_BYTES_MAX = 8 << 20  # a page of a thousand resources, access rules included, has some 3 MiB
 _LINKS = ("selfLink", "mediaLink")

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from gcsapi.globs import Glob
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ListedObject
-from proxy.gateway.places import parse_place
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import derive_generation
 from proxy.objects import ObjectVersion
+from proxy.surface.page_tokens import parse_place
 
 RESULTS_MAX = 1000
 PAGES_MAX = 10

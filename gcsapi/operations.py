@@ -8,8 +8,8 @@ Source: Cloud Storage documentation, "JSON API: Resource types", "XML API: metho
 from __future__ import annotations
 
 from gcsapi.targets import JsonTarget, XmlTarget
+from proxy.http.targets import Query
 from proxy.objects import ObjectName
-from proxy.targets import Query
 
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS = READ_METHODS | {"PUT", "POST", "PATCH", "DELETE"}  # all others are refused before anything is sent on

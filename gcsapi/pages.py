@@ -9,10 +9,10 @@ from urllib.parse import quote
 from gcsapi.listing import ListRequest, Page, generation_of
 from gcsapi.resources import Resource, listed_resource
 from proxy.gateway.answers import ListedObject
-from proxy.gateway.places import render_place
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import METAGENERATION
-from proxy.xml import document, element
+from proxy.http.xml import document, element
+from proxy.surface.page_tokens import render_place
 
 NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
 

@@ -33,11 +33,11 @@ from proxy.errors import InvalidRequest, NotSupported, OriginUnavailable
 from proxy.gateway.answers import CacheStatus
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, read_body
 from proxy.gateway.routes import BucketRoute, Routes
+from proxy.http.targets import parse_copy_source
 from proxy.lanes.asgi import PiecesResponse
-from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import chain, read_whole
+from proxy.surface.forms import read_form_key
 from proxy.surface.heads import Headers, Reply, render_passed
-from proxy.targets import parse_copy_source
 
 _COPY_SOURCES = ("x-goog-copy-source", "x-amz-copy-source")  # GCS takes S3's words, too
 _INSERT = "storage.objects.insert"

@@ -27,13 +27,13 @@ from gcsapi.operations import (
 )
 from gcsapi.targets import JsonTarget, XmlTarget, json_door, parse_target
 from proxy.conditions import Conditions, GenerationConditions
-from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
-from proxy.hops import FRAMING, connection_headers, join_fields
+from proxy.http.dialects import sniff
+from proxy.http.headers import FRAMING, connection_headers, join_fields
+from proxy.http.targets import Query, split_target
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
-from proxy.targets import Query, split_target
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from proxy.families import RESOURCE, goog_sums, storage_class
 from proxy.gateway.answers import ListedObject
 from proxy.generations import METAGENERATION, generation_of, metageneration_of, render_etag
+from proxy.http.dialect_headers import RESOURCE, goog_sums, storage_class
 from proxy.objects import ObjectName, ObjectRecord
 
 RESOURCE_HEADERS = {  # a header, and the resource's field

@@ -1,11 +1,11 @@
 """From the engine's answer to GCS's status and headers. Pure.
 
-How it works. `x-goog-*` headers always speak of the stored form (`proxy.families`); status, length and range are this
-answer's own. The JSON API's entity tag is that of the resource, the XML API's the quoted MD5.
-An object that is stored as gzip is unpacked for a client that does not take gzip ("decompressive transcoding"), unless
-its Cache-Control says `no-transform`. Such an answer is whole, of unknown length, without Content-Encoding, and its
-`x-goog-stored-content-encoding: gzip` tells clients that `x-goog-hash` is not of the bytes that they get.
-Source: Cloud Storage documentation, "Transcoding of gzip-compressed files", "HTTP headers for XML API".
+How it works. `x-goog-*` headers always speak of the stored form (`proxy.http.dialect_headers`); status, length and
+range are this answer's own. The JSON API's entity tag is that of the resource, the XML API's the quoted MD5. An object
+that is stored as gzip is unpacked for a client that does not take gzip ("decompressive transcoding"), unless its
+Cache-Control says `no-transform`. Such an answer is whole, of unknown length, without Content-Encoding, and its
+`x-goog-stored-content-encoding: gzip` tells clients that `x-goog-hash` is not of the bytes that they get. Source: Cloud
+Storage documentation, "Transcoding of gzip-compressed files", "HTTP headers for XML API".
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from email.utils import formatdate
 from typing import Any
 
 from gcsapi.requests import Api, Read
-from proxy.families import SHARED, amz_headers, goog_headers, stored_encoding
 from proxy.gateway.answers import CacheStatus, ReadAnswer
 from proxy.generations import generation_of, metageneration_of, render_etag
+from proxy.http.dialect_headers import SHARED, amz_headers, goog_headers, stored_encoding
 from proxy.objects import ObjectRecord
 from proxy.surface.heads import Headers, Reply, measure, overridden, read_status
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from gcsapi.resources import encode
 from proxy.errors import NotFound
-from proxy.targets import Query, decode_name
+from proxy.http.targets import Query, decode_name
 
 MAC_BYTES = 16
 _JSON_SESSION = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest
-from proxy.targets import BUCKET, Query, bucket_of_host, decode_name, parse_query, split_target
+from proxy.http.targets import BUCKET, Query, bucket_of_host, decode_name, parse_query, split_target
 
 NAME_BYTES_MAX = 1024  # Cloud Storage documentation, "Object names"
 _DOORS = (  # the longest first; the name says what stands behind it

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from proxy.errors import InvalidRequest
-from proxy.lanes.multipart import parse_delimiter
+from proxy.surface.multipart import parse_delimiter
 
 RESOURCE_BYTES_MAX = 1 << 20
 

@@ -10,7 +10,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] in (["worker"], ["housekeep"], ["control"]):
-        from proxy.birth import leave, run_child
+        from proxy.process.bootstrap import leave, run_child
 
         leave(run_child(words[0], words[1]))
     from proxy.cli.commands import run_command

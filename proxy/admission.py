@@ -20,7 +20,7 @@ from typing import Protocol
 
 from proxy.errors import Overloaded
 from proxy.metrics import LIMIT, LIMIT_USED, SHED_REQUESTS
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 RESERVED_CONNECTIONS = 64  # probes and scrapers send their request at once: one second's worth of them
 RETRY_AFTER_S = 1.0

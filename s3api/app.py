@@ -25,14 +25,14 @@ from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse
 from proxy.gateway.hot import HotRead
 from proxy.gateway.routes import BucketRoute, Routes
+from proxy.http.targets import parse_copy_source
 from proxy.lanes.asgi import OnReadError, PiecesResponse, Receive, Scope, Send
-from proxy.lanes.forms import read_form_key
 from proxy.lanes.incoming import RECEIVE_TIMEOUT_S, REFUSED, ClientGone, chain, raw_target, read_whole, receive_body
 from proxy.metrics import REQUESTS
-from proxy.notices import REQUEST_ID
 from proxy.objects import ObjectName
+from proxy.rate_limited_log import REQUEST_ID
+from proxy.surface.forms import read_form_key
 from proxy.surface.heads import Headers, Reply, new_request_id, render_passed
-from proxy.targets import parse_copy_source
 from s3api.bodies import (
     DELETE_BYTES_MAX,
     PARTS_BYTES_MAX,
@@ -43,7 +43,6 @@ from s3api.bodies import (
 from s3api.buckets import answer_bucket, list_buckets
 from s3api.chunked import decode_chunked
 from s3api.errors import Asked, render_error
-from s3api.goog import SENT_ON, answer_headers, claimed_sums, rename
 from s3api.hot import hot_reads
 from s3api.removal import delete_each, read_deletion
 from s3api.requests import (
@@ -60,6 +59,7 @@ from s3api.requests import (
 from s3api.responses import complete, render_read
 from s3api.sums import verified
 from s3api.targets import render_path
+from s3api.to_gcs import SENT_ON, answer_headers, claimed_sums, rename
 
 _RDMA_TOKEN = RDMA_TOKEN.encode()
 

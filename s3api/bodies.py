@@ -1,14 +1,14 @@
 """Request bodies, read only where they name what is written.
 
 How it works. Nobody holds a whole upload. Two kinds of body must be looked into, for the names that they write:
-DeleteObjects' XML (read whole, 2 MiB at most, as S3 has it) and a POST form (`proxy.lanes.forms`).
+DeleteObjects' XML (read whole, 2 MiB at most, as S3 has it) and a POST form (`proxy.surface.forms`).
 """
 
 from __future__ import annotations
 
 from proxy.errors import InvalidRequest
+from proxy.http.xml import ItemReader
 from proxy.objects import ObjectName
-from proxy.xml import ItemReader
 from s3api.requests import written_names
 from s3api.xml import document, element
 

@@ -26,8 +26,8 @@ from proxy.errors import (
     StoreUnavailable,
     VersionChanged,
 )
+from proxy.http.trail import LOOP_STATUS
 from proxy.surface.heads import Headers, Reply, render_passed
-from proxy.trail import LOOP_STATUS
 from s3api.xml import document, element
 
 _MISSING = {

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ListedObject, ListPage
-from proxy.gateway.places import parse_place, render_place
+from proxy.surface.page_tokens import parse_place, render_place
 from s3api.xml import document, element
 
 MAX_KEYS = 1000

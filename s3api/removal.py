@@ -15,8 +15,8 @@ from proxy.gateway.forward import Forwarder, ForwardRequest, ForwardResponse, re
 from proxy.gateway.routes import BucketRoute
 from proxy.surface.heads import Reply
 from s3api.errors import Asked, describe
-from s3api.goog import generation_query
 from s3api.requests import written_names
+from s3api.to_gcs import generation_query
 from s3api.xml import document, element
 
 AT_ONCE_MAX = 16

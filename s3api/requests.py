@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from proxy.conditions import Conditions
-from proxy.dialects import sniff
 from proxy.errors import InvalidRequest, NotSupported
 from proxy.gateway.answers import ReadObject
-from proxy.hops import FRAMING, connection_headers, join_fields
+from proxy.http.dialects import sniff
+from proxy.http.headers import FRAMING, connection_headers, join_fields
 from proxy.objects import ObjectName
 from proxy.ranges import parse_range
 from s3api.auth import SIGNATURE_HEADERS, is_signed, without_signature

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from proxy.families import amz_headers, goog_headers
 from proxy.gateway.answers import CacheStatus, ReadAnswer
+from proxy.http.dialect_headers import amz_headers, goog_headers
 from proxy.objects import ObjectRecord
 from proxy.surface import heads
 from proxy.surface.heads import OF_ONE_CONNECTION, Headers, overridden, read_status

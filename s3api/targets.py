@@ -1,7 +1,8 @@
 """From a request's target and Host to bucket, key and query. Pure.
 
 How it works. The bucket is the path's first segment, or, where the host is `BUCKET.SUFFIX` of a configured suffix,
-the host's first part; then the whole path is the key. `proxy.targets` cuts and decodes: every byte of a key counts.
+the host's first part; then the whole path is the key. `proxy.http.targets` cuts and decodes: every byte of a key
+counts.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest
-from proxy.targets import BUCKET, decode_name, parse_query, split_target
-from proxy.targets import Query as Query
-from proxy.targets import bucket_of_host as bucket_of_host
-from proxy.targets import render_path as render_path
+from proxy.http.targets import BUCKET, decode_name, parse_query, split_target
+from proxy.http.targets import Query as Query
+from proxy.http.targets import bucket_of_host as bucket_of_host
+from proxy.http.targets import render_path as render_path
 
 KEY_BYTES_MAX = 1024  # S3 API reference, "Creating object key names"
 

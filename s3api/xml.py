@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy import xml
-from proxy.xml import element as element
+from proxy.http import xml
+from proxy.http.xml import element as element
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 

@@ -20,12 +20,12 @@ import httpx
 import uvicorn
 
 from proxy.cache.shared import SharedTables
+from proxy.composition.app import build_parts
 from proxy.config.settings import Settings
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
-from proxy.serve import build_parts
-from proxy.serving import server_config
+from proxy.process.server import server_config
 from tests.waiting import until
 
 BLOCK_BYTES = 64 << 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.fetch.lease import DONE_S, LEASE_S
+from proxy.relay.lease import DONE_S, LEASE_S
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from bench.simulation.judges import Judges
 from bench.simulation.leases import Leases
 from bench.simulation.network import Network
 from bench.simulation.scenario import Result, Scenario
-from proxy.fetch.relay import HOLDER_PAUSE_S
-from proxy.fleet.members.beats import EXPIRES_S
+from proxy.fleet.members.heartbeat import EXPIRES_S
+from proxy.relay.relay import HOLDER_PAUSE_S
 
 STEPS_MAX = 40  # of the ideal: something stands still
 _NOBODY = -1

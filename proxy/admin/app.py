@@ -1,7 +1,8 @@
 """`/-/health`, `/-/ready` and `/-/metrics` as an ASGI application.
 
-Whether a request is for this application at all is decided before it (`proxy.doors`): `/-/` belongs to the gateway on
-path-style hosts only, and in a fleet `/-/peer/` is `proxy.peering`'s. Everything else under `/-/` is a 404.
+Whether a request is for this application at all is decided before it (`proxy.composition.dispatch`): `/-/` belongs to
+the gateway on path-style hosts only, and in a fleet `/-/peer/` is `proxy.peering`'s. Everything else under `/-/` is a
+404.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from proxy.cache.syncer import Syncer
 from proxy.cache.writeback import SyncBy, sync_by
 from proxy.errors import StoreFull, StoreUnavailable
 from proxy.metrics import DISK_FAILED, WRITE_BACK_FAILURES
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # eviction helps
 FULL = {*NO_ROOM, errno.EFBIG}

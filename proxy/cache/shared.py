@@ -7,7 +7,7 @@ descriptor to its children, and each maps it. Everything shared is a single 64-b
     header     magic, layout version, file size, numbers of tokens, processes, disks
     tokens     one random word per slot of keys                                    (tokens.py)
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
-    ledgers    numbers of 64 origins, defined elsewhere                            (proxy.fetch.ledger)
+    ledgers    numbers of 64 origins, defined elsewhere                            (proxy.upstream.limiter)
     beats      of each worker, the time of its last tick
     missing    keys that an origin does not have                                   (missing.py)
 

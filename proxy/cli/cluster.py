@@ -16,8 +16,8 @@ from proxy.cli.asking import ask
 from proxy.config.sources import CONFIG_VARIABLE, Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.fleet.members.address import EVERY_ADDRESS, make_url
-from proxy.fleet.reception import MEMBERS_PATH
 from proxy.fleet.signing import PROOF_HEADER, sign
+from proxy.peering.control_app import MEMBERS_PATH
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,8 +11,8 @@ from typing import Any
 
 from proxy.config.sources import Configuration, Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
-from proxy.logs import start_logging
-from proxy.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_places
+from proxy.process.logs import start_logging
+from proxy.process.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_places
 
 log = logging.getLogger("warmstart.serve")
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         # prometheus-client decides at its import whether counters are shared, so the metrics are imported after this.
         os.environ[METRICS_VARIABLE] = str(folder.metrics)
-        from proxy.supervisor import Supervisor
+        from proxy.process.supervisor import Supervisor
 
         return Supervisor(settings, run_id, url_file=arguments.url_file).run()
     finally:

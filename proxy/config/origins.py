@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, field_va
 
 from proxy.config.quantities import KIB, LocalPath, Share, Size
 from proxy.config.section import KeyProblem, Section
-from proxy.masking import is_sendable
+from proxy.http.masking import is_sendable
 
 
 def parse_endpoint(value: object) -> str:

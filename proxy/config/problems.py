@@ -27,7 +27,7 @@ from proxy.config.quantities import (
 )
 from proxy.config.section import KeyProblem
 from proxy.config.settings import Settings
-from proxy.masking import mask_url
+from proxy.http.masking import mask_url
 
 Path = tuple[str | int, ...]
 

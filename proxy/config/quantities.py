@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
-from proxy.dialects import DialectName
+from proxy.http.dialects import DialectName
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -25,7 +25,7 @@ from proxy.config.problems import Problem, find_problem
 from proxy.config.settings import Settings
 from proxy.config.surroundings import look_around
 from proxy.errors import ConfigInvalid
-from proxy.masking import mask_url
+from proxy.http.masking import mask_url
 
 PREFIX = "WARMSTART_"
 CONFIG_VARIABLE = "WARMSTART_CONFIG"

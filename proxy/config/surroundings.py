@@ -3,7 +3,7 @@
 How it works. Origins of type s3 without an endpoint take AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, as AWS's SDKs do. In
 a shell or a pod these often point clients to this very gateway; such a value is left alone, with a note. An endpoint in
 the settings that is one of the gateway's own listeners can't be meant, and is an error. Only literal addresses,
-`localhost` and this machine's name are compared: no name is looked up. Whatever is missed ends by `proxy.trail`.
+`localhost` and this machine's name are compared: no name is looked up. Whatever is missed ends by `proxy.http.trail`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from proxy.config.origins import OriginSettings, RemoteOriginSettings, parse_end
 from proxy.config.quantities import Address
 from proxy.config.settings import Settings
 from proxy.errors import ConfigInvalid
-from proxy.masking import mask_url
+from proxy.http.masking import mask_url
 
 IGNORE_VARIABLE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 

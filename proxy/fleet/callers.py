@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from proxy.fleet.signing import PROTOCOL, Caller, Nonces, Refusal, verify
 from proxy.metrics import PEER_REFUSED
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 _SAID = {
     Refusal.SECRET: "it signs with another secret than this node's: compare cluster.secret on both",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from proxy.fleet.board import Board
+from proxy.fleet.state import Board
 
 LEASE_S = 3.0
 DRIFT_S = 0.2  # what two clocks may differ by in LEASE_S; a writer waits so much longer

@@ -5,7 +5,7 @@ has a length from the start, leaves a node by sendfile, and says only at its end
 says so, crc32c and MAC cover the whole block, or, for a `summed` request, just the bytes that were asked for.
 
 The MAC is HMAC-SHA256, cut to 16 bytes, with the secret that signed the request, over the request's signature, the
-flags, the crc32c and the keyed digest of the bytes (`proxy.fetch.digests`). The digest itself is never sent. So whoever
+flags, the crc32c and the keyed digest of the bytes (`proxy.relay.digests`). The digest itself is never sent. So whoever
 has a block's digest proves it to each asker by one HMAC, without touching its bytes again.
 """
 

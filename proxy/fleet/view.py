@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from proxy.fleet.board import Board
 from proxy.fleet.owners import Owners
 from proxy.fleet.roster import Member, Roster, parse_roster
+from proxy.fleet.state import Board
 
 AVOID_S = 2.0
 AVOID_MAX_S = 30.0

@@ -28,21 +28,21 @@ from dataclasses import dataclass, field
 from proxy.admission import Admission, Room
 from proxy.blocks import Piece, block_span, blocks_of
 from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
-from proxy.fetch.arrival import WAKE_BYTES, FillPaused
-from proxy.fetch.attempts import RetryPolicy
-from proxy.fetch.pooled import Pooled
-from proxy.fetch.stream import stream_span
-from proxy.gateway.compared import stream_behind
+from proxy.fill.handle import SMALL_READ_BYTES, Supplied
+from proxy.fill.progress import WAKE_BYTES, FillPaused
+from proxy.fill.supply import Supply, own_bytes
+from proxy.fill.uncached import stream_span
+from proxy.gateway.continuation import stream_behind
 from proxy.gateway.lookup import Resolved
-from proxy.gateway.soundness import Soundness
-from proxy.gateway.supplied import SMALL_READ_BYTES, Supplied
-from proxy.gateway.supply import Supply, own_bytes
 from proxy.gateway.unstored import Unstored, read_piece
+from proxy.gateway.verify import Soundness
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
-from proxy.notices import Notice
 from proxy.objects import ObjectRecord
 from proxy.origin import Origin
 from proxy.ranges import ByteRange
+from proxy.rate_limited_log import Notice
+from proxy.relay.pooled import Pooled
+from proxy.upstream.retry import RetryPolicy
 
 _uncached = Notice(logging.getLogger(__name__))
 

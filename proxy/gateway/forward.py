@@ -24,14 +24,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 from proxy.admission import Admission, Room
-from proxy.background import BackgroundTasks
+from proxy.concurrency.tasks import BackgroundTasks
+from proxy.concurrency.threads import Threads
 from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.gateway.passed import Passed
 from proxy.gateway.routes import BucketRoute
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest as ForwardRequest
 from proxy.origin import ForwardResponse as ForwardResponse
-from proxy.threads import Threads
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from proxy.blocks import Piece
 from proxy.cache.segment import Segment
 from proxy.cache.store import Store
 from proxy.errors import RangeNotSatisfiable, WarmstartError
+from proxy.fill.coverage import PEEK_BLOCKS_MAX
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.decide import judge
-from proxy.gateway.known import Known
-from proxy.gateway.presence import PEEK_BLOCKS_MAX
+from proxy.gateway.record_cache import Known
 from proxy.gateway.routes import BucketRoute, Consistency
-from proxy.gateway.soundness import Soundness
+from proxy.gateway.verify import Soundness
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectKey, ObjectRecord
 from proxy.ranges import ByteRange, parse_range, parse_span

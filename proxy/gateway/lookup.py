@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.cache.missing import Missing
-from proxy.gateway.keyowner import Told
+from proxy.gateway.key_owner import Told
 from proxy.objects import ObjectKey, ObjectRecord
 
 
@@ -63,7 +63,7 @@ class Resolved:
 
 
 class KeyOwner(Protocol):
-    """`proxy.gateway.keyowner.KeyOwners`: another node that asks the origin in place of this one."""
+    """`proxy.gateway.key_owner.KeyOwners`: another node that asks the origin in place of this one."""
 
     def is_here(self, key: ObjectKey) -> bool:
         """Whether this node is the key's owner."""

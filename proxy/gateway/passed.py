@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from proxy.admission import Room
 from proxy.errors import OriginUnavailable, VersionChanged
-from proxy.fetch.stream import PATIENCE_MIN_S
+from proxy.fill.uncached import PATIENCE_MIN_S
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.headers import first_value, parse_content_range, read_length
 from proxy.ranges import ByteRange

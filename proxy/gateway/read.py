@@ -19,9 +19,9 @@ from functools import partial
 
 from cachetools import LRUCache
 
-from proxy.background import BackgroundTasks
 from proxy.blocks import Piece, blocks_of
 from proxy.cache.store import Store
+from proxy.concurrency.tasks import BackgroundTasks
 from proxy.errors import (
     InvalidRequest,
     NotFound,
@@ -31,24 +31,24 @@ from proxy.errors import (
     RangeNotSatisfiable,
     VersionChanged,
 )
-from proxy.fetch.attempts import Asked, with_attempts
-from proxy.fetch.flight import Flights
-from proxy.fetch.stream import stream_span
-from proxy.gateway.ahead import ReadAhead
+from proxy.fill.coverage import PEEK_BLOCKS_MAX
+from proxy.fill.flight import Flights
+from proxy.fill.handle import Expected
+from proxy.fill.readahead import ReadAhead
+from proxy.fill.supply import second_sums
+from proxy.fill.uncached import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
 from proxy.gateway.hot import HotRead
 from proxy.gateway.lookup import FirstAnswer, OnUnknown, Resolved
-from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
-from proxy.gateway.supplied import Expected
-from proxy.gateway.supply import second_sums
 from proxy.gateway.versions import Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import ExplainsMissing, PartSpan
 from proxy.ranges import ByteRange
+from proxy.upstream.retry import Asked, with_attempts
 
 log = logging.getLogger(__name__)
 

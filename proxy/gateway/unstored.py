@@ -8,8 +8,8 @@ they may leave memory, and are read as zeros from then on; the kernel tells of i
 2. The body's last bytes are read into memory, 64 KiB at most. Then it asks again, for every file that such blocks were
    sent from. No loss by now means that all that was sent was right, and the last bytes leave.
 3. A loss: the rest comes past the cache. What was sent of the block under way is compared with the same bytes, read
-   again (`compared`). Earlier blocks are compared with their checksums: nothing writes to them again, so what is right
-   now was right when it was sent. Where something differs, the body ends short.
+   again (`continuation`). Earlier blocks are compared with their checksums: nothing writes to them again, so what is
+   right now was right when it was sent. Where something differs, the body ends short.
 """
 
 from __future__ import annotations

@@ -28,16 +28,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from proxy.background import BackgroundTasks
 from proxy.cache.missing import Missing
+from proxy.concurrency.tasks import BackgroundTasks
+from proxy.concurrency.threads import Threads
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
-from proxy.fetch.attempts import Asked, RetryPolicy, with_attempts
-from proxy.gateway.known import Known, KnownKeys
 from proxy.gateway.lookup import KeyOwner, LookUp, OnUnknown, Records, Resolved, Tokens, Wish
+from proxy.gateway.record_cache import Known, KnownKeys
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import MISSING_REMEMBERED, STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
-from proxy.threads import Threads
+from proxy.upstream.retry import Asked, RetryPolicy, with_attempts
 
 log = logging.getLogger(__name__)
 

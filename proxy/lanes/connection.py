@@ -41,7 +41,7 @@ from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal
 from proxy.lanes.incoming import FULL
 from proxy.lanes.intake import HEADS_BYTES, Intake
 from proxy.lanes.readahead import WINDOW_BYTES
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 TARGET = "warmstart.target"
 RESERVED_HEAD_S = 5.0  # for the request of a connection in reserve, whose place others want

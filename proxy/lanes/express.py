@@ -53,7 +53,7 @@ from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, AnswerHot, HotAnswer, HotLan
 from proxy.lanes.readahead import HasFileno, ReadAhead
 from proxy.lanes.residency import is_resident
 from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, PieceSender
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 NAME_BYTES_MAX = 200
 _logger = logging.getLogger(__name__)

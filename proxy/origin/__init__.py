@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
 

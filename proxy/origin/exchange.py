@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 from proxy.errors import ConfigInvalid, OriginUnavailable
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin.headers import read_length
 from proxy.wire.client import WireClient
 from proxy.wire.endpoint import Endpoint

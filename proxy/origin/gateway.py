@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin import Origin
 from proxy.origin.exchange import exchange_limits
 from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings

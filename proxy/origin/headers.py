@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from proxy.conditions import parse_http_date
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.ranges import ByteRange
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from proxy.errors import OriginTrouble, WarmstartError
-from proxy.masking import mask_words
+from proxy.http.masking import mask_words
 from proxy.metrics import ORIGIN_ERRORS
-from proxy.notices import REQUEST_ID, Notices
+from proxy.rate_limited_log import REQUEST_ID, Notices
 
 QUIET_S = 3.0
 KEY_CHARACTERS_MAX = 200

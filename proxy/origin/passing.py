@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from proxy.hops import FRAMING, HOPS, Headers, connection_headers
+from proxy.http.headers import FRAMING, HOPS, Headers, connection_headers
 from proxy.origin import ForwardRequest
 
 PEEKED_BYTES_MAX = 64 << 10

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 from proxy.errors import ConfigInvalid, InvalidRequest, Overloaded
-from proxy.hops import Headers
-from proxy.masking import mask_url
+from proxy.http.headers import Headers
+from proxy.http.masking import mask_url
 from proxy.metrics import SHED_REQUESTS
 from proxy.origin.exchange import Use
 from proxy.origin.headers import read_length

@@ -7,8 +7,8 @@ key, a failed condition) carries none. `proxy.origin.incidents` counts and logs 
 from __future__ import annotations
 
 from proxy.errors import OriginUnavailable, VersionChanged, blame
-from proxy.hops import Headers
-from proxy.masking import mask_url, mask_words
+from proxy.http.headers import Headers
+from proxy.http.masking import mask_url, mask_words
 from proxy.origin.headers import first_value
 from proxy.wire.errors import ConnectFailed, ConnectionBroken, MalformedResponse, TimedOut, WireError
 

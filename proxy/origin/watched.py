@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from proxy.blocks import ByteSink
 from proxy.errors import NotFound, OriginRefused, OriginUnavailable, VersionChanged, WarmstartError, blame
+from proxy.http.trail import LOOP_STATUS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import (
     Attach,
@@ -28,7 +29,6 @@ from proxy.origin.passing import peek, replay
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import request_id_of
 from proxy.ranges import ByteRange
-from proxy.trail import LOOP_STATUS
 
 _ANSWERS = (NotFound, VersionChanged, OriginRefused)  # errors that a healthy origin also sends
 

@@ -1,6 +1,6 @@
 """Blocks for other nodes: whole ones for everybody, unfinished ones within their fill alone.
 
-How it works. A request names a fill (`proxy.fleet.fills`).
+How it works. A request names a fill (`proxy.fleet.fill_ids`).
 1. The block is here: it is sent, whatever the fill. Number 0 is no fill: only a block that is here is wanted.
 2. The fill is one of this node's own desk: this node is the block's owner for those who ask, and brings the block, by a
    fill that waits for nobody of that tree. Where one is under way that does, the asker must go elsewhere (409).
@@ -18,20 +18,20 @@ from functools import partial
 
 from proxy.blocks import ByteSink, Origin, Piece, block_span
 from proxy.errors import OriginUnavailable
-from proxy.fetch.arrival import WAKE_BYTES
-from proxy.fetch.digests import derive_key, sum_and_digest
-from proxy.fleet.asks import WantedBlock
-from proxy.fleet.board import SENT_BYTES, UPLOADS, Board
-from proxy.fleet.fills import REGION, level_of
+from proxy.fill.follow import BlockArrival
+from proxy.fill.handle import Supplied
+from proxy.fill.progress import WAKE_BYTES
+from proxy.fill.supply import Supply
+from proxy.fleet.fill_ids import REGION, level_of
 from proxy.fleet.owners import block_place
+from proxy.fleet.protocol import WantedBlock
 from proxy.fleet.signing import Proofs
+from proxy.fleet.state import SENT_BYTES, UPLOADS, Board
 from proxy.fleet.tail import TAIL_BYTES, render_tail
-from proxy.gateway.follow import BlockArrival
-from proxy.gateway.supplied import Supplied
-from proxy.gateway.supply import Supply
 from proxy.metrics import PEER_UPLOADS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
+from proxy.relay.digests import derive_key, sum_and_digest
 
 PATIENCE_S = 1.0
 LOOK_FIRST_S = 0.002

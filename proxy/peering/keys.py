@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxy.errors import OriginUnavailable, WarmstartError
-from proxy.fleet.asks import WantedRecord
 from proxy.fleet.freshness import Freshness
-from proxy.gateway.keyowner import render_error, render_told
+from proxy.fleet.protocol import WantedRecord
+from proxy.gateway.key_owner import render_error, render_told
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectName

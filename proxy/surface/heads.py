@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from random import getrandbits
 
-from proxy.families import OWN_HEADERS
 from proxy.gateway.answers import ReadAnswer
+from proxy.http.dialect_headers import OWN_HEADERS
 from proxy.ranges import render_content_range
 
 Headers = tuple[tuple[str, str], ...]

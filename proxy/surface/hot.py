@@ -26,7 +26,7 @@ from proxy.metrics import Tally, tally
 from proxy.objects import ObjectRecord
 from proxy.surface.heads import Headers, measure_lines, read_status
 
-KEPT_MAX = 16_384  # 2.3 KiB each; as many as small objects stay open, see `storage`
+KEPT_MAX = 16_384  # 2.3 KiB each; as many as small objects stay open, see `proxy.composition.store`
 KEPT_BYTES_MAX = 64 << 20  # with what is kept of their targets and conditions
 QUESTION_BYTES_MAX = 2048  # a longer target, or longer conditions, are parsed each time
 _ENTRY_BYTES = 2300  # measured, beside the question's own

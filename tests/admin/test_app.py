@@ -12,11 +12,11 @@ from starlette.responses import PlainTextResponse
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
+from proxy.composition.app import build_signs
+from proxy.composition.dispatch import Doors, Surface
 from proxy.config.sources import Layer, check_layers
-from proxy.dialects import Dialect
-from proxy.doors import Doors, Surface
 from proxy.gateway.routes import Routes
-from proxy.serve import build_signs
+from proxy.http.dialects import Dialect
 
 
 @pytest.fixture

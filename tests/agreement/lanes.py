@@ -14,13 +14,13 @@ import uvicorn
 import uvloop
 
 from proxy.cache.shared import SharedTables
+from proxy.composition.app import Parts, build_parts
 from proxy.config.settings import Settings
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.metrics import REQUESTS, flush_tallies
-from proxy.serve import Parts, build_parts
-from proxy.serving import server_config
+from proxy.process.server import server_config
 
 HOST_SUFFIX = "s3.test"
 BLOCK_BYTES = 64 << 10

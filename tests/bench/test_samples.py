@@ -6,7 +6,7 @@ import pytest
 
 from bench.samples import Place, by_layer, find_place, read_places
 
-ROOT = "run_worker (proxy/worker.py:59);Runner.run (asyncio/runners.py:118)"
+ROOT = "run_worker (proxy/process/worker.py:59);Runner.run (asyncio/runners.py:118)"
 LOOP = f"{ROOT};run_until_complete (loop.c:35410);uv__io_poll (linux.c:1452)"
 RECEIVED = f"{LOOP};uv__read (stream.c:1063);ExpressProtocol.data_received (proxy/lanes/express.py:104)"
 

@@ -17,7 +17,7 @@ from bench.simulation.load import Load
 from bench.simulation.network import Network
 from bench.simulation.prediction import predict
 from bench.simulation.scenario import Result, Scenario
-from proxy.fetch.lease import LEASE_S
+from proxy.relay.lease import LEASE_S
 
 SMALL = Scenario("small", 24, blocks=60)
 

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from proxy.cli.commands import run_command
+from proxy.composition.app import build_origin
 from proxy.config.sources import Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.fleet.redis import open_configured
-from proxy.serve import build_origin
 from tests.fakes.scripted import ScriptedServer, object_of
 from tests.gateways import start_gateway
 

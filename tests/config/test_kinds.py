@@ -9,12 +9,12 @@ from typing import Annotated, Any, cast
 import pytest
 from pydantic import Field, ValidationError
 
+from proxy.composition.app import build_origin
 from proxy.config.handover import parse_settings, render_settings
 from proxy.config.origins import KINDS, OriginSettings
 from proxy.config.problems import find_problem
 from proxy.config.schema import SECTIONS, render_schema, sections_of
 from proxy.config.settings import Settings
-from proxy.serve import build_origin
 from tests.fakes.tape import TapeOriginSettings
 from tests.tidy.sources import PRODUCT, ROOT, Module, modules, place
 

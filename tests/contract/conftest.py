@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.origin.directory import DirectoryOrigin
-from tests.contract.places import BUCKET, Place, gcs_place, s3_place
+from tests.contract.origin_under_test import BUCKET, Place, gcs_place, s3_place
 from tests.servers import GcsServer, S3Server, start_fake_gcs, start_gcs_emulator, start_moto, start_rclone
 
 GCS = ("fake_gcs", "gcs_emulator")

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from proxy.errors import NotFound
-from tests.contract.places import BUCKET, Place
+from tests.contract.origin_under_test import BUCKET, Place
 
 FOLDER = "listing/"
 KEYS = [FOLDER + key for key in ("a", "b b", "c+d", "d/1", "d/2", "d/e/3", "d0", "z%20&<x>", "é/ü")]

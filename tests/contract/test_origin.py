@@ -15,7 +15,7 @@ from proxy.errors import InvalidRequest, NotFound, OriginUnavailable, VersionCha
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import Attach, ForwardRequest, OpensRanges
 from proxy.ranges import ByteRange
-from tests.contract.places import BUCKET, Place
+from tests.contract.origin_under_test import BUCKET, Place
 from tests.origin.asking import Received, counted, read_all
 
 DATA = random.Random(3).randbytes(3_000_017)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crossing.place import Crossing
+from tests.crossing.three_origins import Crossing
 from tests.gateways import start_gateway
 from tests.servers import start_fake_gcs, start_moto
 

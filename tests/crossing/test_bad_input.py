@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.crossing.place import ORIGINS, Crossing
+from tests.crossing.three_origins import ORIGINS, Crossing
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.crossing.place import BLOCK_BYTES, DIALECTS, ORIGINS, Crossing
+from tests.crossing.three_origins import BLOCK_BYTES, DIALECTS, ORIGINS, Crossing
 
 BIG = random.Random(11).randbytes(3 * BLOCK_BYTES + 77)
 PACKED = gzip.compress(b"packed " * 50_000, mtime=0)

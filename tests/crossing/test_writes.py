@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.crossing.place import Answer, Crossing
+from tests.crossing.three_origins import Answer, Crossing
 from tests.gateways import start_gateway
 
 JSON = {"Content-Type": "application/json"}

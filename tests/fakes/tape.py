@@ -7,7 +7,7 @@ from typing import Literal
 
 from proxy.config.limits import LimitSettings
 from proxy.config.origins import RemoteOriginSettings, Token
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin import Origin
 from proxy.origin.s3 import FixedCredentials, S3Origin, S3Settings
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.doors import Door
-from tests.fleet.servers import RedisServer, SentinelTrio
+from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.redis_servers import RedisServer, SentinelTrio
 from tests.gateways import GatewayProcess, overlay, send_signal, start_gateway
 from tests.waiting import wait_until
 

@@ -20,16 +20,16 @@ import time
 from typing import Any, Self
 
 from proxy.blocks import update_sum
-from proxy.fetch.digests import derive_key, digest_bytes
-from proxy.fleet.asks import ASK_PATH, BLOCK_PATH, HELLO_PATH, Ask, Named, WantedBlock, parse_query
-from proxy.fleet.fills import new_fill_id
-from proxy.fleet.members.sighting import Sighting, render_sighting
+from proxy.fleet.fill_ids import new_fill_id
+from proxy.fleet.members.status import Sighting, render_sighting
+from proxy.fleet.protocol import ASK_PATH, BLOCK_PATH, HELLO_PATH, Ask, Named, WantedBlock, parse_query
 from proxy.fleet.roster import Member
 from proxy.fleet.signing import PROOF_HEADER, Caller, Proofs, verify
 from proxy.fleet.tail import render_tail
 from proxy.objects import SumKind
+from proxy.relay.digests import derive_key, digest_bytes
 from tests.fakes.scripted import Exchange, ScriptedServer
-from tests.fleet.cloud import HeldCloud
+from tests.fleet.held_origin import HeldCloud
 
 MANNERS = ("nonsense", "nobody", "short", "stalls", "long", "silent", "refuses", "unproven")
 WAIT_S = 30.0

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.fleet.cloud import Asked
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load
+from tests.fleet.held_origin import Asked
 
 BLOCKS = 12
 SIZE_BYTES = BLOCKS * BLOCK_BYTES - 777

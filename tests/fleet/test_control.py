@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy.fleet.asks import Ask
-from proxy.fleet.fills import REGION
+from proxy.fleet.fill_ids import REGION
+from proxy.fleet.protocol import Ask
 from proxy.fleet.signing import sign
 from tests.fakes.certificates import make_certificates
 from tests.fleet.asking import SECRET, ask_signed, control_pid, control_url, members, states, wait_for_states
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, alive, log_lines, send_signal, start_gateway
 from tests.servers import free_port
 from tests.waiting import wait_until

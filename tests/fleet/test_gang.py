@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.servers import start_redis
+from tests.fleet.held_origin import HeldCloud
+from tests.fleet.redis_servers import start_redis
 
 BLOCKS = 12
 SIZE_BYTES = BLOCKS * BLOCK_BYTES - 777

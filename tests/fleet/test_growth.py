@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet, wait_for_members
-from tests.fleet.servers import start_redis
+from tests.fleet.held_origin import HeldCloud
+from tests.fleet.redis_servers import start_redis
 
 CONTENT = random.Random(9).randbytes(20 * BLOCK_BYTES)
 

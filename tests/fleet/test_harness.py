@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.doors import Door
 from tests.fleet.fleet import BLOCK_BYTES, Load
+from tests.fleet.held_origin import HeldCloud
 from tests.gateways import start_gateway
 
 CONTENT = random.Random(1).randbytes(3 * BLOCK_BYTES + 1000)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
+from tests.fleet.held_origin import BUCKET, HeldCloud
 
 READERS = 12
 

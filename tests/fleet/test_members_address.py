@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from proxy.fleet.board import Board
 from proxy.fleet.members import address
 from proxy.fleet.members.address import Found, find_address
-from proxy.fleet.members.company import Company
-from proxy.fleet.members.places import Place, Places, locate
+from proxy.fleet.members.advertise import Place, Places, locate
+from proxy.fleet.members.registry import Company
 from proxy.fleet.roster import Member
+from proxy.fleet.state import Board
 
 
 def ways(monkeypatch: pytest.MonkeyPatch, table: dict[str, str]) -> None:
@@ -106,7 +106,7 @@ async def test_a_look_up_that_hangs_is_a_guess(monkeypatch: pytest.MonkeyPatch) 
         return []
 
     monkeypatch.setattr(address, "_local_addresses", look)
-    monkeypatch.setattr("proxy.fleet.members.places.FIND_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("proxy.fleet.members.advertise.FIND_TIMEOUT_S", 0.01)
     try:
         found = await Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),)).find()
     finally:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, start_gateway
 
 KEYS = 100

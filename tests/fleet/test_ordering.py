@@ -12,13 +12,13 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.fleet.board import Board
-from proxy.fleet.bulletin import LISTENING_S, Beat, Bulletin, Message, Write, render_message
+from proxy.concurrency.threads import Threads
+from proxy.fleet.channel import LISTENING_S, Beat, Bulletin, Message, Write, render_message
 from proxy.fleet.freshness import DRIFT_S, LEASE_S, Freshness
 from proxy.fleet.messages import Seals
-from proxy.fleet.news import News
-from proxy.threads import Threads
-from tests.fleet.nodes import KEY, SEALS
+from proxy.fleet.state import Board
+from proxy.fleet.subscriber import News
+from tests.fleet.invalidation_nodes import KEY, SEALS
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load, start_fleet
-from tests.fleet.servers import start_redis
+from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.redis_servers import start_redis
 from tests.gateways import send_signal
 from tests.waiting import wait_until
 

@@ -11,7 +11,7 @@ import uvloop
 
 from proxy.fleet.redis import REDIS_ERRORS, first_place, open_redis, parse_sentinel_url
 from tests.fakes.certificates import make_certificates
-from tests.fleet.servers import start_redis, start_sentinels, tls_door
+from tests.fleet.redis_servers import start_redis, start_sentinels, tls_door
 from tests.servers import free_port
 
 

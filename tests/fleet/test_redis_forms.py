@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from tests.fakes.certificates import make_certificates
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.midload import begin
-from tests.fleet.servers import replica_state, start_redis, start_sentinels, tls_door
+from tests.fleet.redis_servers import replica_state, start_redis, start_sentinels, tls_door
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,23 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from proxy.fetch.lease import LEASE_S, Lease, Leases
-from proxy.fetch.ledger import Ledger, Ticket, private_numbers
-from proxy.fetch.sharing import Hold, Sharing
-from proxy.fleet.board import Board
-from proxy.fleet.bulletin import Beat, Bulletin, Write, render_message
-from proxy.fleet.limits import LimitBoard
-from proxy.fleet.members.sighting import Sighting, render_sighting
+from proxy.fleet.channel import Beat, Bulletin, Write, render_message
+from proxy.fleet.members.status import Sighting, render_sighting
 from proxy.fleet.messages import Seals
-from proxy.fleet.news import News
+from proxy.fleet.rate_store import LimitBoard
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.fleet.roster import Member
+from proxy.fleet.state import Board
+from proxy.fleet.subscriber import News
 from proxy.metrics import DROPPED_MESSAGES
 from proxy.objects import ObjectKey
+from proxy.relay.lease import LEASE_S, Lease, Leases
+from proxy.upstream.limiter import Ledger, Ticket, private_numbers
+from proxy.upstream.sharing import Hold, Sharing
 from tests.fleet.asking import SECRET, control_pid
-from tests.fleet.nodes import SEALS
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.invalidation_nodes import SEALS
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, start_gateway
 from tests.waiting import wait_until
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fleet.cloud import BUCKET, HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
+from tests.fleet.held_origin import BUCKET, HeldCloud
 from tests.gateways import start_gateway
 
 CONTENT = random.Random(3).randbytes(9 * BLOCK_BYTES + 5)

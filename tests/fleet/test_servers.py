@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.fleet.servers import start_redis
+from tests.fleet.redis_servers import start_redis
 
 
 def test_a_killed_redis_is_gone_and_a_restarted_one_is_empty(tmp_path: Path) -> None:

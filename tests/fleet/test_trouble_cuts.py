@@ -12,10 +12,10 @@ from functools import partial
 import pytest
 
 from proxy.fleet.rediskeys import RedisKeys
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.midload import SIZE_BYTES, begin, put
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, send_signal
 from tests.waiting import wait_until
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
 from tests.fleet.forger import BlockForger, forge_blocks
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.midload import put
 
 OBJECTS = 6

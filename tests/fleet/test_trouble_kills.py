@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.midload import BLOCKS, SIZE_BYTES, begin, put
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.redis_servers import RedisServer, start_redis
 
 
 @pytest.fixture(scope="module")

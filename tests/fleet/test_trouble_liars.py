@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, SECRET, start_fleet
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.liar import MANNERS, Liar
 from tests.fleet.midload import put
 from tests.waiting import wait_until

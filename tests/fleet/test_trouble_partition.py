@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bench.network import Network, permitted
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, PORT, SECRET, Fleet, wait_for_members
+from tests.fleet.held_origin import HeldCloud
 from tests.fleet.midload import begin
-from tests.fleet.servers import start_redis
+from tests.fleet.redis_servers import start_redis
 from tests.gateways import start_gateway
 from tests.waiting import wait_until
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.fleet import view as view_module
-from proxy.fleet.board import Board
 from proxy.fleet.owners import Owners
 from proxy.fleet.roster import Member, Roster, render_roster
+from proxy.fleet.state import Board
 from proxy.fleet.view import AVOID_MAX_S, AVOID_S, FleetView
 
 NAMES = [f"{number:02x}" for number in range(12)]

@@ -15,9 +15,9 @@ import boto3
 import httpx
 import pytest
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import Fleet, start_fleet
-from tests.fleet.servers import RedisServer, start_redis
+from tests.fleet.held_origin import HeldCloud
+from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import origin_settings
 from tests.servers import S3Server, start_moto
 from tests.waiting import wait_until

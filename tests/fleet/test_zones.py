@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.fleet.cloud import HeldCloud
 from tests.fleet.fleet import BLOCK_BYTES, SECRET, start_fleet, wait_for_members
-from tests.fleet.servers import start_redis
+from tests.fleet.held_origin import HeldCloud
+from tests.fleet.redis_servers import start_redis
 
 BLOCKS = 16
 CONTENT = random.Random(8).randbytes(BLOCKS * BLOCK_BYTES)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.rig import Rig
-from tests.gateway.site import Site
+from tests.gateway.engine import Rig
+from tests.gateway.writable_bucket import Site
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from proxy.errors import OriginUnavailable
 from proxy.gateway.body import Body
 from proxy.metrics import UNCACHED_READS
-from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes
+from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes
 
 CONTENT = random.Random(5).randbytes(12 * BLOCK_BYTES)
 

@@ -24,8 +24,8 @@ from proxy.objects import ObjectName, SumKind
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import ScriptedServer
-from tests.gateway.openings import CountingStore, OpeningOrigin
-from tests.gateway.rig import Rig, body_bytes, piece_bytes
+from tests.gateway.engine import Rig, body_bytes, piece_bytes
+from tests.gateway.speculative_origins import CountingStore, OpeningOrigin
 from tests.gateways import start_gateway
 from tests.waiting import until
 

@@ -11,10 +11,10 @@ import pytest
 
 from proxy.conditions import Conditions
 from proxy.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
-from proxy.gateway.supply import OPENINGS_MAX
+from proxy.fill.supply import OPENINGS_MAX
 from proxy.ranges import ByteRange
-from tests.gateway.openings import OpeningOrigin
-from tests.gateway.rig import Rig
+from tests.gateway.engine import Rig
+from tests.gateway.speculative_origins import OpeningOrigin
 from tests.waiting import until
 
 BLOCK_BYTES = 256 << 10

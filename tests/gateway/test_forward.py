@@ -12,7 +12,7 @@ from proxy.errors import AccessDenied, InvalidRequest, OriginUnavailable, Warmst
 from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
-from tests.gateway.site import NAME, PUT, Site
+from tests.gateway.writable_bucket import NAME, PUT, Site
 
 
 async def test_write_is_fenced_before_the_origin_hears_of_it_and_until_it_has_answered(site: Site) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from proxy.conditions import Conditions
 from proxy.errors import WarmstartError
+from proxy.fill.coverage import PEEK_BLOCKS_MAX
 from proxy.gateway.answers import CacheStatus, ReadObject
 from proxy.gateway.hot import HotRead, Peeked
-from proxy.gateway.presence import PEEK_BLOCKS_MAX
 from proxy.gateway.routes import Consistency
 from proxy.objects import ObjectName, SumKind
 from proxy.ranges import parse_range
-from tests.gateway.rig import BLOCK_BYTES, Rig, body_bytes, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, Rig, body_bytes, piece_bytes
 
 CONTENT = random.Random(9).randbytes(3 * BLOCK_BYTES + 77)
 NEW = random.Random(10).randbytes(len(CONTENT))

@@ -12,7 +12,7 @@ from proxy.errors import OriginUnavailable, Overloaded, VersionChanged
 from proxy.gateway import passed as passed_module
 from proxy.gateway.forward import Forwarder
 from proxy.origin import ForwardRequest, ForwardResponse
-from tests.gateway.site import Site
+from tests.gateway.writable_bucket import Site
 
 CONTENT = bytes(range(200))
 GET = ForwardRequest("GET", "b", "k", (("x", "1"),), (("range", "bytes=10-"), ("x-amz-meta-a", "b")))

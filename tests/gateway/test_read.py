@@ -26,7 +26,7 @@ from proxy.errors import (
 from proxy.gateway.answers import CacheStatus, ReadObject
 from proxy.objects import ObjectName, SumKind
 from proxy.ranges import RangeRequest
-from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes, close_body, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes, close_body, piece_bytes
 
 CONTENT = random.Random(7).randbytes(5 * BLOCK_BYTES + 1234)
 MORE = random.Random(8).randbytes(len(CONTENT))

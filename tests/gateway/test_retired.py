@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 
-from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig
+from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig
 
 CONTENT = random.Random(9).randbytes(4 * BLOCK_BYTES)
 

@@ -11,12 +11,12 @@ import pytest
 
 from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
-from proxy.fetch.arrival import FAR_BYTES
+from proxy.fill.handle import SMALL_READ_BYTES
+from proxy.fill.progress import FAR_BYTES
+from proxy.fill.supply import STEP_BYTES, fill_start
 from proxy.gateway.answers import CacheStatus
-from proxy.gateway.supplied import SMALL_READ_BYTES
-from proxy.gateway.supply import STEP_BYTES, fill_start
 from proxy.metrics import ASIDE_READS
-from tests.gateway.rig import ObjectOrigin, Rig, body_bytes
+from tests.gateway.engine import ObjectOrigin, Rig, body_bytes
 from tests.waiting import until
 
 MIB = 1 << 20

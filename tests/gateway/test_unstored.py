@@ -17,7 +17,7 @@ from proxy.errors import OriginUnavailable
 from proxy.gateway.body import HOLD_BACK_BYTES, PIECE_BYTES_MAX
 from proxy.objects import SumKind
 from proxy.ranges import ByteRange
-from tests.gateway.rig import BLOCK_BYTES, ObjectOrigin, Rig, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, piece_bytes
 
 CONTENT = os.urandom(4 * BLOCK_BYTES)
 

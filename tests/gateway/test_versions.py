@@ -10,7 +10,7 @@ from proxy.errors import NotFound, OriginUnavailable
 from proxy.gateway.answers import CacheStatus
 from proxy.gateway.routes import Consistency
 from proxy.objects import ObjectName
-from tests.gateway.rig import Rig, body_bytes
+from tests.gateway.engine import Rig, body_bytes
 
 OLD, NEW = b"old content", b"new and longer content"
 

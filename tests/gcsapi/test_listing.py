@@ -26,11 +26,11 @@ from gcsapi.listing import (
 )
 from gcsapi.pages import json_page, xml_buckets, xml_page
 from proxy.errors import InvalidRequest
-from proxy.gateway.places import parse_place, render_place
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import derive_generation
 from proxy.objects import ObjectVersion
 from proxy.origin import ListedObject, ListPage, Origin
+from proxy.surface.page_tokens import parse_place, render_place
 
 NAMES = st.lists(st.text(alphabet="a/b0é", min_size=1, max_size=4), max_size=12, unique=True)
 TEXTS = st.text(alphabet="a/b0é", max_size=3)

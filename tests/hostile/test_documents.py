@@ -15,9 +15,9 @@ from gcsapi.globs import PATTERN_MAX, Glob
 from gcsapi.uploads import first_part, parse_resource, second_part
 from proxy.errors import InvalidRequest
 from proxy.lanes import gunzip
-from proxy.lanes.forms import FORM_FIELDS_BYTES_MAX, parse_form_key
-from proxy.lanes.multipart import parse_delimiter, parse_parameters
 from proxy.origin.s3.listing import read_buckets, read_page
+from proxy.surface.forms import FORM_FIELDS_BYTES_MAX, parse_form_key
+from proxy.surface.multipart import parse_delimiter, parse_parameters
 from s3api.bodies import parse_delete, render_parts
 from s3api.chunked import ChunkedDecoder, ChunkedForm
 from tests.hostile.cost import HEAD_BYTES, Shape, assert_linear, hostile

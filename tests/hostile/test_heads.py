@@ -14,11 +14,11 @@ import gcsapi.targets
 import s3api.requests
 import s3api.targets
 from proxy.conditions import LIST_CHARS_MAX, Conditions, GenerationConditions, Verdict, parse_http_date
-from proxy.dialects import sniff
 from proxy.errors import InvalidRequest
+from proxy.http.dialects import sniff
+from proxy.http.targets import PARAMETERS_MAX, bucket_of_host, parse_query, split_target
 from proxy.lanes import heads
 from proxy.ranges import parse_range, parse_span
-from proxy.targets import PARAMETERS_MAX, bucket_of_host, parse_query, split_target
 from tests.hostile.cost import Shape, assert_linear, hostile
 
 DATES = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun", "Nov", "1994", "08:49:37", "GMT", "+0100", "(", ")"]

@@ -7,8 +7,8 @@ from functools import partial
 
 from hypothesis import given, settings
 
-from proxy.fleet.asks import Ask, Named, WantedBlock, WantedRecord, parse_query
-from proxy.fleet.members.sighting import SIGHTING_BYTES_MAX, parse_sighting
+from proxy.fleet.members.status import SIGHTING_BYTES_MAX, parse_sighting
+from proxy.fleet.protocol import Ask, Named, WantedBlock, WantedRecord, parse_query
 from proxy.fleet.signing import sign, verify
 from tests.hostile.cost import Shape, assert_linear, hostile
 

@@ -64,7 +64,7 @@ async def test_workload_identity_federation_is_a_default(tmp_path: Path, monkeyp
 # google-auth reads where its metadata server is when it is imported, so a process of its own finds this one.
 _FROM_METADATA = """
 import asyncio, sys
-import proxy.serve
+import proxy.composition.app
 assert "google.auth" not in sys.modules, "imported without need"
 from proxy.origin.gcs import GoogleTokens, load_credentials
 print(asyncio.run(GoogleTokens(load_credentials).get()))

@@ -11,7 +11,7 @@ from proxy.errors import AccessDenied, OriginUnavailable
 from proxy.origin import ForwardRequest
 from tests.fakes.scripted import Handler, Request, ScriptedServer, answer, in_turn
 from tests.origin.asking import Tokens, counted, gcs_origin, read_all
-from tests.origin.goog import document, said
+from tests.origin.gcs_answers import document, said
 
 UPLOAD = "/upload/storage/v1/b/models/o"
 

@@ -15,7 +15,7 @@ from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Handler, ScriptedServer, answer, in_turn
 from tests.origin.asking import NOW_S, Tokens, counted, gcs_origin
-from tests.origin.goog import document, resource, said
+from tests.origin.gcs_answers import document, resource, said
 
 RESOURCE = {
     "kind": "storage#object",

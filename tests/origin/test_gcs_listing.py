@@ -16,7 +16,7 @@ from proxy.origin.gcs.target import Query
 from proxy.origin.pages import Found
 from tests.fakes.scripted import ScriptedServer, in_turn
 from tests.origin.asking import Tokens, gcs_origin
-from tests.origin.goog import document, said
+from tests.origin.gcs_answers import document, said
 
 NAMES = st.text(alphabet="a/b\u00fc\U0001f680\ud7ff~", min_size=1, max_size=5)
 

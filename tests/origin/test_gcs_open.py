@@ -13,7 +13,7 @@ from proxy.ranges import ByteRange
 from tests.fakes.scripted import Handler, ScriptedServer, answer
 from tests.origin.answers import DATA, RIGHT, SPAN
 from tests.origin.asking import Received, Tokens, counted, gcs_origin
-from tests.origin.goog import said
+from tests.origin.gcs_answers import said
 
 BODY = DATA[SPAN.start : SPAN.end]
 

@@ -14,7 +14,7 @@ from tests.fakes.certificates import make_certificates
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, in_turn
 from tests.origin.answers import DATA, RIGHT, SPAN
 from tests.origin.asking import Received, Tokens, counted, gcs_origin
-from tests.origin.goog import resource, said
+from tests.origin.gcs_answers import resource, said
 
 GENERATION = ("x-goog-generation", "17")
 BODY = DATA[SPAN.start : SPAN.end]

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame
-from proxy.notices import INTERVAL_S
 from proxy.origin.incidents import QUIET_S, Incidents
+from proxy.rate_limited_log import INTERVAL_S
 
 
 class Clock:

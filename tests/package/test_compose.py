@@ -11,7 +11,7 @@ import yaml
 
 from proxy.config.settings import Settings
 from proxy.config.sources import load_configuration
-from proxy.supervisor import KILL_AFTER_S
+from proxy.process.supervisor import KILL_AFTER_S
 from tests.package.locks import ROOT
 from tests.package.recipe import read_stages
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.fleet.servers import start_redis
+from tests.fleet.redis_servers import start_redis
 from tests.gateways import GatewayProcess, start_gateway
 from tests.package.locks import ROOT
 from tests.waiting import wait_until

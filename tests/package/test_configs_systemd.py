@@ -13,7 +13,7 @@ import pytest
 
 from proxy.cli.commands import run_command
 from proxy.config.settings import Settings
-from proxy.supervisor import KILL_AFTER_S
+from proxy.process.supervisor import KILL_AFTER_S
 from tests.gateways import start_gateway
 from tests.package.locks import ROOT
 

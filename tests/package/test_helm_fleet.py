@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from tests.fleet.servers import start_redis
+from tests.fleet.redis_servers import start_redis
 from tests.gateways import GatewayProcess, start_gateway
 from tests.package.charts import Release, needs_helm, render
 from tests.servers import free_port

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from tests.fleet.servers import RedisServer
+from tests.fleet.redis_servers import RedisServer
 from tests.package.charts import needs_helm, render
 from tests.servers import free_port
 

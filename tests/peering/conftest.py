@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.peering import blocks as blocks_module
-from tests.peering.station import CONTENT, Asker, Station, start_asker, start_station
+from tests.peering.answering_node import CONTENT, Asker, Station, start_asker, start_station
 
 
 @pytest_asyncio.fixture

@@ -9,15 +9,15 @@ import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import StoreUnavailable
-from proxy.fleet.asks import WantedBlock
-from proxy.fleet.board import SENT_BYTES
-from proxy.fleet.fills import LEASED, ORIGIN, REGION, ZONE, level_of, new_fill_id
+from proxy.fleet.fill_ids import LEASED, ORIGIN, REGION, ZONE, level_of, new_fill_id
+from proxy.fleet.protocol import WantedBlock
+from proxy.fleet.state import SENT_BYTES
 from proxy.objects import ObjectVersion
-from proxy.origin.peer import PeerFailed
 from proxy.peering import blocks as blocks_module
-from tests.fetch.nodes import crc32c, gives
-from tests.gateway.rig import BLOCK_BYTES, Rig
-from tests.peering.station import (
+from proxy.relay.errors import PeerFailed
+from tests.fakes.peers import crc32c, gives
+from tests.gateway.engine import BLOCK_BYTES, Rig
+from tests.peering.answering_node import (
     BLOCK,
     CONTENT,
     HALF,
@@ -156,7 +156,7 @@ async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
 ) -> None:
     monkeypatch.setattr(blocks_module, "PATIENCE_S", 20.0)
     fill_id = new_fill_id(ORIGIN)
-    monkeypatch.setattr("proxy.fetch.relay.new_fill_id", lambda level, guarded=False: fill_id)
+    monkeypatch.setattr("proxy.relay.relay.new_fill_id", lambda level, guarded=False: fill_id)
     asked = asyncio.ensure_future(asker.read(station.wanted(fill_id)))
     joins = 0
     join = station.rig.supply.join

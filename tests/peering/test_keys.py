@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from proxy.errors import NotFound
-from proxy.fleet.asks import WantedRecord
 from proxy.fleet.freshness import Freshness
-from proxy.gateway.keyowner import parse_error
+from proxy.fleet.protocol import WantedRecord
+from proxy.gateway.key_owner import parse_error
 from proxy.objects import ObjectKey
-from proxy.origin.peer import PeerFailed
 from proxy.peering.keys import Keys
-from tests.peering.station import Asker, Station
+from proxy.relay.errors import PeerFailed
+from tests.peering.answering_node import Asker, Station
 
 
 def key_of(station: Station, key: str = "k") -> ObjectKey:

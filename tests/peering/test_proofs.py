@@ -12,17 +12,17 @@ import httpx
 import pytest
 
 from proxy.blocks import Piece, update_sum
-from proxy.fetch.digests import derive_key, digest_bytes, sum_and_digest
-from proxy.fleet.asks import HELLO_PATH, WantedBlock, WantedRecord
-from proxy.fleet.board import SLOT_COUNT
+from proxy.fleet.protocol import HELLO_PATH, WantedBlock, WantedRecord
 from proxy.fleet.signing import PROOF_HEADER
+from proxy.fleet.state import SLOT_COUNT
 from proxy.fleet.tail import KNOWN, MAC_BYTES, TAIL_BYTES, Tail
 from proxy.objects import ObjectKey, SumKind
-from proxy.origin.peer import PeerFailed
 from proxy.peering import blocks as blocks_module
+from proxy.relay.digests import derive_key, digest_bytes, sum_and_digest
+from proxy.relay.errors import PeerFailed
 from tests.fakes.scripted import Exchange, ScriptedServer
-from tests.gateway.rig import BLOCK_BYTES
-from tests.peering.station import BLOCK, CONTENT, SECRET, Asker, Station, own, start_asker, start_station
+from tests.gateway.engine import BLOCK_BYTES
+from tests.peering.answering_node import BLOCK, CONTENT, SECRET, Asker, Station, own, start_asker, start_station
 from tests.wire.sinks import CopyingSink
 
 KEY = derive_key(SECRET)

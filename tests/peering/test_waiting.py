@@ -9,14 +9,14 @@ import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import OriginUnavailable
-from proxy.fleet.asks import WantedBlock
+from proxy.fleet.protocol import WantedBlock
 from proxy.lanes.asgi import INTERIM, Message, Scope, Send
 from proxy.objects import SumKind
-from proxy.origin.peer import PeerFailed
-from proxy.peering import app as app_module
-from tests.fetch.nodes import crc32c, gives
-from tests.gateway.rig import BLOCK_BYTES
-from tests.peering.station import BLOCK, CONTENT, Asker, Gate, Station, own, start_asker, start_station
+from proxy.peering import data_app as app_module
+from proxy.relay.errors import PeerFailed
+from tests.fakes.peers import crc32c, gives
+from tests.gateway.engine import BLOCK_BYTES
+from tests.peering.answering_node import BLOCK, CONTENT, Asker, Gate, Station, own, start_asker, start_station
 from tests.waiting import until
 from tests.wire.sinks import CopyingSink
 

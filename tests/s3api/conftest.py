@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateways import start_gateway
-from tests.s3api.site import SEEDS, SUFFIX, Site
+from tests.s3api.running_gateway import SEEDS, SUFFIX, Site
 from tests.servers import start_moto
 
 

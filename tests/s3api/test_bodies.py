@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from proxy.lanes.forms import FIELDS_MAX, FORM_FIELDS_BYTES_MAX, read_form_key
 from proxy.lanes.incoming import ClientGone, read_whole, receive_body
 from proxy.objects import ObjectName
+from proxy.surface.forms import FIELDS_MAX, FORM_FIELDS_BYTES_MAX, read_form_key
 from s3api.bodies import (
     parse_delete,
 )

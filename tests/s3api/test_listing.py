@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ListedObject, ListPage
-from proxy.gateway.places import render_place
 from proxy.origin.directory import DirectoryOrigin
+from proxy.surface.page_tokens import render_place
 from s3api.listing import (
     ListRequest,
     parse_list_request,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import InvalidRequest, NotSupported
+from proxy.http.targets import parse_copy_source
 from proxy.objects import ObjectName
-from proxy.targets import parse_copy_source
 from s3api.chunked import ChunkedForm
 from s3api.requests import copy_source
 from tests.s3api.heads import parse, passed, read

@@ -13,7 +13,7 @@ from botocore.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.s3api.site import BIG, BLOCK_BYTES, SEEDS, SUFFIX, Site
+from tests.s3api.running_gateway import BIG, BLOCK_BYTES, SEEDS, SUFFIX, Site
 
 SIZE = len(BIG)
 

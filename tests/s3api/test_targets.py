@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
-from proxy.targets import parse_query
+from proxy.http.targets import parse_query
 from s3api.targets import Target, bucket_of_host, parse_target, render_path
 
 SUFFIXES = ("s3.local", "eu.s3.local")

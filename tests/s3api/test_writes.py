@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.s3api.framing import CRC32, checksum, encode_chunked
-from tests.s3api.site import Answer, Site
+from tests.s3api.running_gateway import Answer, Site
 from tests.waiting import wait_until
 
 XML = "{http://s3.amazonaws.com/doc/2006-03-01/}"

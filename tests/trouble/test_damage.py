@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.gateways import GatewayProcess, overlay, start_gateway
-from tests.trouble.cloud import BUCKET, CONFIG, assert_settled, make_objects, read_prefix, read_whole
+from tests.trouble.slow_origin import BUCKET, CONFIG, assert_settled, make_objects, read_prefix, read_whole
 from tests.waiting import wait_until
 
 SIZE_BYTES = (1 << 20) + 100_000

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateways import clean_environment, start_gateway
-from tests.trouble.cloud import CONFIG, make_objects, read_whole
+from tests.trouble.slow_origin import CONFIG, make_objects, read_whole
 from tests.waiting import wait_until
 
 DISK_BYTES = 80 << 20

@@ -17,7 +17,7 @@ import pytest
 
 from tests.cache.nodes import allocated_on
 from tests.gateways import GatewayProcess, send_signal, start_gateway
-from tests.trouble.cloud import BUCKET, make_objects
+from tests.trouble.slow_origin import BUCKET, make_objects
 from tests.waiting import wait_until
 
 MIB = 1 << 20

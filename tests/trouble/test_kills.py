@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateways import GatewayProcess, alive, send_signal, start_gateway
-from tests.trouble.cloud import CONFIG, assert_settled, make_objects, read_prefix, slow_cloud
+from tests.trouble.slow_origin import CONFIG, assert_settled, make_objects, read_prefix, slow_cloud
 from tests.waiting import wait_until
 
 ROUNDS = [pytest.param(4, id="few"), pytest.param(50, id="many", marks=[pytest.mark.long, pytest.mark.timeout(1200)])]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.scripted import Exchange, object_of
 from tests.gateways import GatewayProcess, log_lines
-from tests.trouble.crowds import Answer, Crowd, gateway_before, read_answer, refused, used, wait_until_used
+from tests.trouble.raw_clients import Answer, Crowd, gateway_before, read_answer, refused, used, wait_until_used
 from tests.waiting import wait_until
 
 CONTENT = random.Random(22).randbytes(7 << 20)  # more than sockets and buffers hold

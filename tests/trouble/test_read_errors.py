@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from proxy.cache.shared import SharedTables
+from proxy.composition.app import Parts, build_parts
 from proxy.config.sources import Layer, check_layers
 from proxy.lanes.asgi import ZEROCOPY
-from proxy.serve import Parts, build_parts
 
 CONTENT = bytes(range(256)) * 1000
 

@@ -11,7 +11,7 @@ import httpx
 
 from tests.fakes.scripted import Exchange, Handler, object_of
 from tests.gateways import GatewayProcess
-from tests.trouble.crowds import Crowd, gateway_before, read_answer
+from tests.trouble.raw_clients import Crowd, gateway_before, read_answer
 
 CONTENT = random.Random(21).randbytes(7 << 20)  # more than sockets and buffers hold
 LIMITS: dict[str, Any] = {"origin_requests": 8, "retry_deadline": "20s"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.gateways import GatewayProcess, start_gateway
-from tests.trouble.cloud import CONFIG, make_objects, read_whole
-from tests.trouble.thin import ThinDisk, thin_disk
+from tests.trouble.slow_origin import CONFIG, make_objects, read_whole
+from tests.trouble.thin_disk import ThinDisk, thin_disk
 from tests.waiting import wait_until
 
 OBJECT_BYTES = 6 << 20

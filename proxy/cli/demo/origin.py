@@ -20,8 +20,7 @@ import uvicorn
 from proxy.blocks import Piece
 from proxy.conditions import Verdict
 from proxy.errors import PreconditionFailed
-from proxy.fetch.attempts import RetryPolicy
-from proxy.fetch.stream import stream_span
+from proxy.fill.uncached import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.forward import Fence, Forwarder
 from proxy.gateway.routes import BucketRoute, Routes
@@ -29,6 +28,7 @@ from proxy.lanes.express import ExpressProtocol
 from proxy.objects import ObjectKey
 from proxy.origin.directory import DirectoryOrigin
 from proxy.ranges import ByteRange
+from proxy.upstream.retry import RetryPolicy
 from s3api.app import S3App
 
 AHEAD_S = 0.02  # how far a body may run ahead of its rate: one short sleep at a time

@@ -1,6 +1,6 @@
-"""Who is in the fleet: found by heartbeats in Redis (`beats`), or by saying hello at known addresses (`greetings`).
+"""Who is in the fleet: found by heartbeats in Redis (`heartbeat`), or by saying hello at known addresses (`discovery`).
 
-Either way the result is the same: `company` holds who was seen last, with this node among them, and writes the roster
+Either way the result is the same: `registry` holds who was seen last, with this node among them, and writes the roster
 that the node's workers read from the board. Runs in the control process; knows no blocks and no keys.
 """
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from proxy.fleet.board import FILLS, HITS, MISSES, ORIGIN_BYTES, RECEIVED_BYTES, SENT_BYTES, UPLOADS, Board
 from proxy.fleet.members.slowness import ReceiveRate
+from proxy.fleet.state import FILLS, HITS, MISSES, ORIGIN_BYTES, RECEIVED_BYTES, SENT_BYTES, UPLOADS, Board
 
 _COLUMNS = {
     "uploads": UPLOADS,

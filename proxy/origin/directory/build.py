@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin import Origin
 from proxy.origin.directory import DirectoryOrigin
 

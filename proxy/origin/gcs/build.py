@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin import Origin
 from proxy.origin.exchange import exchange_limits
 from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, GoogleTokens, load_credentials

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame, fresh
-from proxy.notices import Notice
+from proxy.rate_limited_log import Notice
 
 REFRESH_AHEAD_S = 225.0  # as google-auth does: a metadata server gives a new token only in the last 5 minutes
 RETRY_PAUSE_S = 5.0

@@ -8,11 +8,11 @@ Source: Cloud Storage documentation, "HTTP status and error codes for JSON" and 
 from __future__ import annotations
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, WarmstartError, blame
-from proxy.hops import Headers, end_to_end
+from proxy.http.headers import Headers, end_to_end
+from proxy.http.trail import LOOP_STATUS
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import Refusal, parse_refusal
 from proxy.origin.trouble import REDIRECTS, looped, mismatch, redirect_refused, request_id_of
-from proxy.trail import LOOP_STATUS
 
 _THROTTLES = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "SlowDown", "ServiceUnavailable"))
 _SERVER_STATUSES = frozenset((408, 500, 502, 503, 504))

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from proxy.errors import AccessDenied, OriginUnavailable, blame
-from proxy.hops import Headers, end_to_end
+from proxy.http.headers import Headers, end_to_end
+from proxy.http.xml import document, element
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs
@@ -21,7 +22,6 @@ from proxy.origin.headers import first_value
 from proxy.origin.passing import nothing, replay, sent_headers
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import request_id_of
-from proxy.xml import document, element
 
 USER_PROJECT = "x-goog-user-project"
 REFUSAL_BYTES_MAX = 64 << 10  # of an error document

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, NotSupported, OriginUnavailable, VersionChanged, WarmstartError
-from proxy.hops import Headers
+from proxy.http.headers import Headers
+from proxy.http.trail import no_marks
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
@@ -36,7 +37,6 @@ from proxy.origin.pages import PAGES_MAX, Found
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
-from proxy.trail import no_marks
 from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead

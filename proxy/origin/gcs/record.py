@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
 
-from proxy.families import RESOURCE
 from proxy.generations import METAGENERATION, render_etag
-from proxy.hops import Headers
+from proxy.http.dialect_headers import RESOURCE
+from proxy.http.headers import Headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 
 DEFAULT_TYPE = "application/octet-stream"  # what GCS gives an object that was stored without a type

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from proxy.errors import ConfigInvalid, InvalidRequest
-from proxy.masking import mask_url
+from proxy.http.masking import mask_url
 from proxy.wire.endpoint import Endpoint
 
 DEFAULT_ENDPOINT = "https://storage.googleapis.com"

@@ -7,7 +7,7 @@ VersionChanged (resolve the key again); an answer that fits no version raises Or
 
 from __future__ import annotations
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.objects import ObjectVersion
 from proxy.origin.answers import check_range
 from proxy.origin.headers import first_value

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin import Origin
 from proxy.origin.exchange import exchange_limits
 from proxy.origin.s3 import ChainCredentials, Credentials, CredentialSource, FixedCredentials, S3Origin, S3Settings

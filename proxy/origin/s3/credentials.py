@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from proxy.errors import AccessDenied, blame, fresh
-from proxy.masking import is_sendable
-from proxy.notices import Notice
+from proxy.http.masking import is_sendable
 from proxy.origin.s3.signing import Credentials
+from proxy.rate_limited_log import Notice
 
 RETRY_PAUSE_S = 5.0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, WarmstartError, blame
-from proxy.hops import Headers, end_to_end
+from proxy.http.headers import Headers, end_to_end
+from proxy.http.trail import LOOP_STATUS
 from proxy.origin.headers import first_value, parse_retry_after
 from proxy.origin.refusals import parse_code, parse_message, parse_refusal
 from proxy.origin.trouble import REDIRECTS, looped, mismatch, redirect_refused, request_id_of
-from proxy.trail import LOOP_STATUS
 
 _REGION = re.compile(rb"<Region>\s*([a-z0-9-]{1,64})\s*</Region>")
 _THROTTLES = frozenset(("SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from proxy.errors import OriginUnavailable
-from proxy.hops import Headers, end_to_end
+from proxy.http.headers import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
 from proxy.origin.exchange import Exchange, Use, header_pairs

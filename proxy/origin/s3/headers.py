@@ -10,8 +10,8 @@ import binascii
 import re
 
 from proxy.conditions import parse_http_date
-from proxy.families import OWN_HEADERS
-from proxy.hops import Headers, connection_headers
+from proxy.http.dialect_headers import OWN_HEADERS
+from proxy.http.headers import Headers, connection_headers
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin.headers import first_value
 

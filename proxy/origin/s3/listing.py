@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from urllib.parse import unquote_to_bytes
 
+from proxy.http.xml import ItemReader
 from proxy.origin import ListedObject, ListPage
 from proxy.origin.pages import Found, gather_page
-from proxy.xml import ItemReader
 
 ITEMS_MAX = 10_000  # accounts may have that many buckets; some stores return more objects at once than S3
 PAGE_MAX = 1000  # S3 returns no more at once

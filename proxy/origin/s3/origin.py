@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from proxy.blocks import ByteSink
 from proxy.errors import InvalidRequest, NotFound, VersionChanged, WarmstartError
-from proxy.hops import Headers
+from proxy.http.headers import Headers
+from proxy.http.trail import no_marks
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
@@ -38,7 +39,6 @@ from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
 from proxy.origin.s3.target import Addressing, Query, aws_endpoint, parse_site
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
-from proxy.trail import no_marks
 from proxy.wire.client import WireClient
 from proxy.wire.errors import WireError
 from proxy.wire.head import ResponseHead

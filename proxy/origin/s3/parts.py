@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.errors import InvalidRequest, NotSupported
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import PartSpan
 from proxy.origin.headers import first_value

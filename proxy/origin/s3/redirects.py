@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from cachetools import LRUCache
 
-from proxy.hops import Headers
+from proxy.http.headers import Headers
 from proxy.origin.headers import first_value
 from proxy.origin.refusals import parse_code
 from proxy.origin.s3.errors import parse_region

@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote_to_bytes, urlsplit
 
 from proxy.errors import ConfigInvalid, InvalidRequest
-from proxy.masking import mask_url
+from proxy.http.masking import mask_url
 from proxy.wire.endpoint import Endpoint
 
 Addressing = Literal["path", "virtual", "auto"]

@@ -1,0 +1,372 @@
+"""One block for one reader: found on disk, joined in flight, or begun.
+
+How it works. `obtain` repeats these steps until one of them settles the matter; between 2 and 5 there is no await, so
+this process starts one flight for a block at most.
+1. Open the block's segment (a thread, the first time). No room or a broken disk: the reader goes on uncached.
+2. An arrival of this process: join it, where its bytes lie: that may be a segment retired meanwhile, whose successor
+   has a hole there.
+3. Present and checked in this run, or written in it by a process that still watches over its bytes: take it. Else
+   (from another run, or its process has died) check it first, in a thread; a damaged one has retired its segment, so
+   start over with a new one.
+4. Reserve the block (a lock between processes): launch a flight.
+5. Another worker holds it: follow that worker's progress.
+
+A flight begins where its first reader is, so that the reader's bytes come first wherever in the block they lie, and
+wraps. One that only small reads want steps back after their bytes; the rest is left to `background`. Where the bytes of
+a key's first read are on their way already (`expect`), the flight of their block takes those.
+
+Within a fleet, a flight reads from a relay (`proxy.relay.relay`), and other nodes read what is here: `obtain` with
+`below` where this node is the block's owner for them, `join` where it is one of a chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+
+from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, block_span
+from proxy.cache.blockmap import BlockKind
+from proxy.cache.store import Block, Store
+from proxy.concurrency.threads import Threads
+from proxy.errors import StoreUnavailable
+from proxy.fill.background import Remainders
+from proxy.fill.claim import Claim
+from proxy.fill.coverage import peek_presence, read_presence
+from proxy.fill.flight import Flights
+from proxy.fill.follow import BlockArrival, Followers
+from proxy.fill.handle import SMALL_READ_BYTES, Expected, Supplied
+from proxy.fill.progress import FAR_BYTES, Arrival
+from proxy.fill.room import with_room
+from proxy.fleet.fill_ids import ORIGIN, ZONE, is_guarded, level_of
+from proxy.fleet.owners import block_place
+from proxy.metrics import CHECKSUM_FAILURES
+from proxy.objects import ObjectRecord, ObjectVersion, SumKind
+from proxy.origin import OpensRanges
+from proxy.origin import Origin as WholeOrigin
+from proxy.ranges import ByteRange
+from proxy.relay.digests import digest_piece
+from proxy.relay.pooled import Pooled
+from proxy.relay.relay import Relays
+from proxy.upstream.speculative import OpenedFirst, Opening
+
+log = logging.getLogger(__name__)
+
+STEP_BYTES = 128 << 10  # nearer to its block's beginning a fill does not start inside: it would save nothing
+OPENINGS_MAX = 16  # each holds a receive buffer until its key is known
+TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
+
+
+Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
+
+
+class Supply:
+    """`relays` None: this node is alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        flights: Flights,
+        followers: Followers,
+        threads: Threads,
+        relays: Relays | None = None,
+    ) -> None:
+        self._relays = relays
+        self._store = store
+        self._remainders = Remainders(flights.wait_idle)
+        self._openings: dict[Place, Opening] = {}
+        self._flights = flights
+        self._followers = followers
+        self._threads = threads
+        self._checks: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
+
+    def expect(self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None) -> Expected | None:
+        """Asks for the first bytes of a key that nobody knows yet, for the fill of their block to take.
+
+        The reader wants [first, last], to the object's end if `last` is None. None where nothing was asked.
+        """
+        if self._relays is not None or not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
+            return None  # the fleet asks once, for a key and for each block
+        block_bytes = self._store.block_bytes
+        index, offset = divmod(first, block_bytes)
+        place = (origin.id, bucket, key, index)
+        if place in self._openings:
+            return None
+        block_start, start, own = index * block_bytes, fill_start(offset), None
+        if last is not None and last + 1 - first <= SMALL_READ_BYTES:
+            own = own_bytes(start, min(last + 1 - block_start, block_bytes), block_bytes)
+        end = block_bytes if own is None else start + own
+        span = ByteRange(block_start + start, block_start + end)
+        opening = self._openings[place] = Opening(origin, bucket, key, span, self._flights.gate(origin.id))
+
+        def forget() -> None:
+            if self._openings.get(place) is opening:
+                del self._openings[place]
+                opening.drop()
+
+        return Expected(opening, forget, origin.opening_tells, block_bytes)
+
+    async def obtain(
+        self,
+        origin: Origin,
+        record: ObjectRecord,
+        index: int,
+        offset: int,
+        end: int | None = None,
+        *,
+        below: int | None = None,
+    ) -> Supplied:
+        """The block, with this reader's interest taken: in its bytes [offset, end) if it is a small read's block.
+
+        `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached. `below`: another
+        node waits for it within a tree of that level, so a fill that is begun must wait for none of these.
+        """
+        version = record.version
+        for _ in range(TRIES):
+            block = self._store.peek_block(version, index)
+            if block is None:
+                opening = partial(self._threads.run, self._open, version, index, second_sums(record))
+                block = await with_room(opening, self._flights.room_wait_s)
+            arrival = self._flights.find(version, index)
+            if arrival is None:
+                state = block.state()
+                if state.kind is BlockKind.PRESENT:
+                    if state.verified or block.is_vouched():
+                        return Supplied(block, None)
+                    if not block.retired:
+                        await self._check(version, block)
+                    continue
+                arrival = self._begin(origin, record, block, offset, end, below)
+            if arrival is not None:
+                return _joined(arrival, whole=end is None, below=below)
+        raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
+
+    async def join(self, origin: Origin, record: ObjectRecord, index: int) -> Supplied | None:
+        """The block if it is here, or on its way; None: neither. Nothing is begun, but for a fill whose worker died."""
+        version = record.version
+        block = self._store.peek_block(version, index)
+        if block is None:
+            block = await self._threads.run(partial(self._store.open_block, version, index, create=False))
+        arrival = self._flights.find(version, index)
+        if arrival is not None:
+            return _joined(arrival, whole=True)
+        if block is None or block.retired:
+            return None
+        state = block.state()
+        if state.kind is BlockKind.PRESENT:
+            if not state.verified and not block.is_vouched() and not block.retired:
+                await self._check(version, block)
+            return Supplied(block, None) if block.state().verified or block.is_vouched() else None
+        if state.kind is not BlockKind.FILLING:
+            return None
+        followed = BlockArrival(block)
+        claim = Claim(self, origin, record, followed)
+        self._guard(claim)
+        found = claim.follow()
+        return _joined(found, whole=True) if found is not None else None
+
+    def beside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """The block's bytes from the node that keeps it, not to be kept here; None: this node is the one, or alone."""
+        version = record.version
+        if self._relays is None or version.origin in self._relays.private:
+            return None
+        if self._relays.level(block_place(version.digest, index)) != ZONE:
+            return None
+        span = block_span(index, version.size_bytes, self._store.block_bytes)
+        return Pooled(self._relays, origin, record, index, span)
+
+    def aside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """For a small read of a block that is not here: its bytes alone, compared, from the node that has the block.
+
+        The rest of the block comes when there is nothing else to do. None: read it as any other.
+        """
+        if self._relays is None:
+            return None
+        block = self._store.peek_block(record.version, index)
+        kind = block.state().kind if block is not None else BlockKind.ABSENT
+        pooled = self.beside(origin, record, index) if kind is not BlockKind.PRESENT else None
+        if pooled is not None and kind is BlockKind.ABSENT and self._flights.find(record.version, index) is None:
+            self._fetch_later(origin, record, index)
+        return pooled
+
+    def pooled(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+        """The same where the block is not here all the same."""
+        block = self._store.peek_block(record.version, index)
+        here = block is not None and block.state().kind is not BlockKind.ABSENT
+        return None if here else self.beside(origin, record, index)
+
+    def level(self, version: ObjectVersion, index: int) -> int | None:
+        """The level of the fill that is under way here, or waits; None: none is."""
+        arrival = self._flights.find(version, index)
+        if isinstance(arrival, BlockArrival) and arrival.level is not None:
+            return arrival.level()
+        block = self._store.peek_block(version, index)
+        if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None or _is_idle(block):
+            return None
+        joined = self._relays.view.board.joined(block_place(version.digest, index))
+        return level_of(joined) if joined else ZONE  # nobody knows: it may be the highest
+
+    def release(self, version: ObjectVersion, supplied: Supplied) -> None:
+        if supplied.arrival is not None:
+            self._flights.release(version, supplied.block.index, supplied.arrival)
+            supplied.arrival = None
+
+    async def settle(self, version: ObjectVersion) -> None:
+        """Returns when every block whose bytes are all there is published (or its fill has failed)."""
+        for arrival in self._flights.finishing(version):
+            with contextlib.suppress(Exception):
+                await arrival.wait_end()
+
+    async def presence(self, record: ObjectRecord, span: ByteRange, *, to_read: bool = False) -> tuple[int, int]:
+        """How many of the range's blocks are on this disk, and how many it has. `to_read`: a body follows."""
+        found = peek_presence(self._store, record.version, span)
+        if found is None:
+            make = second_sums(record) if to_read else None
+            found = await self._threads.run(read_presence, self._store, record.version, span, make)
+        return found
+
+    async def fetch(self, origin: Origin, record: ObjectRecord, index: int) -> None:
+        """Returns when the block is there. Raises what its fill does, and StoreUnavailable."""
+        supplied = await self.obtain(origin, record, index, 0)
+        try:
+            if supplied.arrival is not None:
+                await supplied.arrival.wait_end()
+        finally:
+            self.release(record.version, supplied)
+
+    def _begin(
+        self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None, below: int | None
+    ) -> BlockArrival | None:
+        """A flight of our own, or another worker's followed; None: look again."""
+        version = record.version
+        arrival = BlockArrival(block)
+        claim = Claim(self, origin, record, arrival)
+        self._guard(claim)
+        if block.state().kind is BlockKind.FILLING:
+            writer = block.reserve(0)
+            if writer is None:
+                return claim.follow()
+            claim.writer = writer
+            arrival.move(writer.start, writer.progress)
+        else:
+            claim.start = fill_start(offset)
+            claim.first_bytes = own_bytes(claim.start, end, block.length) if end is not None else None
+            arrival.move(claim.start, 0)
+        place = (version.origin, version.bucket, version.key, block.index)
+        opening = self._openings.pop(place, None)
+        if opening is not None:
+            claim.source = OpenedFirst(opening, origin)
+        self.launch(claim, below)
+        return arrival
+
+    def _guard(self, claim: Claim) -> None:
+        """Whether another worker's fill brings bytes of other nodes, and threw some away, stands on the board."""
+        if self._relays is None or claim.version.origin in self._relays.private:
+            return
+        board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
+
+        def is_guarded_there() -> bool | None:
+            joined = board.joined(place)
+            return is_guarded(joined) if joined else None
+
+        claim.arrival.guard = is_guarded_there
+        claim.arrival.watch(lambda: board.spoilt(place))
+
+    def launch(self, claim: Claim, below: int | None = None) -> None:
+        version, index = claim.version, claim.arrival.block.index
+        span = block_span(index, version.size_bytes, self._store.block_bytes)
+        relays = self._relays
+        relay = relays.open(claim.origin, claim.record, index, span, below) if relays is not None else None
+        if relay is not None and relays is not None:
+            if claim.writer is not None and claim.writer.progress:  # a predecessor's, and readers may have it at once
+                relay.guarded = relay.guarded or claim.arrival.guarded
+            claim.source = relay
+            claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
+            claim.arrival.fill_id = lambda: relay.fill_id
+            key, block = relays.digest_key, claim.arrival.block
+            relay.read_digest = lambda start, end: digest_piece(key, block.piece(start, end - start))
+            if relay.level > ORIGIN:
+                claim.first_bytes = None
+        self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
+
+    def unlevel(self, claim: Claim) -> None:
+        """The flight was not begun: what is under way is another worker's."""
+        claim.arrival.level = claim.arrival.fill_id = None
+        self._guard(claim)
+
+    def follow(self, claim: Claim) -> None:
+        self._followers.follow(claim.version, claim.arrival, claim.take_over)
+
+    def put_off(self, claim: Claim) -> None:
+        """The rest of a block can wait."""
+        self._fetch_later(claim.origin, claim.record, claim.arrival.block.index)
+
+    def _fetch_later(self, origin: Origin, record: ObjectRecord, index: int) -> None:
+        async def finish() -> None:
+            await self.fetch(origin, record, index)
+
+        self._remainders.add(record.version.digest, index, finish)
+
+    async def read_back(self, writer: BlockWriter) -> None:
+        await self._threads.run(writer.read_back)
+
+    async def aclose(self) -> None:
+        await self._remainders.aclose()
+        for opening in self._openings.values():
+            opening.drop()
+
+    def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
+        block = self._store.open_block(version, index, create=True, sums=sums)
+        assert block is not None, "create=True opens or raises"
+        return block
+
+    async def _check(self, version: ObjectVersion, block: Block) -> None:
+        """Checks a block of an earlier run, once for all readers; a damaged one retires its segment."""
+        key = (version.digest, block.index)
+        check = self._checks.get(key)
+        if check is None:
+            check = asyncio.get_running_loop().create_task(self._threads.run(block.verify))
+            self._checks[key] = check
+            check.add_done_callback(lambda done: self._checks.pop(key, None))
+        if not await asyncio.shield(check):
+            CHECKSUM_FAILURES.labels("block").inc()
+            log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
+
+
+def _joined(arrival: Arrival, *, whole: bool, below: int | None = None) -> Supplied:
+    assert isinstance(arrival, BlockArrival)
+    arrival.interest += 1
+    arrival.whole = arrival.whole or whole
+    if below is not None:
+        arrival.serve(below)
+    return Supplied(arrival.block, arrival)
+
+
+def _is_idle(block: Block) -> bool:
+    """Whether nobody fills a block that was begun. Inline: its lock, taken and given back."""
+    try:
+        writer = block.reserve(0)
+    except StoreUnavailable:
+        return True
+    if writer is not None:
+        writer.leave()
+    return writer is not None
+
+
+def fill_start(offset: int) -> int:
+    """Where a fill for a reader at this offset of its block begins."""
+    return 0 if offset < STEP_BYTES else offset // START_STEP_BYTES * START_STEP_BYTES
+
+
+def own_bytes(start: int, end: int, length: int) -> int | None:
+    """How many bytes the fill for a small read brings first, from `start` to the read's end; None: the whole block."""
+    return end - start if length - (end - start) > FAR_BYTES else None
+
+
+def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:
+    """Checksums to keep beside crc32c, so that the object's can be compared at its end."""
+    kinds = [kind for kind, _ in record.sums]
+    if SumKind.CRC32C in kinds:
+        return ()
+    return tuple(kinds[:1])

@@ -1,0 +1,184 @@
+"""Bytes of a span straight from the origin, through a little memory: the way of a read that no disk can hold.
+
+How it works. A task brings bytes into a bounded buffer; the reader takes chunks from it. A full buffer makes the
+origin's connection wait. Closing the iterator cancels the task.
+
+The reader decides how fast it takes bytes, so nobody else may wait for it:
+1. These streams hold at most half of an origin's tickets (`Streams`); the others wait for their turn. A stream gives
+   its place on after SLICE_BYTES.
+2. A reader that leaves the buffer full for longer than its pace allows loses ticket and connection (ReaderSlow). When
+   it has caught up, the rest is asked for again, from the offset reached, a buffer at a time: such a request ends by
+   itself, and what the origin sends is not thrown away. A reader that has kept up for a buffer is quick again.
+3. Both ask again for an object whose content could have changed meanwhile, which the version's validator tells. For a
+   version that has none, one request brings everything; its slow reader is cut off when others wait for its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from proxy.admission import Admission, Room
+from proxy.blocks import Later, Origin
+from proxy.errors import OriginUnavailable, WarmstartError
+from proxy.objects import ObjectVersion
+from proxy.ranges import ByteRange
+from proxy.relay.pooled import Pooled
+from proxy.upstream.deliver import deliver
+from proxy.upstream.retry import RetryPolicy
+
+BUFFER_BYTES = 1 << 20
+SLICE_BYTES = 64 << 20  # a second or less of a cloud's connection; the next slice costs a round trip
+URGENT_BYTES = 256 << 10  # a small read goes ahead of bulk
+PATIENCE_MIN_S = 1.0  # a client's own pause of a moment is not slowness
+
+
+class ReaderSlow(WarmstartError):
+    """The reader takes its bytes too slowly to hold a place at the origin."""
+
+
+class Buffer:
+    """Holds `room_bytes` and the write that goes beyond them, which waits.
+
+    `pace`: bytes a second that the reader must take for a write to wait on, unless `holds_on` says so; 0: any.
+    """
+
+    def __init__(self, room_bytes: int | None = None, pace: int = 0) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.held_bytes = 0
+        self.received_bytes = 0
+        self._room_bytes = BUFFER_BYTES if room_bytes is None else room_bytes
+        self._pace = pace
+        self.holds_on: Callable[[], bool] = lambda: False
+        self._changed = asyncio.Event()
+
+    def write(self, data: memoryview) -> Awaitable[None] | None:
+        self.chunks.append(bytes(data))
+        self.held_bytes += len(data)
+        self.received_bytes += len(data)
+        self._changed.set()
+        return Later(self._room, len(data)) if self.held_bytes > self._room_bytes else None
+
+    async def _room(self, written_bytes: int) -> None:
+        """Raises ReaderSlow."""
+        patience_s = max(PATIENCE_MIN_S, written_bytes / self._pace) if self._pace else None
+        while self.held_bytes > self._room_bytes:
+            try:
+                async with asyncio.timeout(patience_s):
+                    while self.held_bytes > self._room_bytes:
+                        await self.change()
+            except TimeoutError:
+                if not self.holds_on():
+                    raise ReaderSlow("the client takes its bytes too slowly") from None
+
+    def take(self) -> bytes:
+        chunk = self.chunks.popleft()
+        self.held_bytes -= len(chunk)
+        self._changed.set()
+        return chunk
+
+    async def drained(self) -> None:
+        while self.chunks:
+            await self.change()
+
+    async def change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        self._changed.set()
+
+
+async def stream_span(
+    source: Origin | Pooled,
+    version: ObjectVersion,
+    span: ByteRange,
+    policy: RetryPolicy,
+    room: Room | None = None,
+    *,
+    begun: bool = False,
+) -> AsyncGenerator[bytes, None]:
+    """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it.
+
+    Takes a place of `room` while it lasts; raises Overloaded where there is none, unless the answer has `begun`.
+    """
+    if room is None:
+        room = Admission().uncached_reads
+    if begun:
+        room.take_anyway()
+    else:
+        room.take()
+    try:
+        async with aclosing(_stream(source, version, span, policy)) as stream:
+            async for chunk in stream:
+                yield chunk
+    finally:
+        room.give_back()
+
+
+async def _stream(
+    source: Origin | Pooled, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
+) -> AsyncGenerator[bytes, None]:
+    buffer = Buffer(pace=policy.reader_pace)
+    delivery = asyncio.get_running_loop().create_task(_bring(source, version, span, buffer, policy))
+    delivery.add_done_callback(lambda done: buffer.wake())
+    try:
+        while True:
+            while buffer.chunks:
+                yield buffer.take()
+            if delivery.done():
+                if not buffer.chunks:
+                    break
+                continue
+            await buffer.change()
+        await delivery
+    finally:
+        delivery.cancel()
+        await asyncio.wait({delivery})
+        if not delivery.cancelled():
+            delivery.exception()
+
+
+async def _bring(
+    source: Origin | Pooled, version: ObjectVersion, span: ByteRange, buffer: Buffer, policy: RetryPolicy
+) -> None:
+    streams = policy.gates.of(version.origin).streams
+    divisible = not version.validator.startswith("none")
+    buffer.holds_on = lambda: not divisible and not streams.waiting
+    clock, slow, start = asyncio.get_running_loop().time, False, span.start
+    while start < span.end:
+        step = span.length if not divisible else BUFFER_BYTES if slow else SLICE_BYTES
+        part = ByteRange(start, min(start + step, span.end))
+        try:
+            await _bring_part(source, version, part, buffer, policy, is_first=start == span.start)
+        except ReaderSlow as error:
+            if not divisible:
+                raise OriginUnavailable(f"{error}, and others wait") from error
+            slow = True
+            await buffer.drained()
+        else:
+            began_s, held_bytes = clock(), buffer.held_bytes
+            if slow and part.end < span.end:
+                await buffer.drained()
+                slow = held_bytes < policy.reader_pace * (clock() - began_s)
+        start = span.start + buffer.received_bytes
+
+
+async def _bring_part(
+    source: Origin | Pooled,
+    version: ObjectVersion,
+    part: ByteRange,
+    buffer: Buffer,
+    policy: RetryPolicy,
+    *,
+    is_first: bool,
+) -> None:
+    urgent = part.length <= URGENT_BYTES
+    if isinstance(source, Pooled):
+        await source.bring(part, buffer, policy, urgent=urgent)
+        return
+    streams = policy.gates.of(version.origin).streams
+    async with streams.place(patience_s=policy.deadline_s if is_first else None):
+        await deliver(source, version.origin, version, part, buffer, policy, urgent=urgent)

@@ -1,0 +1,198 @@
+"""The fleet's lease on a block: who of all nodes asks the origin for it, in Redis.
+
+How it works. Nodes may see different members, and then two believe that they own one block. Before a node asks the
+origin, it takes the block's lease: a key that names it and its fill, and a token of its own, for LEASE_S; it renews the
+lease while it fills, and touches the key only while the token is its own. Who finds the lease taken reads from the node
+that it names. When the block is there, the lease says so for a minute (`done`), so that a node with another view finds
+the block instead of fetching it again. A node that stood still for longer than its lease (paused, cut off) has lost it,
+fills its own disk on, and takes nothing from its successor.
+
+Redis away: nobody's read waits for it. The owners alone see to it then that a block is fetched once. A lease is a hint:
+whoever forges one delays a block by a few seconds, but what is read where it points must be proved. Nodes of another
+protocol have other keys, so that nobody waits for a node that it can't read from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proxy.concurrency.tasks import BackgroundTasks
+from proxy.fleet.messages import parse_json
+from proxy.fleet.rediskeys import RedisKeys
+from proxy.metrics import DROPPED_MESSAGES
+from proxy.rate_limited_log import Notice
+
+LEASE_S = 4.0
+RENEW_S = 1.0
+DONE_S = 60.0
+PAUSE_S = 1.0  # how long Redis is left alone when it did not answer
+LEASE_BYTES_MAX = 4096
+
+_TAKE = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[3] then return held end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false
+"""
+_KEEP = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+log = logging.getLogger(__name__)
+_notice = Notice(log)
+
+
+class Scripts(Protocol):
+    """What is asked of a Redis client: `redis.asyncio.Redis`."""
+
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another node has the lease. `text` is the lease's own; `done`: it has the whole block.
+
+    `url` is where it serves: it may be no member for this node yet. "": it did not know that itself.
+    """
+
+    node_id: str
+    url: str
+    fill_id: int
+    done: bool
+    text: str
+
+
+@dataclass(slots=True)
+class Lease:
+    """Held by this node; give it to `Leases.end`. `real` False: Redis did not answer, and nobody knows of it."""
+
+    name: str
+    text: str
+    real: bool
+
+
+class Leases:
+    """Those of one worker. `redis` None: there is none. `errors` is what it raises when it does not answer.
+
+    `where` tells the URL at which this node serves.
+    """
+
+    def __init__(
+        self,
+        redis: Scripts | None,
+        prefix: str,
+        node_id: str,
+        errors: tuple[type[Exception], ...] = (OSError,),
+        clock: Callable[[], float] = time.monotonic,
+        where: Callable[[], str] = str,
+        *,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
+    ) -> None:
+        self._lease_s = lease_s
+        self._renew_s = renew_s
+        self._where = where
+        self._errors: tuple[type[Exception], ...] = (*errors, TimeoutError)
+        self.expected = redis is not None
+        self._redis = redis
+        self._names = RedisKeys(prefix)
+        self._node_id = node_id
+        self._clock = clock
+        self._held: dict[str, Lease] = {}
+        self._renewing: asyncio.Task[None] | None = None
+        self._ending = BackgroundTasks(log)
+        self._away_until_s = 0.0
+
+    async def take(
+        self, digest: bytes, index: int, fill_id: int, instead: Elsewhere | None = None
+    ) -> Lease | Elsewhere:
+        """The lease, or who has it. `instead` of one that turned out to be worth nothing."""
+        name = self._names.lease(digest.hex(), index)
+        text = self._render(fill_id, done=False)
+        if self._redis is None or self._clock() < self._away_until_s:
+            return Lease(name, text, real=False)
+        over = instead.text if instead is not None else ""
+        try:
+            held = await self._redis.eval(_TAKE, 1, name, text, int(self._lease_s * 1000), over)
+        except self._errors as error:
+            self._is_away(error)
+            return Lease(name, text, real=False)
+        elsewhere = _parse(held)
+        if elsewhere is not None and elsewhere.node_id != self._node_id:
+            return elsewhere
+        lease = Lease(name, text, real=True)
+        if elsewhere is not None:  # this node's own, of another worker or of its life before: take it over
+            await self._keep(lease, elsewhere.text, lease.text, self._lease_s)
+        self._held[name] = lease
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(), name="leases")
+        return lease
+
+    def end(self, lease: Lease, *, done: bool) -> None:
+        """The fill has ended; `done`: the block is there. Redis hears of it soon."""
+        if self._held.pop(lease.name, None) is None:
+            return
+        after = self._render(int(json.loads(lease.text)["fill"], 16), done=True) if done else ""
+        self._ending.start(self._keep(lease, lease.text, after, DONE_S))
+
+    async def _renew(self) -> None:
+        while self._held:
+            await asyncio.sleep(self._renew_s)
+            for lease in list(self._held.values()):
+                if lease.name in self._held:
+                    await self._keep(lease, lease.text, lease.text, self._lease_s)
+
+    async def _keep(self, lease: Lease, before: str, after: str, for_s: float) -> None:
+        if self._redis is None or self._clock() < self._away_until_s:
+            return
+        try:
+            await self._redis.eval(_KEEP, 1, lease.name, before, after, int(for_s * 1000))
+        except self._errors as error:
+            self._is_away(error)
+
+    def _is_away(self, error: BaseException) -> None:
+        self._away_until_s = self._clock() + PAUSE_S
+        _notice.say(f"no lease: Redis does not answer ({error or type(error).__name__})")
+
+    def _render(self, fill_id: int, *, done: bool) -> str:
+        values = {
+            "node": self._node_id,
+            "url": self._where(),
+            "fill": f"{fill_id:x}",
+            "done": done,
+            "token": secrets.token_hex(8),
+        }
+        return json.dumps(values, separators=(",", ":"))
+
+    async def aclose(self) -> None:
+        """Leases still held run out by themselves."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
+        await self._ending.aclose(cancel=False, timeout_s=PAUSE_S)
+
+
+def _parse(held: Any) -> Elsewhere | None:
+    """None for no lease, and for what is none."""
+    if not held:
+        return None
+    raw = held if isinstance(held, bytes) else str(held).encode("utf-8", "replace")
+    try:
+        values = parse_json(raw, bytes_max=LEASE_BYTES_MAX)
+        node_id, url, fill_id = str(values["node"]), str(values["url"]), int(values["fill"], 16)
+        if not 0 <= fill_id < 1 << 64:
+            raise ValueError("a fill id has 64 bits")
+        return Elsewhere(node_id, url, fill_id, bool(values["done"]), raw.decode())
+    except (ValueError, KeyError, TypeError):
+        DROPPED_MESSAGES.labels("lease", "malformed").inc()
+        return None

@@ -1,0 +1,371 @@
+"""One origin's ledger: what all processes of the node know of how much it takes, in shared memory. No I/O, no waiting.
+
+How it works. Every request enters and leaves; how it went moves the limits.
+- Concurrency: all processes together have so many requests under way. It grows by one for as many successes, and is
+  halved when the origin refuses (429, 503): additive increase, multiplicative decrease.
+- Rate: it begins at START_RATE and doubles each second until it is no limit any more, or a request is refused. Then
+  the origin gets a little less than it was seen to take, in even steps, not bursts. While nothing is refused the rate
+  grows: quickly up to nearly the rate that was refused last, then slowly, faster the longer it goes well, and after
+  each slow growth that was refused, twice as late. A rate that is refused again at once is halved.
+- Pause: after a refusal nobody asks before `Retry-After`, or a moment, is over.
+- One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
+- Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
+- In a fleet the node has a share of what the origin takes of all nodes (`proxy.upstream.sharing` writes it here): then
+  the share alone is the limit, and a refusal here is counted and waited out, but cuts nothing: the fleet's pace is cut,
+  once. A share holds for a short while. When no new one comes, this ledger goes on alone, from the node's even part.
+
+Each process counts its requests in a slot of its own. What a killed process had under way comes back when another one
+sweeps, or with the slot's next holder, who begins at nothing. Changes are made under a lock of microseconds. A process
+that was stopped while holding it must not stop the others: whoever does not get it in a few tries changes the numbers
+all the same, at worst losing a count. Times are CLOCK_MONOTONIC, the same for all processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TypeAlias
+
+SLOT_COUNT = 256
+_PAUSE_END, _RATE, _NEXT_AT, _CUTS, _COUNT, _SINCE, _GROWN_AT, _GROW_AT, _HOLD, _CEILING, _CONCURRENCY, _PAID = range(
+    12
+)
+_SERVED_AT = 12
+# what the fleet's sharing reads: totals of this run, and the last times when somebody had to wait
+ENTERED, SERVED, REFUSED, DENIED_AT, BYTES, LATE_AT, TOLD_END, NAME, BANDWIDTH = range(13, 22)
+# and what it writes
+SHARED_UNTIL, SHARE_RATE, SHARE_CONCURRENCY, SHARE_BYTES, MEMBERS = range(22, 27)
+_STATE_NUMBERS = 32
+LEDGER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
+
+PAUSE_S = 0.1  # after a refusal without Retry-After
+SHARED_PAUSE_S = 0.3  # the same, until the fleet's pace has been cut
+RETRY_AFTER_MAX_S = 300.0  # a mistaken header must not cut a node off for a day
+RATE_MIN = 1.0  # requests per second
+START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
+FREE_RATE = 5000.0  # more than that a node does not ask: no limit
+BELOW_SEEN = 0.95  # of the rate that the origin was seen to take
+SEEN_MIN = 10  # requests; fewer say nothing of the rate
+STEADY_S, STEADY_CUT = 1.0, 0.8  # a rate that was taken for so long can't be much too high
+BURST_S = 0.05  # of unused time that may be caught up
+FIRST_GROWTH, FAST_GROWTH, SLOW_GROWTH = 1.0, 0.25, 0.01  # of the rate, per second
+NEAR_CEILING = 0.9
+NEAR_CUT = 0.9  # of the concurrency, where it was the rate that was tried out
+HOLD_S, HOLD_MAX_S = 2.0, 60.0  # before growth after a cut
+QUIET_S = 5.0  # for so long without a refusal, and the slow growth is four times as fast
+FORGET_S = 120.0  # without a refusal, the limits of long ago are forgotten
+CONCURRENCY_MIN = 4
+LATER_S = 0.005  # when to look again where only other processes' ends are waited for
+
+
+Numbers: TypeAlias = "memoryview[float]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A request that has entered. `cuts`: how often the limits had been cut by then."""
+
+    cuts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A node's part in what a fleet may ask of an origin. Rates are per second; concurrency 0 is no limit.
+
+    `is_new`: the fleet's limits have been cut since the last share. `even_*`: what is left to the node when no new
+    share comes. `pause_end_s`: nobody asks before that, by the ledger's clock, and this node by `phase` (0 to 1)
+    of the time between two requests later: nodes must not begin all at once.
+    """
+
+    rate: float
+    concurrency: int
+    bytes_per_s: float
+    even_rate: float
+    even_ceiling: float
+    even_concurrency: float
+    pause_end_s: float
+    phase: float
+    is_new: bool
+
+
+class Ledger:
+    """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
+
+    `start_rate`: requests per second at first, of all nodes. `bytes_per_s`: of all nodes; None is no limit. `name` is
+    the origin's id: nodes that share it share the origin. `dead` tells whether a slot's process
+    is, and lets none take the slot meanwhile.
+    """
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        slot: int,
+        *,
+        concurrency_max: int,
+        bytes_per_s: float | None = None,
+        name: str = "",
+        start_rate: float = START_RATE,
+        lock: Callable[[], AbstractContextManager[object]] = nullcontext,
+        dead: Callable[[int], AbstractContextManager[bool]] = lambda slot: nullcontext(False),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        assert numbers.format == "d"
+        assert len(numbers) == LEDGER_NUMBERS
+        assert 0 <= slot < SLOT_COUNT
+        self._numbers = numbers
+        self._own = _STATE_NUMBERS + slot
+        self._concurrency_max = concurrency_max
+        self._bytes_per_s = bytes_per_s
+        self._start_rate = start_rate
+        self._lock = lock
+        self._dead = dead
+        self._clock = clock
+        numbers[self._own] = 0.0
+        if name:
+            numbers[NAME], numbers[BANDWIDTH] = name_number(name), bytes_per_s or 0.0
+
+    @property
+    def under_way(self) -> int:
+        """Requests of all processes."""
+        return int(sum(self._numbers[_STATE_NUMBERS:]))
+
+    def sweep(self) -> None:
+        """Gives back what dead processes had under way."""
+        for place in range(_STATE_NUMBERS, LEDGER_NUMBERS):
+            if self._numbers[place] and place != self._own:
+                with self._dead(place - _STATE_NUMBERS) as dead:
+                    if dead:
+                        self._numbers[place] = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that the origin gets at most; from FREE_RATE on it is no limit."""
+        return self._rate(shared=self.is_shared)
+
+    @property
+    def rate_alone(self) -> float:
+        """The same, if no share came."""
+        return self._rate(shared=False)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the node's share of the fleet's pace is the limit."""
+        return self._clock() < self._numbers[SHARED_UNTIL]
+
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at most, in all processes."""
+        return self._concurrency(shared=self.is_shared)
+
+    @property
+    def pause_s(self) -> float:
+        """How long nobody may ask, from now on."""
+        return max(0.0, self._numbers[_PAUSE_END] - self._clock())
+
+    @property
+    def quiet_s(self) -> float:
+        """How long the origin has served nobody on this node: no request, no byte of one."""
+        return self._clock() - self._numbers[_SERVED_AT]
+
+    def enter(self) -> Ticket | float:
+        """A ticket: the request may go. Else the seconds after which to ask again."""
+        now_s, numbers = self._clock(), self._numbers
+        with self._lock():
+            shared = now_s < numbers[SHARED_UNTIL]
+            if shared:
+                numbers[_GROWN_AT] = now_s
+            else:
+                self._grow(now_s)
+            if now_s < numbers[_PAUSE_END]:
+                numbers[DENIED_AT] = now_s
+                return numbers[_PAUSE_END] - now_s
+            if self.under_way >= self._concurrency(shared=shared):
+                numbers[DENIED_AT] = now_s
+                return LATER_S
+            rate = self._rate(shared=shared)
+            if rate < FREE_RATE:
+                next_s = max(numbers[_NEXT_AT], now_s - BURST_S)
+                if next_s > now_s:
+                    numbers[DENIED_AT] = now_s
+                    return next_s - now_s
+                numbers[_NEXT_AT] = next_s + 1 / rate
+            numbers[self._own] += 1
+            numbers[ENTERED] += 1
+            return Ticket(numbers[_CUTS])
+
+    def leave(self, *, success: bool) -> None:
+        """The request of a ticket has ended, not refused. `success`: the origin has served it."""
+        numbers = self._numbers
+        with self._lock():
+            numbers[self._own] -= 1
+            if success:
+                numbers[_SERVED_AT] = self._clock()
+                numbers[_COUNT] += 1
+                numbers[SERVED] += 1
+                if numbers[_CONCURRENCY]:
+                    grown = numbers[_CONCURRENCY] + 1 / numbers[_CONCURRENCY]
+                    numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
+
+    def refuse(self, ticket: Ticket, retry_after_s: float | None) -> None:
+        """The origin has refused the request: too many."""
+        now_s, numbers = self._clock(), self._numbers
+        with self._lock():
+            under_way = self.under_way
+            numbers[self._own] -= 1
+            shared = self.is_shared
+            wait_s = SHARED_PAUSE_S if shared else PAUSE_S
+            if retry_after_s is not None:
+                wait_s = min(retry_after_s, RETRY_AFTER_MAX_S)
+                numbers[TOLD_END] = max(numbers[TOLD_END], now_s + wait_s)
+            if ticket.cuts == numbers[_CUTS]:
+                if shared:
+                    numbers[REFUSED] += 1
+                else:
+                    self._cut(now_s, under_way)
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
+            elif retry_after_s is not None:
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + wait_s)
+            numbers[_NEXT_AT] = max(numbers[_NEXT_AT], numbers[_PAUSE_END])
+            numbers[_SINCE], numbers[_COUNT] = now_s, 0.0
+
+    def pay(self, nbytes: int) -> float:
+        """So many bytes have arrived; the seconds to wait before taking more."""
+        now_s, numbers = self._clock(), self._numbers
+        numbers[_SERVED_AT] = now_s
+        if self._bytes_per_s is None:
+            return 0.0
+        with self._lock():
+            bytes_per_s = numbers[SHARE_BYTES] if self.is_shared else self._bytes_per_s / max(1.0, numbers[MEMBERS])
+            numbers[_PAID] = max(numbers[_PAID], now_s - BURST_S) + nbytes / bytes_per_s
+            numbers[BYTES] += nbytes
+            if numbers[_PAID] > now_s:
+                numbers[LATE_AT] = now_s
+            return max(0.0, numbers[_PAID] - now_s)
+
+    def observe(self, served: float, under_way: int, *, refused: bool, pause_s: float) -> None:
+        """For a ledger over the ledgers of a fleet: what these have counted since the last time.
+
+        `refused`: some request was, that had entered since the last cut. `pause_s`: what the origin asked for.
+        """
+        now_s, numbers = self._clock(), self._numbers
+        if served > 0 or not numbers[_RATE]:
+            self._grow(now_s)
+        if served > 0:
+            numbers[_SERVED_AT] = now_s
+            numbers[_COUNT] += served
+            if numbers[_CONCURRENCY]:
+                grown = numbers[_CONCURRENCY] + served / numbers[_CONCURRENCY]
+                numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
+        if refused:
+            self._cut(now_s, under_way)
+            numbers[_PAUSE_END] = max(numbers[_PAUSE_END], now_s + max(pause_s, PAUSE_S))
+            numbers[_SINCE], numbers[_COUNT] = now_s, 0.0
+
+    @property
+    def ceiling(self) -> float:
+        """The rate that was refused last; 0: none, lately."""
+        return self._numbers[_CEILING]
+
+    @property
+    def cuts(self) -> int:
+        """How often the limits have been cut."""
+        return int(self._numbers[_CUTS])
+
+    @property
+    def state(self) -> tuple[float, ...]:
+        """What another ledger needs to go on from here; its clock must be the same."""
+        return tuple(self._numbers[:ENTERED])
+
+    @state.setter
+    def state(self, state: Sequence[float]) -> None:
+        for place, number in enumerate(state[:ENTERED]):
+            self._numbers[place] = number
+
+    def take_share(self, share: Share, until_s: float) -> None:
+        """The node's part in the fleet's pace, until then. Of a new pace, requests that are under way say nothing."""
+        numbers = self._numbers
+        with self._lock():
+            if share.is_new:
+                numbers[_CUTS] += 1
+            numbers[SHARE_RATE], numbers[SHARE_CONCURRENCY] = share.rate, share.concurrency
+            numbers[SHARE_BYTES] = share.bytes_per_s
+            numbers[SHARED_UNTIL] = until_s
+            numbers[_RATE], numbers[_CONCURRENCY] = max(share.even_rate, RATE_MIN), share.even_concurrency
+            numbers[_CEILING] = share.even_ceiling
+            numbers[_GROWN_AT] = numbers[_GROW_AT] = self._clock()
+            if share.pause_end_s > self._clock():
+                numbers[_PAUSE_END] = max(numbers[_PAUSE_END], share.pause_end_s)
+                numbers[_NEXT_AT] = max(numbers[_NEXT_AT], share.pause_end_s + share.phase / share.rate)
+
+    def _rate(self, *, shared: bool) -> float:
+        numbers = self._numbers
+        if shared:
+            return numbers[SHARE_RATE]
+        return numbers[_RATE] or max(self._start_rate / max(1.0, numbers[MEMBERS]), RATE_MIN)
+
+    def _concurrency(self, *, shared: bool) -> int:
+        """A fleet's share is at least one request."""
+        learnt = int(self._numbers[SHARE_CONCURRENCY if shared else _CONCURRENCY])
+        return min(learnt or self._concurrency_max, self._concurrency_max)
+
+    def _cut(self, now_s: float, under_way: int) -> None:
+        numbers = self._numbers
+        numbers[_CUTS] += 1
+        rate = min(numbers[_RATE], FREE_RATE)
+        seen = self._seen(now_s, rate)
+        near = self._is_near()
+        numbers[_HOLD] = min(numbers[_HOLD] * 2, HOLD_MAX_S) if near else HOLD_S
+        numbers[_CEILING] = seen or rate
+        numbers[_RATE] = max(seen * BELOW_SEEN if seen else rate / 2, RATE_MIN)
+        numbers[_CONCURRENCY] = max(CONCURRENCY_MIN, under_way * (NEAR_CUT if near else 0.5))
+        numbers[_GROWN_AT] = numbers[_GROW_AT] = now_s + (numbers[_HOLD] if seen else PAUSE_S)
+
+    def _seen(self, now_s: float, rate: float) -> float:
+        """The rate that the origin takes, as far as this refusal tells; 0: it does not.
+
+        At two refusals in a row an origin's allowance was used up: what it served in between is what it allows. Only
+        after a long Retry-After it may have allowed more than it can save up; hence no deep cut of a steady rate.
+        """
+        numbers = self._numbers
+        since_s = now_s - numbers[_SINCE]
+        if not numbers[_SINCE] or since_s > FORGET_S or numbers[_COUNT] < SEEN_MIN:
+            return 0.0
+        held_s = now_s - max(numbers[_PAUSE_END], numbers[_SINCE])
+        floor = STEADY_CUT if held_s >= STEADY_S else 0.5
+        return max(min(numbers[_COUNT] / since_s, rate), rate * floor)
+
+    def _is_near(self) -> bool:
+        """Whether the rate is nearly the one that was refused last."""
+        return self._numbers[_RATE] >= NEAR_CEILING * self._numbers[_CEILING] > 0
+
+    def _grow(self, now_s: float) -> None:
+        numbers = self._numbers
+        if not numbers[_RATE]:
+            numbers[_RATE], numbers[_GROWN_AT] = self._rate(shared=False), now_s
+        if numbers[_RATE] >= FREE_RATE or now_s <= numbers[_GROWN_AT]:
+            return
+        if not numbers[_CEILING]:
+            growth = FIRST_GROWTH
+        elif now_s - numbers[_GROW_AT] > FORGET_S:
+            numbers[_CEILING] = numbers[_HOLD] = 0.0
+            growth = FIRST_GROWTH
+        else:
+            growth = FAST_GROWTH
+            if self._is_near():
+                quiet_s = now_s - numbers[_GROW_AT]
+                growth = min(SLOW_GROWTH * (1 + quiet_s / QUIET_S) ** 2, FAST_GROWTH)
+        numbers[_RATE] *= 1 + growth * min(now_s - numbers[_GROWN_AT], 1.0)
+        numbers[_GROWN_AT] = now_s
+
+
+def name_number(name: str) -> float:
+    """An origin's id as a whole number that a double holds; never 0."""
+    return float(1 + int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6], "big"))
+
+
+def private_numbers() -> Numbers:
+    """A ledger's memory for a process that shares it with nobody."""
+    return memoryview(bytearray(8 * LEDGER_NUMBERS)).cast("d")

@@ -1,0 +1,188 @@
+"""The control process's part in sharing origins: it reports what the node's ledgers count, and writes the share there.
+
+How it works. Several times a second, each ledger that is in use is read, its report swapped for the fleet's plan, and
+the share that follows written back, where all workers find it: no request waits for Redis. Whoever is the planner makes
+the next plan from all reports. A share holds for SHARE_S. When Redis is away longer than that, each ledger goes on
+alone, from the node's even part of what the fleet had; without any Redis, from the even part of what a lone node
+begins with. What the settings allow an origin's bytes is divided by the number of members then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from proxy.fleet.rate_store import LimitBoard
+from proxy.rate_limited_log import Notice
+from proxy.upstream.limiter import (
+    BANDWIDTH,
+    BYTES,
+    DENIED_AT,
+    ENTERED,
+    FREE_RATE,
+    LATE_AT,
+    MEMBERS,
+    NAME,
+    REFUSED,
+    SERVED,
+    TOLD_END,
+    Ledger,
+    Numbers,
+)
+from proxy.upstream.rate_plan import REPORT_S, Pace, Plan, Report, parse_plan, parse_report, render, share_of
+
+TICK_S = 0.2
+SHARE_S = 2.0
+ANSWER_S = 1.0
+IN_USE_S = 10.0  # after its last request
+AVERAGE_S = 0.5  # over which a rate is told
+
+_notice = Notice(logging.getLogger("warmstart.fleet"))
+
+
+class Hold:
+    """One ledger in the control process's hands. `clock` is the ledger's, `chance` draws a number from 0 to 1."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        numbers: Numbers,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._ledger = ledger
+        self._numbers = numbers
+        self._clock = clock
+        self._read_at_s = clock()
+        self._entered = numbers[ENTERED]
+        self._bytes = numbers[BYTES]
+        self._rate = self._byte_rate = 0.0
+        self._used_at_s = -IN_USE_S
+        self._cuts = -1
+        self._refused_before = numbers[REFUSED]
+        self._pace: Pace | None = None
+        self._phase = chance()
+
+    @property
+    def name(self) -> str:
+        """The origin's, for all nodes the same."""
+        return f"{int(self._numbers[NAME]):x}"
+
+    def count_members(self, members: int) -> None:
+        self._numbers[MEMBERS] = members
+
+    def report(self) -> Report | None:
+        """What this node has to say now; None: the origin is not in use here."""
+        now_s, numbers = self._clock(), self._numbers
+        passed_s = max(now_s - self._read_at_s, 1e-3)
+        weight = min(1.0, passed_s / AVERAGE_S)
+        entered, nbytes = numbers[ENTERED], numbers[BYTES]
+        self._rate += weight * ((entered - self._entered) / passed_s - self._rate)
+        self._byte_rate += weight * ((nbytes - self._bytes) / passed_s - self._byte_rate)
+        hungry, bytes_hungry = (numbers[at] >= self._read_at_s for at in (DENIED_AT, LATE_AT))
+        under_way = self._ledger.under_way
+        if entered != self._entered or hungry or under_way:
+            self._used_at_s = now_s
+        self._entered, self._bytes, self._read_at_s = entered, nbytes, now_s
+        if not numbers[NAME] or now_s - self._used_at_s > IN_USE_S:
+            return None
+        return Report(
+            served=numbers[SERVED],
+            refused=numbers[REFUSED] - self._refused_before,
+            cuts=self._cuts,
+            under_way=under_way,
+            rate=self._rate,
+            hungry=hungry,
+            byte_rate=self._byte_rate,
+            bytes_hungry=bytes_hungry,
+            pause_s=max(0.0, numbers[TOLD_END] - now_s),
+            bytes_per_s=numbers[BANDWIDTH],
+        )
+
+    def take(self, plan: Plan, own: Report, members: int, redis_now_s: float) -> None:
+        """Live by the plan from now on."""
+        now_s = self._clock()
+        is_new = plan.cuts != self._cuts
+        share = share_of(plan, own, members, redis_now_s - now_s, phase=self._phase, is_new=is_new)
+        if is_new:
+            self._cuts, self._refused_before = plan.cuts, self._numbers[REFUSED]
+        self._ledger.take_share(share, now_s + SHARE_S)
+
+    def next_plan(self, now_s: float, reports: Mapping[str, Report], last: Plan | None) -> Plan:
+        """As the planner; one that has just become it goes on with the last pace, or with what it knows itself."""
+        if self._pace is None:
+            known = min(self._ledger.rate_alone * max(1.0, self._numbers[MEMBERS]), FREE_RATE)
+            self._pace = Pace(last.state if last is not None else (), known)
+        return self._pace.step(now_s, reports, last)
+
+    def stop_planning(self) -> None:
+        self._pace = None
+
+
+class Sharing:
+    """All ledgers of a node. `board` is None without Redis, whose client raises `errors`; `members` counts all."""
+
+    def __init__(
+        self,
+        holds: Sequence[Hold],
+        members: Callable[[], int],
+        board: LimitBoard | None = None,
+        errors: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._holds = holds
+        self._members = members
+        self._board = board
+        self._errors = errors
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            for hold in self._holds:
+                hold.count_members(self._members())
+            await self.exchange()
+            await asyncio.sleep(TICK_S)
+
+    async def exchange(self) -> None:
+        """Once, for all origins that are in use."""
+        if self._board is None:
+            return
+        told = [(hold, report) for hold in self._holds if (report := hold.report()) is not None]
+        await asyncio.gather(*(self._exchange_one(self._board, hold, report) for hold, report in told))
+
+    async def _exchange_one(self, board: LimitBoard, hold: Hold, own: Report) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                swapped = await board.swap(hold.name, render(own), REPORT_S)
+                plan = _read_plan(swapped.plan)
+                if swapped.reports is None:
+                    hold.stop_planning()
+                else:
+                    reports = _read_reports(swapped.reports)
+                    plan = hold.next_plan(swapped.now_s, reports, plan)
+                    await board.plan(hold.name, render(plan))
+        except self._errors as error:
+            _notice.say(f"the fleet's limits can't be shared by Redis: {error or type(error).__name__}")
+            return
+        if plan is not None and swapped.now_s - plan.at_s <= SHARE_S:
+            hold.take(plan, own, self._members(), swapped.now_s)
+
+
+def _read_plan(text: bytes | None) -> Plan | None:
+    """None: none, or one of a program that speaks otherwise."""
+    try:
+        return parse_plan(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _read_reports(texts: Mapping[str, bytes]) -> dict[str, Report]:
+    found = {}
+    for name, text in texts.items():
+        try:
+            found[name] = parse_report(text)
+        except ValueError:
+            _notice.say(f"{name} reports what this node can't read")
+    return found

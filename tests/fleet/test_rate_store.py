@@ -1,0 +1,114 @@
+"""Reports and plans go over a real Redis: one node plans, and another one when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from proxy.fleet.rate_store import LimitBoard
+from proxy.fleet.redis import REDIS_ERRORS, open_redis
+from proxy.upstream.limiter import Ledger, Ticket, private_numbers
+from proxy.upstream.sharing import Hold, Sharing
+from tests.fleet.invalidation_nodes import SEALS
+from tests.fleet.redis_servers import RedisServer, start_redis
+
+ORIGIN = "s3://origin"
+FRESH_S = 100.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with start_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+async def boards(server: RedisServer) -> AsyncIterator[tuple[LimitBoard, LimitBoard]]:
+    with server.client() as client:
+        client.flushall()
+    redis = open_redis(server.url)
+    yield LimitBoard(redis, "test", "one", SEALS), LimitBoard(redis, "test", "two", SEALS)
+    await redis.aclose()
+
+
+async def test_the_first_to_come_plans_and_sees_all_reports(boards: tuple[LimitBoard, LimitBoard]) -> None:
+    one, two = boards
+    first = await one.swap("o", "mine", FRESH_S)
+    assert (first.plan, first.reports) == (None, {"one": b"mine"})
+    await one.plan("o", "the plan")
+    second = await two.swap("o", "and mine", FRESH_S)
+    assert (second.plan, second.reports) == (b"the plan", None)
+    assert second.now_s >= first.now_s
+    again = await one.swap("o", "mine again", FRESH_S)
+    assert again.reports == {"one": b"mine again", "two": b"and mine"}
+
+
+async def test_another_origin_may_have_another_planner(boards: tuple[LimitBoard, LimitBoard]) -> None:
+    one, two = boards
+    await one.swap("o", "", FRESH_S)
+    assert (await two.swap("p", "", FRESH_S)).reports == {"two": b""}
+
+
+async def test_a_planner_that_is_gone_is_replaced_and_its_late_plan_refused(
+    boards: tuple[LimitBoard, LimitBoard],
+) -> None:
+    one, two = boards
+    await one.swap("o", "", FRESH_S)
+    await one.plan("o", "the plan")
+    async with asyncio.timeout(30):
+        while (swapped := await two.swap("o", "", FRESH_S)).reports is None:
+            await asyncio.sleep(0.05)
+    assert swapped.plan == b"the plan"
+    await one.plan("o", "too late")
+    assert (await two.swap("o", "", FRESH_S)).plan == b"the plan"
+
+
+async def test_old_reports_are_dropped(boards: tuple[LimitBoard, LimitBoard], server: RedisServer) -> None:
+    one, two = boards
+    await one.swap("o", "", FRESH_S)
+    await two.swap("o", "", FRESH_S)
+    await asyncio.sleep(0.01)
+    assert set((await one.swap("o", "", 0.005)).reports or ()) == {"one"}
+    with server.client() as client:
+        assert client.hkeys("test:limits:o:reports") == ["one"]
+        assert all(client.ttl(key) > 0 for key in client.keys("*"))
+
+
+async def test_everything_is_shared_through_redis_and_goes_on_without_it(boards: tuple[LimitBoard, LimitBoard]) -> None:
+    def sharing(board: LimitBoard, errors: tuple[type[BaseException], ...]) -> tuple[Ledger, Sharing]:
+        numbers = private_numbers()
+        ledger = Ledger(numbers, 0, concurrency_max=64, name=ORIGIN)
+        return ledger, Sharing([Hold(ledger, numbers)], lambda: 2, board, errors)
+
+    (first, one), (second, two) = (sharing(board, REDIS_ERRORS) for board in boards)
+    for ledger in (first, second):
+        assert isinstance(ledger.enter(), Ticket)
+    await one.exchange()
+    await two.exchange()
+    assert first.is_shared
+    assert second.is_shared
+    ticket = second.enter()
+    assert isinstance(ticket, Ticket)
+    second.refuse(ticket, 60.0)
+    await two.exchange()
+    await one.exchange()
+    assert first.pause_s > 50
+    assert first.cuts == second.cuts + 1  # the planner has cut, and lives by it already
+    await two.exchange()
+    assert first.cuts == second.cuts
+
+
+async def test_a_redis_that_does_not_answer_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with start_redis(tmp_path_factory.mktemp("redis")) as gone:
+        redis = open_redis(gone.url)
+        numbers = private_numbers()
+        ledger = Ledger(numbers, 0, concurrency_max=64, name=ORIGIN)
+        assert isinstance(ledger.enter(), Ticket)
+        gone.kill()
+        await Sharing(
+            [Hold(ledger, numbers)], lambda: 2, LimitBoard(redis, "test", "one", SEALS), REDIS_ERRORS
+        ).exchange()
+        assert not ledger.is_shared
+        await redis.aclose()

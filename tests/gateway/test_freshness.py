@@ -1,0 +1,132 @@
+"""In a fleet, what a node remembers counts only while it is sure to have heard of every write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.errors import NotFound
+from proxy.fleet.freshness import LEASE_S, Freshness
+from proxy.fleet.state import Board
+from proxy.gateway.answers import ReadObject
+from proxy.gateway.routes import Consistency
+from proxy.objects import ObjectName
+from tests.gateway.engine import Rig
+from tests.waiting import until
+
+OLD, NEW = b"old content", b"new and longer content"
+
+
+@pytest.fixture
+def board(rig: Rig) -> Iterator[Board]:
+    """The rig's node is in a fleet; it has a lease until the test takes it away. One clock for all."""
+    board = Board.create()
+    board.fresh_until_s = rig.now_s + 1000
+    rig.rule(lease=Freshness(board, clock=lambda: rig.now_s))
+    yield board
+    board.close()
+
+
+def hot(rig: Rig) -> bool:
+    """Whether the next read would be answered at once."""
+    prepared = rig.gateway.prepare(ReadObject(ObjectName("b", "k")))
+    return prepared is not None and prepared.peek(None) is not None
+
+
+async def soon_hot(rig: Rig) -> bool:
+    """As soon as what was found is remembered."""
+    await until(lambda: hot(rig))
+    return True
+
+
+async def test_with_a_lease_a_record_lasts_its_ttl(rig: Rig, board: Board) -> None:
+    rig.origin.put("k", OLD)
+    for _ in range(3):
+        await rig.get("k")
+        rig.now_s += 19
+    assert await soon_hot(rig)
+    assert rig.origin.heads == 1
+    rig.now_s += 10
+    assert not hot(rig)
+
+
+async def test_without_a_lease_the_origin_is_asked_once_in_a_while(rig: Rig, board: Board) -> None:
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    board.fresh_until_s = rig.now_s
+    rig.now_s += LEASE_S - 0.1
+    assert await rig.get("k") == OLD
+    assert await soon_hot(rig)
+    assert rig.origin.heads == 1
+    rig.origin.put("k", NEW)
+    rig.now_s += 0.2
+    assert not hot(rig)
+    assert await rig.get("k") == NEW
+    assert rig.origin.heads == 2
+
+
+async def test_what_was_checked_before_a_gap_is_asked_for_once(rig: Rig, board: Board) -> None:
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    board.due_before_s = rig.now_s
+    rig.now_s += 0.1
+    rig.origin.put("k", NEW)
+    assert not hot(rig)
+    assert await rig.get("k") == NEW
+    rig.now_s += 10
+    assert await rig.get("k") == NEW
+    assert rig.origin.heads == 2
+
+
+async def test_an_immutable_bucket_needs_no_lease(rig: Rig, board: Board) -> None:
+    rig.rule(consistency=Consistency.IMMUTABLE)
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    board.fresh_until_s, board.due_before_s = 0.0, rig.now_s
+    rig.now_s += 1e6
+    assert await soon_hot(rig)
+
+
+async def test_not_found_is_believed_no_longer_than_a_record(rig: Rig, board: Board) -> None:
+    rig.rule(negative_ttl_s=60.0)
+    with pytest.raises(NotFound):
+        await rig.get("k")
+    rig.origin.put("k", NEW)
+    with pytest.raises(NotFound):
+        await rig.get("k")
+    board.fresh_until_s = rig.now_s
+    rig.now_s += LEASE_S + 0.1
+    assert await rig.get("k") == NEW
+
+
+async def test_nobody_joins_a_question_from_before_a_write_that_this_node_has_missed(rig: Rig, board: Board) -> None:
+    rig.rule(ttl_s=1000.0)
+    rig.origin.put("k", OLD)
+    await rig.get("k")
+    board.fresh_until_s = rig.now_s
+    rig.now_s += 60
+    asked, answer_now = asyncio.Event(), asyncio.Event()
+    old = rig.origin.objects["k"]
+
+    async def before_head() -> None:
+        asked.set()
+        await answer_now.wait()
+
+    rig.origin.before_head = before_head
+    first = asyncio.ensure_future(rig.get("k"))
+    await asked.wait()
+    rig.now_s += LEASE_S + 0.1
+    rig.origin.put("k", NEW)
+    second = asyncio.ensure_future(rig.get("k"))
+    await asyncio.sleep(0)
+    rig.origin.before_head = None
+    new, rig.origin.objects["k"] = rig.origin.objects["k"], old
+    answer_now.set()
+    async with asyncio.timeout(10):
+        while rig.origin.heads < 2:
+            await asyncio.sleep(0)
+    rig.origin.objects["k"] = new
+    await asyncio.wait({first})
+    assert await second == NEW
