@@ -109,7 +109,7 @@ class OriginUnavailable(WarmstartError):
 
     `retry_after_s` is what the origin asked for, or None. `throttled` tells 429/503 from a broken link; `silent` that
     the connection went silent and was abandoned. `lasting`: no retry of this read will help, somebody must mend
-    something. `heard`: the origin's gate knows of it, so that one refusal counts once.
+    something. `heard`: the origin's throttle knows of it, so that one refusal counts once.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ exclude nobody. It is never mapped, because a mapping keeps a closed description
 
     PROCESSES + n   the holder counts in slot n of the usage table
     STRIPES + n     the holder changes records of keys whose digest falls into stripe n
-    LEDGERS + n     the holder changes the numbers of origin n's ledger
-    SLOTS + n       the holder counts in slot n of all ledgers
+    LIMITERS + n    the holder changes the numbers of origin n's limiter
+    SLOTS + n       the holder counts in slot n of all limiters
     LOOK_UPS + hash the holder asks the origin for a key, on behalf of all processes
     WRITERS + hash  the writer of that id is alive
 
@@ -30,7 +30,7 @@ from proxy.cache import locks
 
 PROCESSES = 1 << 56
 STRIPES = 2 << 56
-LEDGERS = 3 << 56
+LIMITERS = 3 << 56
 SLOTS = 4 << 56
 LOOK_UPS = 5 << 56
 WRITERS = 1 << 62
@@ -107,7 +107,7 @@ class RunLocks:
             pause_s = min(2 * pause_s, _PAUSE_LONGEST_S)
 
     def take_slot(self, count: int) -> int:
-        """Take the first slot of the ledgers that no living process has, until this process ends."""
+        """Take the first slot of the limiters that no living process has, until this process ends."""
         for number in range(count):
             if self.try_hold(SLOTS + number):
                 return number
@@ -115,7 +115,7 @@ class RunLocks:
 
     @contextmanager
     def dead_slot(self, number: int) -> Iterator[bool]:
-        """Yield whether no living process has that slot of the ledgers; if so, none can take it meanwhile."""
+        """Yield whether no living process has that slot of the limiters; if so, none can take it meanwhile."""
         dead = self.try_hold(SLOTS + number)
         try:
             yield dead
@@ -124,14 +124,14 @@ class RunLocks:
                 self.release(SLOTS + number)
 
     @contextmanager
-    def ledger(self, index: int) -> Iterator[None]:
-        """Lock an origin's ledger, or go on without if its holder was stopped. Inline; event loop's thread only."""
-        held = any(locks.try_lock(self._fd, LEDGERS + index) for _ in range(LEDGER_TRIES))
+    def limiter(self, index: int) -> Iterator[None]:
+        """Lock an origin's limiter, or go on without if its holder was stopped. Inline; event loop's thread only."""
+        held = any(locks.try_lock(self._fd, LIMITERS + index) for _ in range(LEDGER_TRIES))
         try:
             yield
         finally:
             if held:
-                locks.unlock(self._fd, LEDGERS + index)
+                locks.unlock(self._fd, LIMITERS + index)
 
     def close(self) -> None:
         with self._guard:

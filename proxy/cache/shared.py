@@ -7,7 +7,7 @@ descriptor to its children, and each maps it. Everything shared is a single 64-b
     header     magic, layout version, file size, numbers of tokens, processes, disks
     tokens     one random word per slot of keys                                    (tokens.py)
     usage      counters per disk and process, one flag and one base per disk       (usage.py)
-    ledgers    numbers of 64 origins, defined elsewhere                            (proxy.upstream.limiter)
+    limiters    numbers of 64 origins, defined elsewhere                            (proxy.upstream.limiter)
     beats      of each worker, the time of its last tick
     missing    keys that an origin does not have                                   (missing.py)
 
@@ -32,9 +32,9 @@ _LAYOUT_VERSION = 5
 _HEADER_WORDS = 512  # a page of its own
 _TOKENS_END = _HEADER_WORDS + TOKEN_COUNT
 _USAGE_END = _TOKENS_END + USAGE_WORDS
-LEDGER_COUNT = 64
-LEDGER_WORDS = 288
-_LEDGERS_END = _USAGE_END + LEDGER_COUNT * LEDGER_WORDS
+LIMITER_COUNT = 64
+LIMITER_WORDS = 288
+_LEDGERS_END = _USAGE_END + LIMITER_COUNT * LIMITER_WORDS
 BEAT_COUNT = 256  # workers
 _BEATS_END = _LEDGERS_END + BEAT_COUNT
 _TABLE_WORDS = _BEATS_END + MISSING_WORDS
@@ -56,7 +56,7 @@ class SharedTables:
             self._words[_BEATS_END:],
         )
         self._numbers = memoryview(self._map).cast("d")
-        self._ledgers: list[memoryview[float]] = []
+        self._limiters: list[memoryview[float]] = []
         self.locks = RunLocks(fd)
         self.tokens = TokenTable(self._parts[0])
         self.usage = UsageTable(self._parts[1], self.locks)
@@ -87,12 +87,12 @@ class SharedTables:
             )
         return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
-    def ledger(self, index: int) -> memoryview[float]:
-        """Return the numbers of one origin's ledger, all zero when the run starts."""
-        assert 0 <= index < LEDGER_COUNT
-        start = _USAGE_END + index * LEDGER_WORDS
-        self._ledgers.append(self._numbers[start : start + LEDGER_WORDS])
-        return self._ledgers[-1]
+    def limiter(self, index: int) -> memoryview[float]:
+        """Return the numbers of one origin's limiter, all zero when the run starts."""
+        assert 0 <= index < LIMITER_COUNT
+        start = _USAGE_END + index * LIMITER_WORDS
+        self._limiters.append(self._numbers[start : start + LIMITER_WORDS])
+        return self._limiters[-1]
 
     def beat(self, worker: int, now_s: float) -> None:
         """Note that this worker is running. `now_s` is time.monotonic(), which is the same for all processes."""
@@ -108,7 +108,7 @@ class SharedTables:
         if self.fd < 0:
             return
         self.locks.close()
-        for numbers in (*self._ledgers, self._numbers):
+        for numbers in (*self._limiters, self._numbers):
             numbers.release()
         for view in (*self._parts, self._words):
             view.release()

@@ -24,7 +24,7 @@ from proxy.cache.store import Store
 from proxy.composition.dispatch import Doors, LateSurface, Place, Signs, Surface
 from proxy.composition.fleet import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.composition.store import build_store
-from proxy.composition.upstream import build_gates
+from proxy.composition.upstream import build_throttles
 from proxy.concurrency.threads import Threads
 from proxy.config.handover import WILDCARD
 from proxy.fill.flight import Flights
@@ -48,7 +48,7 @@ from proxy.origin.incidents import Incidents
 from proxy.origin.watched import WatchedOrigin, watched
 from proxy.process.logs import AccessLog, App
 from proxy.upstream.retry import RetryPolicy
-from proxy.upstream.throttle import Gates
+from proxy.upstream.throttle import OriginThrottles
 from s3api.app import S3App
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Parts:
     followers: Followers
     forwarder: Forwarder
     origins: Mapping[str, WatchedOrigin]
-    gates: Gates
+    throttles: OriginThrottles
     writer_threads: ThreadPoolExecutor
     flights: Flights
     admission: Admission
@@ -116,8 +116,8 @@ def build_parts(
     store = build_store(settings, tables, run_id, writer_id, writer_threads)
     trail = Trail(run_id)
     origins = _build_origins(settings, trail)
-    gates = build_gates(settings, origins, tables)
-    policy = RetryPolicy(deadline_s=limits.retry_deadline, gates=gates, reader_pace=limits.reader_pace)
+    throttles = build_throttles(settings, origins, tables)
+    policy = RetryPolicy(deadline_s=limits.retry_deadline, throttles=throttles, reader_pace=limits.reader_pace)
     threads = Threads()
     fleet, window_blocks = None, limits.read_ahead_blocks
     above: Mapping[int, FillLimiter] = {}
@@ -150,7 +150,7 @@ def build_parts(
         followers=followers,
         forwarder=forwarder,
         origins=origins,
-        gates=gates,
+        throttles=throttles,
         writer_threads=writer_threads,
         flights=flights,
         admission=admission,

@@ -9,7 +9,7 @@ from proxy.cache.blockmap import BlockKind
 from proxy.fill.follow import BlockArrival
 from proxy.objects import ObjectRecord
 from proxy.relay.relay import Relay
-from proxy.upstream.speculative import OpenedFirst
+from proxy.upstream.speculative import SpeculativeSource
 
 if TYPE_CHECKING:
     from proxy.fill.supply import Supply
@@ -21,7 +21,7 @@ class Claim:
     def __init__(self, supply: Supply, origin: Origin, record: ObjectRecord, arrival: BlockArrival) -> None:
         self._supply = supply
         self.origin = origin
-        self.source: Origin | OpenedFirst | Relay = origin
+        self.source: Origin | SpeculativeSource | Relay = origin
         self.record = record
         self.version = record.version
         self.arrival = arrival
@@ -50,7 +50,7 @@ class Claim:
 
     def end(self) -> None:
         """The flight is over, whatever became of it."""
-        if isinstance(self.source, OpenedFirst):
+        if isinstance(self.source, SpeculativeSource):
             self.source.drop()
             self.source = self.origin
 

@@ -38,8 +38,8 @@ from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 from proxy.upstream.deliver import Brings, WriterSink, fill_block
 from proxy.upstream.retry import RetryPolicy
-from proxy.upstream.speculative import OpenedFirst
-from proxy.upstream.throttle import Gate
+from proxy.upstream.speculative import SpeculativeSource
+from proxy.upstream.throttle import OriginThrottle
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ class Flights:
         self._per_version: Counter[bytes] = Counter()
         self.settled: Callable[[ObjectVersion], None] = lambda version: None
 
-    def gate(self, origin_id: str) -> Gate:
+    def throttle(self, origin_id: str) -> OriginThrottle:
         """What requests to that origin pass."""
-        return self._policy.gates.of(origin_id)
+        return self._policy.throttles.of(origin_id)
 
     def find(self, version: ObjectVersion, index: int) -> Arrival | None:
         return self._arrivals.get((version.digest, index))
@@ -189,7 +189,7 @@ class Flights:
                 if writer.progress:
                     await claim.prepare(writer)
                     FILLS.labels("taken_over").inc()
-                if not isinstance(origin, OpenedFirst):
+                if not isinstance(origin, SpeculativeSource):
                     arrival.asked()
                 for until in (claim.first_bytes, None):
                     await fill_block(origin, version.origin, version, block, writer, sink, policy, until)

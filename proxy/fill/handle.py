@@ -9,7 +9,7 @@ from proxy.blocks import Piece
 from proxy.cache.store import Block
 from proxy.fill.follow import BlockArrival
 from proxy.objects import ObjectRecord
-from proxy.upstream.speculative import Opening
+from proxy.upstream.speculative import SpeculativeRead
 
 SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for its whole block at once
 
@@ -43,20 +43,20 @@ class Supplied:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class SpeculativeBlock:
     """A first read's bytes, asked for: `forget` them when the read has its block, or never will.
 
     `tells`: their answer may say what the object is, else a HEAD must be asked.
     """
 
-    opening: Opening
+    speculative: SpeculativeRead
     forget: Callable[[], None]
     tells: bool
     block_bytes: int
 
     async def tell(self) -> ObjectRecord | None:
         """What the answer says; None: too little. Raises as the origin does."""
-        return await self.opening.tell()
+        return await self.speculative.tell()
 
     def tells_all(self, record: ObjectRecord) -> bool:
         """Whether nothing more need be asked: of one block, no combined checksum can tell more than its bytes' own."""

@@ -36,7 +36,7 @@ from proxy.fill.claim import Claim
 from proxy.fill.coverage import peek_presence, read_presence
 from proxy.fill.flight import Flights
 from proxy.fill.follow import BlockArrival, Followers
-from proxy.fill.handle import SMALL_READ_BYTES, Expected, Supplied
+from proxy.fill.handle import SMALL_READ_BYTES, SpeculativeBlock, Supplied
 from proxy.fill.progress import FAR_BYTES, Arrival
 from proxy.fill.room import with_room
 from proxy.fleet.fill_ids import ORIGIN, ZONE, is_guarded, level_of
@@ -49,7 +49,7 @@ from proxy.ranges import ByteRange
 from proxy.relay.digests import digest_piece
 from proxy.relay.pooled import Pooled
 from proxy.relay.relay import Relays
-from proxy.upstream.speculative import OpenedFirst, Opening
+from proxy.upstream.speculative import SpeculativeRead, SpeculativeSource
 
 log = logging.getLogger(__name__)
 
@@ -75,37 +75,45 @@ class Supply:
         self._relays = relays
         self._store = store
         self._remainders = Remainders(flights.wait_idle)
-        self._openings: dict[Place, Opening] = {}
+        self._speculative_reads: dict[Place, SpeculativeRead] = {}
         self._flights = flights
         self._followers = followers
         self._threads = threads
         self._checks: dict[tuple[bytes, int], asyncio.Task[bool]] = {}
 
-    def expect(self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None) -> Expected | None:
+    def expect(
+        self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None
+    ) -> SpeculativeBlock | None:
         """Asks for the first bytes of a key that nobody knows yet, for the fill of their block to take.
 
         The reader wants [first, last], to the object's end if `last` is None. None where nothing was asked.
         """
-        if self._relays is not None or not isinstance(origin, OpensRanges) or len(self._openings) >= OPENINGS_MAX:
+        if (
+            self._relays is not None
+            or not isinstance(origin, OpensRanges)
+            or len(self._speculative_reads) >= OPENINGS_MAX
+        ):
             return None  # the fleet asks once, for a key and for each block
         block_bytes = self._store.block_bytes
         index, offset = divmod(first, block_bytes)
         place = (origin.id, bucket, key, index)
-        if place in self._openings:
+        if place in self._speculative_reads:
             return None
         block_start, start, own = index * block_bytes, fill_start(offset), None
         if last is not None and last + 1 - first <= SMALL_READ_BYTES:
             own = own_bytes(start, min(last + 1 - block_start, block_bytes), block_bytes)
         end = block_bytes if own is None else start + own
         span = ByteRange(block_start + start, block_start + end)
-        opening = self._openings[place] = Opening(origin, bucket, key, span, self._flights.gate(origin.id))
+        speculative = self._speculative_reads[place] = SpeculativeRead(
+            origin, bucket, key, span, self._flights.throttle(origin.id)
+        )
 
         def forget() -> None:
-            if self._openings.get(place) is opening:
-                del self._openings[place]
-                opening.drop()
+            if self._speculative_reads.get(place) is speculative:
+                del self._speculative_reads[place]
+                speculative.drop()
 
-        return Expected(opening, forget, origin.opening_tells, block_bytes)
+        return SpeculativeBlock(speculative, forget, origin.opening_tells, block_bytes)
 
     async def obtain(
         self,
@@ -126,8 +134,8 @@ class Supply:
         for _ in range(TRIES):
             block = self._store.peek_block(version, index)
             if block is None:
-                opening = partial(self._threads.run, self._open, version, index, second_sums(record))
-                block = await with_room(opening, self._flights.room_wait_s)
+                speculative = partial(self._threads.run, self._open, version, index, second_sums(record))
+                block = await with_room(speculative, self._flights.room_wait_s)
             arrival = self._flights.find(version, index)
             if arrival is None:
                 state = block.state()
@@ -254,9 +262,9 @@ class Supply:
             claim.first_bytes = own_bytes(claim.start, end, block.length) if end is not None else None
             arrival.move(claim.start, 0)
         place = (version.origin, version.bucket, version.key, block.index)
-        opening = self._openings.pop(place, None)
-        if opening is not None:
-            claim.source = OpenedFirst(opening, origin)
+        speculative = self._speculative_reads.pop(place, None)
+        if speculative is not None:
+            claim.source = SpeculativeSource(speculative, origin)
         self.launch(claim, below)
         return arrival
 
@@ -313,8 +321,8 @@ class Supply:
 
     async def aclose(self) -> None:
         await self._remainders.aclose()
-        for opening in self._openings.values():
-            opening.drop()
+        for speculative in self._speculative_reads.values():
+            speculative.drop()
 
     def _open(self, version: ObjectVersion, index: int, sums: tuple[SumKind, ...]) -> Block:
         block = self._store.open_block(version, index, create=True, sums=sums)

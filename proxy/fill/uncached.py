@@ -144,7 +144,7 @@ async def _stream(
 async def _bring(
     source: Origin | Pooled, version: ObjectVersion, span: ByteRange, buffer: Buffer, policy: RetryPolicy
 ) -> None:
-    streams = policy.gates.of(version.origin).streams
+    streams = policy.throttles.of(version.origin).streams
     divisible = not version.validator.startswith("none")
     buffer.holds_on = lambda: not divisible and not streams.waiting
     clock, slow, start = asyncio.get_running_loop().time, False, span.start
@@ -179,6 +179,6 @@ async def _bring_part(
     if isinstance(source, Pooled):
         await source.bring(part, buffer, policy, urgent=urgent)
         return
-    streams = policy.gates.of(version.origin).streams
+    streams = policy.throttles.of(version.origin).streams
     async with streams.place(patience_s=policy.deadline_s if is_first else None):
         await deliver(source, version.origin, version, part, buffer, policy, urgent=urgent)

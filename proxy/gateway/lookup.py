@@ -36,7 +36,7 @@ class Records(Protocol):
     def end_look_up(self, key: ObjectKey) -> None: ...
 
 
-class FirstAnswer(Protocol):
+class SpeculativeAnswer(Protocol):
     """The answer to a read that was sent before its object was known."""
 
     async def tell(self) -> ObjectRecord | None:
@@ -46,7 +46,7 @@ class FirstAnswer(Protocol):
     def tells_all(self, record: ObjectRecord) -> bool: ...
 
 
-OnUnknown = Callable[[], FirstAnswer | None]
+OnUnknown = Callable[[], SpeculativeAnswer | None]
 
 
 @dataclass(slots=True)

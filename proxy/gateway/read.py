@@ -33,7 +33,7 @@ from proxy.errors import (
 )
 from proxy.fill.coverage import PEEK_BLOCKS_MAX
 from proxy.fill.flight import Flights
-from proxy.fill.handle import Expected
+from proxy.fill.handle import SpeculativeBlock
 from proxy.fill.readahead import ReadAhead
 from proxy.fill.supply import second_sums
 from proxy.fill.uncached import stream_span
@@ -41,14 +41,14 @@ from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.body import Body, BodyParts
 from proxy.gateway.decide import decide
 from proxy.gateway.hot import HotRead
-from proxy.gateway.lookup import FirstAnswer, OnUnknown, Resolved
+from proxy.gateway.lookup import OnUnknown, Resolved, SpeculativeAnswer
 from proxy.gateway.routes import BucketRoute, Consistency, Routes
 from proxy.gateway.versions import Versions
 from proxy.metrics import UNCACHED_READS
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord, ObjectVersion
 from proxy.origin import ExplainsMissing, PartSpan
 from proxy.ranges import ByteRange
-from proxy.upstream.retry import Asked, with_attempts
+from proxy.upstream.retry import OriginCall, with_attempts
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ class Gateway:
     async def read(self, request: ReadObject) -> ReadAnswer:
         """Raises the errors of `proxy.errors`; what it returns can be sent."""
         route = self.route(request.name.bucket)
-        expected: Expected | None = None
+        expected: SpeculativeBlock | None = None
 
-        def expect() -> FirstAnswer | None:
+        def expect() -> SpeculativeAnswer | None:
             nonlocal expected
             if expected is None:
                 expected = self._expect(route, request)
@@ -124,7 +124,7 @@ class Gateway:
                 return await route.origin.explain_missing(route.real_bucket, request.name.key, request.name.version_id)
         return NotFound(error.what, error.name)
 
-    def _expect(self, route: BucketRoute, request: ReadObject) -> Expected | None:
+    def _expect(self, route: BucketRoute, request: ReadObject) -> SpeculativeBlock | None:
         """Asks for the first bytes before the object is known, where these are likely to be what the read wants."""
         conditions, asked = request.conditions, request.range
         only_news = conditions.if_none_match is not None or conditions.if_modified_since is not None
@@ -172,7 +172,7 @@ class Gateway:
         async def ask() -> PartSpan:
             return await route.origin.head_part(record, number)
 
-        asked = Asked(route.origin, record.version.bucket, record.version.key)
+        asked = OriginCall(route.origin, record.version.bucket, record.version.key)
         part = await with_attempts(self._parts.policy, route.origin.id, asked, ask)
         if part.span.end > record.size_bytes:
             raise InvalidRequest("InvalidPartNumber", f"part {number} lies beyond the object's end")

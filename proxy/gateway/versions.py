@@ -37,7 +37,7 @@ from proxy.gateway.record_cache import Known, KnownKeys
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import MISSING_REMEMBERED, STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
-from proxy.upstream.retry import Asked, RetryPolicy, with_attempts
+from proxy.upstream.retry import OriginCall, RetryPolicy, with_attempts
 
 log = logging.getLogger(__name__)
 
@@ -363,7 +363,7 @@ class Versions:
         async def ask() -> ObjectRecord:
             return await route.origin.head(key.bucket, key.key, key.version_id)
 
-        asked = Asked(route.origin, key.bucket, key.key)
+        asked = OriginCall(route.origin, key.bucket, key.key)
         record = await with_attempts(policy, route.origin.id, asked, ask)
         record = replace(record, checked_at_s=asked_at_s)
         resolved = Resolved(record, asked=True)

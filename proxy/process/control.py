@@ -22,7 +22,7 @@ import uvloop
 from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.composition.store import build_store, read_disks
-from proxy.composition.upstream import build_holds
+from proxy.composition.upstream import build_shared_limiters
 from proxy.fleet.channel import Bulletin, sender_name
 from proxy.fleet.directory import Desk
 from proxy.fleet.members.advertise import Places, known_places
@@ -100,16 +100,16 @@ def parts_beside(
 ) -> list[Coroutine[Any, Any, None]]:
     """What else runs in this process, each until it is cancelled; `company.roster` and `company.own` are the fleet."""
     assert settings.cluster is not None
-    holds = build_holds(settings, tables)
+    shared_limiters = build_shared_limiters(settings, tables)
     if redis is None:
-        return [Sharing(holds, lambda: len(company.roster.members)).run()]
+        return [Sharing(shared_limiters, lambda: len(company.roster.members)).run()]
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
     seals = Seals(settings.cluster.secrets())
     bulletin = Bulletin(redis, settings.cluster.prefix, seals)
     name = sender_name(company.own.node_id, board)
     news = News(bulletin, name, board, lambda key: store.keys.remove(key) is not None)
     limits = LimitBoard(redis, settings.cluster.prefix, name, seals)
-    sharing = Sharing(holds, lambda: len(company.roster.members), limits, REDIS_ERRORS)
+    sharing = Sharing(shared_limiters, lambda: len(company.roster.members), limits, REDIS_ERRORS)
     return [_running_to_the_end(news.run(), store.close), sharing.run()]
 
 

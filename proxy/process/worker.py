@@ -123,7 +123,7 @@ async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None)
                 parts.store.tick_where_due()
             beat(time.monotonic())
             parts.store.tick()
-            publish(parts.gates, parts.origins.values())
+            publish(parts.throttles, parts.origins.values())
             for origin in parts.origins.values():
                 origin.incidents.tick()
             parts.admission.publish()

@@ -59,7 +59,7 @@ class Scripts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class LeasedByAnother:
     """Another node has the lease. `text` is the lease's own; `done`: it has the whole block.
 
     `url` is where it serves: it may be no member for this node yet. "": it did not know that itself.
@@ -114,8 +114,8 @@ class Leases:
         self._away_until_s = 0.0
 
     async def take(
-        self, digest: bytes, index: int, fill_id: int, instead: Elsewhere | None = None
-    ) -> Lease | Elsewhere:
+        self, digest: bytes, index: int, fill_id: int, instead: LeasedByAnother | None = None
+    ) -> Lease | LeasedByAnother:
         """The lease, or who has it. `instead` of one that turned out to be worth nothing."""
         name = self._names.lease(digest.hex(), index)
         text = self._render(fill_id, done=False)
@@ -182,7 +182,7 @@ class Leases:
         await self._ending.aclose(cancel=False, timeout_s=PAUSE_S)
 
 
-def _parse(held: Any) -> Elsewhere | None:
+def _parse(held: Any) -> LeasedByAnother | None:
     """None for no lease, and for what is none."""
     if not held:
         return None
@@ -192,7 +192,7 @@ def _parse(held: Any) -> Elsewhere | None:
         node_id, url, fill_id = str(values["node"]), str(values["url"]), int(values["fill"], 16)
         if not 0 <= fill_id < 1 << 64:
             raise ValueError("a fill id has 64 bits")
-        return Elsewhere(node_id, url, fill_id, bool(values["done"]), raw.decode())
+        return LeasedByAnother(node_id, url, fill_id, bool(values["done"]), raw.decode())
     except (ValueError, KeyError, TypeError):
         DROPPED_MESSAGES.labels("lease", "malformed").inc()
         return None

@@ -42,7 +42,7 @@ from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.ranges import ByteRange
 from proxy.relay.digests import Digest
 from proxy.relay.errors import PeerFailed
-from proxy.relay.lease import LEASE_S, Elsewhere, Lease, Leases
+from proxy.relay.lease import LEASE_S, Lease, LeasedByAnother, Leases
 from proxy.relay.sinks import Dropped, Rest, Watched
 from proxy.upstream.deliver import deliver
 from proxy.upstream.retry import RetryPolicy
@@ -339,7 +339,7 @@ class Relay:
         """Takes the lease; or reads where it is. False: the origin is to be asked, by this node."""
         view, leases = self._relays.view, self._relays.leases
         digest = self._record.version.digest
-        instead: Elsewhere | None = None
+        instead: LeasedByAnother | None = None
         began_s, taken_bytes = time.monotonic(), rest.taken_bytes
         while True:
             if level_of(self.fill_id) != ORIGIN:

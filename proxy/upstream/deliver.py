@@ -15,16 +15,16 @@ from proxy.errors import OriginUnavailable
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 from proxy.upstream.hedge import read_hedged
-from proxy.upstream.retry import Asked, Attempts, RetryPolicy, turn
-from proxy.upstream.speculative import OpenedFirst
-from proxy.upstream.throttle import Gate
+from proxy.upstream.retry import Attempts, OriginCall, RetryPolicy, turn
+from proxy.upstream.speculative import SpeculativeSource
+from proxy.upstream.throttle import OriginThrottle
 
 PAUSE_MIN_S = 0.001  # below, a sleep costs more than it holds back
 
 
 @runtime_checkable
 class Brings(Protocol):
-    """A source that knows itself whom to ask, and passes the origin's gate only where it asks the origin."""
+    """A source that knows itself whom to ask, and passes the origin's throttle only where it asks the origin."""
 
     @property
     def level(self) -> int:
@@ -86,17 +86,17 @@ async def deliver(
 
     `urgent`: ahead of bulk where requests wait for the origin.
     """
-    whole = origin.origin if isinstance(origin, OpenedFirst) else origin
-    attempts = Attempts(policy, Asked(whole, version.bucket, version.key))
-    counted = Counted(sink, attempts, policy.gates.of(origin_id).pay)
+    whole = origin.origin if isinstance(origin, SpeculativeSource) else origin
+    attempts = Attempts(policy, OriginCall(whole, version.bucket, version.key))
+    counted = Counted(sink, attempts, policy.throttles.of(origin_id).pay)
     while counted.taken_bytes < span.length:
         rest = ByteRange(span.start + counted.taken_bytes, span.end)
         try:
-            if isinstance(origin, OpenedFirst) and origin.holds(rest):
+            if isinstance(origin, SpeculativeSource) and origin.holds(rest):
                 await origin.take(version, rest, counted)
                 continue
-            async with turn(policy, origin_id, attempts, urgent=urgent) as gate:
-                await _read(origin, version, rest, counted, gate)
+            async with turn(policy, origin_id, attempts, urgent=urgent) as throttle:
+                await _read(origin, version, rest, counted, throttle)
         except OriginUnavailable as error:
             if not await attempts.again(error):
                 raise
@@ -104,16 +104,18 @@ async def deliver(
             assert counted.taken_bytes == span.length, "an origin returned without delivering the span"
 
 
-async def _read(origin: Origin, version: ObjectVersion, span: ByteRange, sink: ByteSink, gate: Gate) -> None:
+async def _read(
+    origin: Origin, version: ObjectVersion, span: ByteRange, sink: ByteSink, throttle: OriginThrottle
+) -> None:
     """One request, and a second one where the first is late and that is configured."""
-    if not gate.hedges.share:
+    if not throttle.hedges.share:
         await origin.read_range(version, span, sink)
         return
 
     def ask(offset: int, taker: ByteSink) -> Awaitable[None]:
         return origin.read_range(version, ByteRange(span.start + offset, span.end), taker)
 
-    await read_hedged(ask, sink, gate, origin.name)
+    await read_hedged(ask, sink, throttle, origin.name)
 
 
 class WriterSink:

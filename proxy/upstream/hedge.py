@@ -3,12 +3,12 @@
 How it works. A request is late when it has brought nothing for longer than nearly all recent first bytes took: than
 all but the configured share of them. A stall in mid-answer counts the same, with a longer patience. Then
 1. A second request asks for what has not come yet, if the budget (the same share of all requests) and the origin's
-   gate let one go at once.
+   throttle let one go at once.
 2. Each of the two knows where in the span it is. What the other has brought already is dropped, so the sink gets each
    byte once, in order. The first that brings something new has won; the other is cancelled and writes nothing more.
 3. The winner is a request like any other: it may fail, stall, and be hedged again.
 4. One that fails while the other lives is forgotten. An error that asking again can't mend ends both, and so does a
-   refusal of the first request, which the gate must hear of.
+   refusal of the first request, which the throttle must hear of.
 
 Off unless configured: a hedge costs a copy of what it asks for, and an origin that is slow because it has too much to
 do is made no faster by more requests.
@@ -27,7 +27,7 @@ from proxy.errors import OriginUnavailable, WarmstartError, fresh
 from proxy.metrics import ORIGIN_HEDGES
 
 if TYPE_CHECKING:
-    from proxy.upstream.throttle import Gate
+    from proxy.upstream.throttle import OriginThrottle
 
 SAMPLES = 500  # first bytes remembered
 SAMPLES_MIN = 50  # with fewer, nobody knows what is late
@@ -80,12 +80,12 @@ class Hedges:
         return self._late_s
 
 
-async def read_hedged(ask: Ask, sink: ByteSink, gate: Gate, name: str) -> None:
+async def read_hedged(ask: Ask, sink: ByteSink, throttle: OriginThrottle, name: str) -> None:
     """Runs `ask(0, ...)`, and a second one beside it while it is late. Returns and raises as `ask` does.
 
-    When it is over, the sink is not called any more. The caller holds the first request's turn at the gate.
+    When it is over, the sink is not called any more. The caller holds the first request's turn at the throttle.
     """
-    hedges = gate.hedges
+    hedges = throttle.hedges
     hedges.count()
     race = _Race(ask, sink, hedges)
     race.run(None)
@@ -97,13 +97,13 @@ async def read_hedged(ask: Ask, sink: ByteSink, gate: Gate, name: str) -> None:
                 return
             if not race.is_late():
                 continue
-            ticket = gate.try_enter() if hedges.left else None
+            ticket = throttle.try_enter() if hedges.left else None
             if ticket is None:
                 race.look_later()
             else:
                 hedges.spend()
                 ORIGIN_HEDGES.labels(name).inc()
-                race.run(partial(gate.leave, ticket))
+                race.run(partial(throttle.leave, ticket))
     finally:
         await race.end()
 
@@ -132,7 +132,7 @@ class _Runner:
         await self._race.ask(at, self)
 
     def settle(self) -> None:
-        """The task is done (it may have been cancelled before its first step): its turn at the gate is over."""
+        """The task is done (it may have been cancelled before its first step): its turn at the throttle is over."""
         error, ended, self._ended = _error_of(self.task), self._ended, None
         if ended is not None:
             ended(error)

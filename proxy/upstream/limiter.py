@@ -1,4 +1,4 @@
-"""One origin's ledger: what all processes of the node know of how much it takes, in shared memory. No I/O, no waiting.
+"""One origin's limiter: what all processes of the node know of how much it takes, in shared memory. No I/O, no waiting.
 
 How it works. Every request enters and leaves; how it went moves the limits.
 - Concurrency: all processes together have so many requests under way. It grows by one for as many successes, and is
@@ -12,7 +12,7 @@ How it works. Every request enters and leaves; how it went moves the limits.
 - Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
 - In a fleet the node has a share of what the origin takes of all nodes (`proxy.upstream.sharing` writes it here): then
   the share alone is the limit, and a refusal here is counted and waited out, but cuts nothing: the fleet's pace is cut,
-  once. A share holds for a short while. When no new one comes, this ledger goes on alone, from the node's even part.
+  once. A share holds for a short while. When no new one comes, this limiter goes on alone, from the node's even part.
 
 Each process counts its requests in a slot of its own. What a killed process had under way comes back when another one
 sweeps, or with the slot's next holder, who begins at nothing. Changes are made under a lock of microseconds. A process
@@ -39,7 +39,7 @@ ENTERED, SERVED, REFUSED, DENIED_AT, BYTES, LATE_AT, TOLD_END, NAME, BANDWIDTH =
 # and what it writes
 SHARED_UNTIL, SHARE_RATE, SHARE_CONCURRENCY, SHARE_BYTES, MEMBERS = range(22, 27)
 _STATE_NUMBERS = 32
-LEDGER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
+LIMITER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
 
 PAUSE_S = 0.1  # after a refusal without Retry-After
 SHARED_PAUSE_S = 0.3  # the same, until the fleet's pace has been cut
@@ -72,11 +72,11 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RateShare:
     """A node's part in what a fleet may ask of an origin. Rates are per second; concurrency 0 is no limit.
 
     `is_new`: the fleet's limits have been cut since the last share. `even_*`: what is left to the node when no new
-    share comes. `pause_end_s`: nobody asks before that, by the ledger's clock, and this node by `phase` (0 to 1)
+    share comes. `pause_end_s`: nobody asks before that, by the limiter's clock, and this node by `phase` (0 to 1)
     of the time between two requests later: nodes must not begin all at once.
     """
 
@@ -91,7 +91,7 @@ class Share:
     is_new: bool
 
 
-class Ledger:
+class AdaptiveLimiter:
     """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
 
     `start_rate`: requests per second at first, of all nodes. `bytes_per_s`: of all nodes; None is no limit. `name` is
@@ -113,7 +113,7 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert numbers.format == "d"
-        assert len(numbers) == LEDGER_NUMBERS
+        assert len(numbers) == LIMITER_NUMBERS
         assert 0 <= slot < SLOT_COUNT
         self._numbers = numbers
         self._own = _STATE_NUMBERS + slot
@@ -134,7 +134,7 @@ class Ledger:
 
     def sweep(self) -> None:
         """Gives back what dead processes had under way."""
-        for place in range(_STATE_NUMBERS, LEDGER_NUMBERS):
+        for place in range(_STATE_NUMBERS, LIMITER_NUMBERS):
             if self._numbers[place] and place != self._own:
                 with self._dead(place - _STATE_NUMBERS) as dead:
                     if dead:
@@ -246,7 +246,7 @@ class Ledger:
             return max(0.0, numbers[_PAID] - now_s)
 
     def observe(self, served: float, under_way: int, *, refused: bool, pause_s: float) -> None:
-        """For a ledger over the ledgers of a fleet: what these have counted since the last time.
+        """For a limiter over the limiters of a fleet: what these have counted since the last time.
 
         `refused`: some request was, that had entered since the last cut. `pause_s`: what the origin asked for.
         """
@@ -276,7 +276,7 @@ class Ledger:
 
     @property
     def state(self) -> tuple[float, ...]:
-        """What another ledger needs to go on from here; its clock must be the same."""
+        """What another limiter needs to go on from here; its clock must be the same."""
         return tuple(self._numbers[:ENTERED])
 
     @state.setter
@@ -284,7 +284,7 @@ class Ledger:
         for place, number in enumerate(state[:ENTERED]):
             self._numbers[place] = number
 
-    def take_share(self, share: Share, until_s: float) -> None:
+    def take_share(self, share: RateShare, until_s: float) -> None:
         """The node's part in the fleet's pace, until then. Of a new pace, requests that are under way say nothing."""
         numbers = self._numbers
         with self._lock():
@@ -367,5 +367,5 @@ def name_number(name: str) -> float:
 
 
 def private_numbers() -> Numbers:
-    """A ledger's memory for a process that shares it with nobody."""
-    return memoryview(bytearray(8 * LEDGER_NUMBERS)).cast("d")
+    """A limiter's memory for a process that shares it with nobody."""
+    return memoryview(bytearray(8 * LIMITER_NUMBERS)).cast("d")

@@ -1,10 +1,10 @@
 """Who of a fleet may ask how much of one origin: the fleet's pace, and every node's share of it. Pure.
 
-How it works. Each node reports what its ledger has counted (`Report`). One of them, whichever, holds the fleet's pace:
-a ledger over all ledgers, with the very rules of a node's own. It grows while requests are served, and is cut once
-for all refusals of one pace: a report counts only refusals of requests that had entered since its node learnt of the
-last cut. What the pace allows is shared out as a level (max-min fairness): nodes that want less than the level get what
-they want and a little more, nodes that had to wait get the level, and so nothing is left over while anybody waits.
+How it works. Each node reports what its limiter has counted (`RateReport`). One of them, whichever, holds the fleet's
+pace: a limiter over all limiters, with the very rules of a node's own. It grows while requests are served, and is cut
+once for all refusals of one pace: a report counts only refusals of requests that had entered since its node learnt of
+the last cut. What the pace allows is shared out as a level (max-min fairness): nodes that want less than the level get
+what they want and a little more, nodes that had to wait get the level, and so nothing is left over while anybody waits.
 So the plan is one small value, however many nodes there are; each node takes its own share from it.
 
 A node that did not wait keeps room to begin: twice its use, and the even part at least. It may go up to that at once,
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from proxy.fleet.messages import parse_json
-from proxy.upstream.limiter import FREE_RATE, START_RATE, Ledger, Share, private_numbers
+from proxy.upstream.limiter import FREE_RATE, START_RATE, AdaptiveLimiter, RateShare, private_numbers
 
 REPORT_S = 2.0  # an older report is of a node that is gone
 HEADROOM = 1.25  # of the use of a node that did not wait
@@ -29,7 +29,7 @@ _CONCURRENCY_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RateReport:
     """One node's, about one origin. `served` counts from the node's start; the rates are per second.
 
     `cuts`: the pace that it has learnt of last, `refused`: how many requests have been since. `hungry`, `bytes_hungry`:
@@ -50,7 +50,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RatePlan:
     """What the fleet may ask of an origin. Times are Redis's clock; infinite levels are no limit.
 
     `state` is the pace's own, by which another node goes on with it.
@@ -91,7 +91,7 @@ def part(total: float, level_: float, nodes: int, used: float, *, hungry: bool) 
     return min(level_, max(2 * used, total / max(nodes, 1)))
 
 
-class Pace:
+class RatePlanner:
     """The fleet's pace at one origin, in the hands of one node.
 
     `state` is the last plan's. Where there is none, it begins with `start_rate` requests per second.
@@ -99,52 +99,52 @@ class Pace:
 
     def __init__(self, state: Sequence[float] = (), start_rate: float = START_RATE) -> None:
         self._now_s = 0.0
-        self._ledger = Ledger(
+        self._limiter = AdaptiveLimiter(
             private_numbers(), 0, concurrency_max=_CONCURRENCY_MAX, start_rate=start_rate, clock=lambda: self._now_s
         )
-        self._ledger.state = state
+        self._limiter.state = state
         self._served: dict[str, float] = {}
         self._pause_end_s = 0.0
 
-    def step(self, now_s: float, reports: Mapping[str, Report], last: Plan | None = None) -> Plan:
+    def step(self, now_s: float, reports: Mapping[str, RateReport], last: RatePlan | None = None) -> RatePlan:
         """The plan that follows from what the nodes report. `last`: the plan before it."""
         self._now_s = now_s
-        ledger = self._ledger
+        limiter = self._limiter
         found = list(reports.values())
         known = self._served
         served = sum(max(0.0, report.served - known.get(name, report.served)) for name, report in reports.items())
         self._served = {name: report.served for name, report in reports.items()}
-        refused = any(report.refused > 0 and report.cuts == ledger.cuts for report in found)
+        refused = any(report.refused > 0 and report.cuts == limiter.cuts for report in found)
         pause_s = max((report.pause_s for report in found), default=0.0)
         under_way = sum(report.under_way for report in found)
-        ledger.observe(served, under_way, refused=refused, pause_s=pause_s)
+        limiter.observe(served, under_way, refused=refused, pause_s=pause_s)
         self._pause_end_s = max(
             self._pause_end_s, last.pause_end_s if last is not None else 0.0, now_s + pause_s if pause_s > 0 else 0.0
         )
-        rate = ledger.rate if ledger.rate < FREE_RATE else math.inf
-        concurrency = float(ledger.concurrency) if ledger.concurrency < _CONCURRENCY_MAX else math.inf
+        rate = limiter.rate if limiter.rate < FREE_RATE else math.inf
+        concurrency = float(limiter.concurrency) if limiter.concurrency < _CONCURRENCY_MAX else math.inf
         bytes_per_s = min((report.bytes_per_s for report in found if report.bytes_per_s), default=math.inf)
-        return Plan(
+        return RatePlan(
             at_s=now_s,
             nodes=len(found),
-            cuts=ledger.cuts,
+            cuts=limiter.cuts,
             rate=rate,
             rate_level=level(rate, [_wanted(report.rate, hungry=report.hungry) for report in found]),
-            ceiling=ledger.ceiling,
+            ceiling=limiter.ceiling,
             concurrency=concurrency,
             concurrency_level=level(concurrency, [_wanted(report.under_way, hungry=report.hungry) for report in found]),
             bytes_per_s=bytes_per_s,
             bytes_level=level(bytes_per_s, [_wanted(report.byte_rate, hungry=report.bytes_hungry) for report in found]),
             pause_end_s=self._pause_end_s,
-            state=ledger.state,
+            state=limiter.state,
         )
 
 
-def share_of(plan: Plan, own: Report, members: int, ahead_s: float, *, phase: float, is_new: bool) -> Share:
-    """What the plan gives this node. `ahead_s`: how far Redis's clock is ahead of the ledger's."""
+def share_of(plan: RatePlan, own: RateReport, members: int, ahead_s: float, *, phase: float, is_new: bool) -> RateShare:
+    """What the plan gives this node. `ahead_s`: how far Redis's clock is ahead of the limiter's."""
     many, nodes = max(members, plan.nodes, 1), max(plan.nodes, 1)
     concurrency = part(plan.concurrency, plan.concurrency_level, nodes, own.under_way, hungry=own.hungry)
-    return Share(
+    return RateShare(
         rate=part(plan.rate, plan.rate_level, nodes, own.rate, hungry=own.hungry),
         concurrency=max(1, int(concurrency)) if math.isfinite(concurrency) else 0,
         bytes_per_s=part(plan.bytes_per_s, plan.bytes_level, nodes, own.byte_rate, hungry=own.bytes_hungry),
@@ -157,25 +157,25 @@ def share_of(plan: Plan, own: Report, members: int, ahead_s: float, *, phase: fl
     )
 
 
-def render(value: Report | Plan) -> str:
+def render(value: RateReport | RatePlan) -> str:
     return json.dumps(asdict(value))
 
 
-def parse_report(text: bytes) -> Report:
+def parse_report(text: bytes) -> RateReport:
     """Raises ValueError."""
-    return Report(**_fields(text, Report))
+    return RateReport(**_fields(text, RateReport))
 
 
-def parse_plan(text: bytes) -> Plan:
+def parse_plan(text: bytes) -> RatePlan:
     """Raises ValueError."""
-    values = _fields(text, Plan)
+    values = _fields(text, RatePlan)
     state = values["state"]
     if not isinstance(state, list) or not all(isinstance(each, int | float) for each in state):
         raise ValueError("the state of a pace is numbers")
-    return Plan(**values | {"state": tuple(float(number) for number in state)})
+    return RatePlan(**values | {"state": tuple(float(number) for number in state)})
 
 
-def _fields(text: bytes, kind: type[Report | Plan]) -> dict[str, Any]:
+def _fields(text: bytes, kind: type[RateReport | RatePlan]) -> dict[str, Any]:
     values = parse_json(text, bytes_max=SHARE_BYTES_MAX)
     names = kind.__dataclass_fields__
     if not isinstance(values, dict) or any(name not in values for name in names):

@@ -20,35 +20,35 @@ from typing import Protocol, TypeVar
 from proxy.errors import OriginUnavailable
 from proxy.metrics import ORIGIN_RETRIES
 from proxy.origin.watched import WatchedOrigin
-from proxy.upstream.limiter import FREE_RATE, Ledger, private_numbers
-from proxy.upstream.throttle import Gate, Gates
+from proxy.upstream.limiter import FREE_RATE, AdaptiveLimiter, private_numbers
+from proxy.upstream.throttle import OriginThrottle, OriginThrottles
 
 Result = TypeVar("Result")
 
 
-def _private_ledger(origin_id: str) -> Ledger:
+def _private_limiter(origin_id: str) -> AdaptiveLimiter:
     del origin_id
-    return Ledger(private_numbers(), 0, concurrency_max=256, start_rate=FREE_RATE)
+    return AdaptiveLimiter(private_numbers(), 0, concurrency_max=256, start_rate=FREE_RATE)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How origins are asked. `deadline_s`: how long without progress until the last error stands.
 
-    Pauses double from first to longest. `gates` are what every request passes. `reader_pace`: bytes a second that the
-    reader of a stream must take to keep its place at the origin; 0: any. `outlast(error, since_s)`: at the deadline,
-    ends the wait of those who have waited since before then, and tells whether there are others.
+    Pauses double from first to longest. `throttles` are what every request passes. `reader_pace`: bytes a second that
+    the reader of a stream must take to keep its place at the origin; 0: any. `outlast(error, since_s)`: at the
+    deadline, ends the wait of those who have waited since before then, and tells whether there are others.
     """
 
     deadline_s: float = 30.0
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
     reader_pace: int = 256 << 10
-    gates: Gates = field(default_factory=lambda: Gates(_private_ledger), compare=False)
+    throttles: OriginThrottles = field(default_factory=lambda: OriginThrottles(_private_limiter), compare=False)
     outlast: Callable[[OriginUnavailable, float], bool] = field(default=lambda error, since_s: False, compare=False)
 
 
-class Named(Protocol):
+class HasName(Protocol):
     """An origin, as far as it is told apart here."""
 
     @property
@@ -56,10 +56,10 @@ class Named(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OriginCall:
     """What is asked of whom; a watched origin is told when the tries for it are given up."""
 
-    origin: Named
+    origin: HasName
     bucket: str
     key: str
 
@@ -75,7 +75,7 @@ class Asked:
 class Attempts:
     """One operation's tries. After each that failed, `again` sleeps before the next one, or says that time is up."""
 
-    def __init__(self, policy: RetryPolicy, asked: Asked, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, policy: RetryPolicy, asked: OriginCall, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._asked = asked
         self._clock = clock
@@ -117,18 +117,18 @@ class Attempts:
 
 
 @asynccontextmanager
-async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: bool) -> AsyncIterator[Gate]:
-    """One attempt's place at the origin, and its gate."""
-    gate = policy.gates.of(origin)
+async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: bool) -> AsyncIterator[OriginThrottle]:
+    """One attempt's place at the origin, and its throttle."""
+    throttle = policy.throttles.of(origin)
     began_s = time.monotonic()
-    async with gate.turn(urgent=urgent, patience_s=policy.deadline_s):
-        if gate.ledger.quiet_s < policy.deadline_s:
+    async with throttle.turn(urgent=urgent, patience_s=policy.deadline_s):
+        if throttle.limiter.quiet_s < policy.deadline_s:
             attempts.waited(time.monotonic() - began_s)
-        yield gate
+        yield throttle
 
 
 async def with_attempts(
-    policy: RetryPolicy, origin_id: str, asked: Asked, call: Callable[[], Awaitable[Result]]
+    policy: RetryPolicy, origin_id: str, asked: OriginCall, call: Callable[[], Awaitable[Result]]
 ) -> Result:
     """The call's result, tried again while the origin is unavailable and the deadline allows."""
     attempts = Attempts(policy, asked)

@@ -1,8 +1,8 @@
-"""The control process's part in sharing origins: it reports what the node's ledgers count, and writes the share there.
+"""The control process's part in sharing origins: it reports what the node's limiters count, and writes the share there.
 
-How it works. Several times a second, each ledger that is in use is read, its report swapped for the fleet's plan, and
+How it works. Several times a second, each limiter that is in use is read, its report swapped for the fleet's plan, and
 the share that follows written back, where all workers find it: no request waits for Redis. Whoever is the planner makes
-the next plan from all reports. A share holds for SHARE_S. When Redis is away longer than that, each ledger goes on
+the next plan from all reports. A share holds for SHARE_S. When Redis is away longer than that, each limiter goes on
 alone, from the node's even part of what the fleet had; without any Redis, from the even part of what a lone node
 begins with. What the settings allow an origin's bytes is divided by the number of members then.
 """
@@ -29,10 +29,19 @@ from proxy.upstream.limiter import (
     REFUSED,
     SERVED,
     TOLD_END,
-    Ledger,
+    AdaptiveLimiter,
     Numbers,
 )
-from proxy.upstream.rate_plan import REPORT_S, Pace, Plan, Report, parse_plan, parse_report, render, share_of
+from proxy.upstream.rate_plan import (
+    REPORT_S,
+    RatePlan,
+    RatePlanner,
+    RateReport,
+    parse_plan,
+    parse_report,
+    render,
+    share_of,
+)
 
 TICK_S = 0.2
 SHARE_S = 2.0
@@ -43,17 +52,17 @@ AVERAGE_S = 0.5  # over which a rate is told
 _notice = Notice(logging.getLogger("warmstart.fleet"))
 
 
-class Hold:
-    """One ledger in the control process's hands. `clock` is the ledger's, `chance` draws a number from 0 to 1."""
+class SharedLimiter:
+    """One limiter in the control process's hands. `clock` is the limiter's, `chance` draws a number from 0 to 1."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        limiter: AdaptiveLimiter,
         numbers: Numbers,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._ledger = ledger
+        self._limiter = limiter
         self._numbers = numbers
         self._clock = clock
         self._read_at_s = clock()
@@ -63,7 +72,7 @@ class Hold:
         self._used_at_s = -IN_USE_S
         self._cuts = -1
         self._refused_before = numbers[REFUSED]
-        self._pace: Pace | None = None
+        self._planner: RatePlanner | None = None
         self._phase = chance()
 
     @property
@@ -74,7 +83,7 @@ class Hold:
     def count_members(self, members: int) -> None:
         self._numbers[MEMBERS] = members
 
-    def report(self) -> Report | None:
+    def report(self) -> RateReport | None:
         """What this node has to say now; None: the origin is not in use here."""
         now_s, numbers = self._clock(), self._numbers
         passed_s = max(now_s - self._read_at_s, 1e-3)
@@ -83,13 +92,13 @@ class Hold:
         self._rate += weight * ((entered - self._entered) / passed_s - self._rate)
         self._byte_rate += weight * ((nbytes - self._bytes) / passed_s - self._byte_rate)
         hungry, bytes_hungry = (numbers[at] >= self._read_at_s for at in (DENIED_AT, LATE_AT))
-        under_way = self._ledger.under_way
+        under_way = self._limiter.under_way
         if entered != self._entered or hungry or under_way:
             self._used_at_s = now_s
         self._entered, self._bytes, self._read_at_s = entered, nbytes, now_s
         if not numbers[NAME] or now_s - self._used_at_s > IN_USE_S:
             return None
-        return Report(
+        return RateReport(
             served=numbers[SERVED],
             refused=numbers[REFUSED] - self._refused_before,
             cuts=self._cuts,
@@ -102,37 +111,37 @@ class Hold:
             bytes_per_s=numbers[BANDWIDTH],
         )
 
-    def take(self, plan: Plan, own: Report, members: int, redis_now_s: float) -> None:
+    def take(self, plan: RatePlan, own: RateReport, members: int, redis_now_s: float) -> None:
         """Live by the plan from now on."""
         now_s = self._clock()
         is_new = plan.cuts != self._cuts
         share = share_of(plan, own, members, redis_now_s - now_s, phase=self._phase, is_new=is_new)
         if is_new:
             self._cuts, self._refused_before = plan.cuts, self._numbers[REFUSED]
-        self._ledger.take_share(share, now_s + SHARE_S)
+        self._limiter.take_share(share, now_s + SHARE_S)
 
-    def next_plan(self, now_s: float, reports: Mapping[str, Report], last: Plan | None) -> Plan:
+    def next_plan(self, now_s: float, reports: Mapping[str, RateReport], last: RatePlan | None) -> RatePlan:
         """As the planner; one that has just become it goes on with the last pace, or with what it knows itself."""
-        if self._pace is None:
-            known = min(self._ledger.rate_alone * max(1.0, self._numbers[MEMBERS]), FREE_RATE)
-            self._pace = Pace(last.state if last is not None else (), known)
-        return self._pace.step(now_s, reports, last)
+        if self._planner is None:
+            known = min(self._limiter.rate_alone * max(1.0, self._numbers[MEMBERS]), FREE_RATE)
+            self._planner = RatePlanner(last.state if last is not None else (), known)
+        return self._planner.step(now_s, reports, last)
 
     def stop_planning(self) -> None:
-        self._pace = None
+        self._planner = None
 
 
 class Sharing:
-    """All ledgers of a node. `board` is None without Redis, whose client raises `errors`; `members` counts all."""
+    """All limiters of a node. `board` is None without Redis, whose client raises `errors`; `members` counts all."""
 
     def __init__(
         self,
-        holds: Sequence[Hold],
+        shared_limiters: Sequence[SharedLimiter],
         members: Callable[[], int],
         board: LimitBoard | None = None,
         errors: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._holds = holds
+        self._shared_limiters = shared_limiters
         self._members = members
         self._board = board
         self._errors = errors
@@ -140,8 +149,8 @@ class Sharing:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            for hold in self._holds:
-                hold.count_members(self._members())
+            for shared in self._shared_limiters:
+                shared.count_members(self._members())
             await self.exchange()
             await asyncio.sleep(TICK_S)
 
@@ -149,28 +158,28 @@ class Sharing:
         """Once, for all origins that are in use."""
         if self._board is None:
             return
-        told = [(hold, report) for hold in self._holds if (report := hold.report()) is not None]
-        await asyncio.gather(*(self._exchange_one(self._board, hold, report) for hold, report in told))
+        told = [(shared, report) for shared in self._shared_limiters if (report := shared.report()) is not None]
+        await asyncio.gather(*(self._exchange_one(self._board, shared, report) for shared, report in told))
 
-    async def _exchange_one(self, board: LimitBoard, hold: Hold, own: Report) -> None:
+    async def _exchange_one(self, board: LimitBoard, shared: SharedLimiter, own: RateReport) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                swapped = await board.swap(hold.name, render(own), REPORT_S)
+                swapped = await board.swap(shared.name, render(own), REPORT_S)
                 plan = _read_plan(swapped.plan)
                 if swapped.reports is None:
-                    hold.stop_planning()
+                    shared.stop_planning()
                 else:
                     reports = _read_reports(swapped.reports)
-                    plan = hold.next_plan(swapped.now_s, reports, plan)
-                    await board.plan(hold.name, render(plan))
+                    plan = shared.next_plan(swapped.now_s, reports, plan)
+                    await board.plan(shared.name, render(plan))
         except self._errors as error:
             _notice.say(f"the fleet's limits can't be shared by Redis: {error or type(error).__name__}")
             return
         if plan is not None and swapped.now_s - plan.at_s <= SHARE_S:
-            hold.take(plan, own, self._members(), swapped.now_s)
+            shared.take(plan, own, self._members(), swapped.now_s)
 
 
-def _read_plan(text: bytes | None) -> Plan | None:
+def _read_plan(text: bytes | None) -> RatePlan | None:
     """None: none, or one of a program that speaks otherwise."""
     try:
         return parse_plan(text) if text is not None else None
@@ -178,7 +187,7 @@ def _read_plan(text: bytes | None) -> Plan | None:
         return None
 
 
-def _read_reports(texts: Mapping[str, bytes]) -> dict[str, Report]:
+def _read_reports(texts: Mapping[str, bytes]) -> dict[str, RateReport]:
     found = {}
     for name, text in texts.items():
         try:

@@ -7,7 +7,7 @@ the GET goes first, without a condition, for a version that is not known yet:
 2. The block's fill takes it like an origin (`read_range`), with the version that became known: only now it is judged,
    by the rules of every range. Another version, or nonsense, and the fill asks the origin as usual.
 3. Nobody takes it (the key is missing, a condition failed, the block was there): `drop` closes its connection.
-It passes the origin's gate by itself, and has a place there until its head has come: it must not hold one while it
+It passes the origin's throttle by itself, and has a place there until its head has come: it must not hold one while it
 waits to be taken, for what tells its version may need a place, too. Who takes it needs no turn of its own.
 """
 
@@ -22,20 +22,20 @@ from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
 from proxy.ranges import ByteRange
 from proxy.upstream.limiter import Ticket
-from proxy.upstream.throttle import Gate
+from proxy.upstream.throttle import OriginThrottle
 
 
-class Opening:
+class SpeculativeRead:
     """`span` may lie beyond the object's end, wholly or in part. One taker; make it with the event loop running."""
 
-    def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange, gate: Gate) -> None:
+    def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange, throttle: OriginThrottle) -> None:
         self.span = span
         loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Attach] = loop.create_future()
         self._taken: asyncio.Future[None] = loop.create_future()
         self._record: ObjectRecord | None = None
         self._sink: ByteSink | None = None
-        self._gate = gate
+        self._throttle = throttle
         self._ticket: Ticket | None = None
         self.delivered = False  # some of it
         task = loop.create_task(self._ask(origin, bucket, key), name=f"open {key!r}")
@@ -43,7 +43,7 @@ class Opening:
         self._task: asyncio.Task[None] | None = task
 
     async def _ask(self, origin: OpensRanges, bucket: str, key: str) -> None:
-        self._ticket = await self._gate.enter(urgent=True)
+        self._ticket = await self._throttle.enter(urgent=True)
         try:
             await origin.open_range(bucket, key, self.span, self)
         except BaseException as error:
@@ -54,7 +54,7 @@ class Opening:
     def _leave(self, error: BaseException | None) -> None:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            self._gate.leave(ticket, error)
+            self._throttle.leave(ticket, error)
 
     def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
         """The origin's: the head has come and is a success."""
@@ -120,11 +120,11 @@ class Opening:
             self._taken.cancel()
 
 
-class OpenedFirst:
-    """An origin of which the opening has been asked already. `take` that where it `holds` what a fill wants first."""
+class SpeculativeSource:
+    """An origin whose speculative read is under way. `take` that where it `holds` what a fill wants first."""
 
-    def __init__(self, opening: Opening, origin: Origin) -> None:
-        self._opening: Opening | None = opening
+    def __init__(self, speculative: SpeculativeRead, origin: Origin) -> None:
+        self._speculative: SpeculativeRead | None = speculative
         self.origin = origin
 
     @property
@@ -132,22 +132,22 @@ class OpenedFirst:
         return self.origin.name
 
     def holds(self, span: ByteRange) -> bool:
-        """Whether the span's first bytes are the opening's. Of a fill that begins elsewhere, it ends here."""
-        if self._opening is None or self._opening.span.start == span.start:
-            return self._opening is not None
+        """Whether the span's first bytes are the speculative read's. Of a fill that begins elsewhere, it ends here."""
+        if self._speculative is None or self._speculative.span.start == span.start:
+            return self._speculative is not None
         self.drop()
         return False
 
     async def take(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """Brings what the opening holds of the span, maybe nothing, and once. Raises what an origin's reading does."""
-        opening, self._opening = self._opening, None
-        assert opening is not None
+        """Brings what the read holds of the span, maybe nothing, and once. Raises what an origin's reading does."""
+        speculative, self._speculative = self._speculative, None
+        assert speculative is not None
         try:
-            await opening.read_range(version, ByteRange(span.start, min(span.end, opening.span.end)), sink)
+            await speculative.read_range(version, ByteRange(span.start, min(span.end, speculative.span.end)), sink)
         except OriginUnavailable:
             raise  # the next try comes after a pause
         except WarmstartError:
-            if opening.delivered:
+            if speculative.delivered:
                 raise
             # Asked before the version was known, so that its refusal says little of that.
 
@@ -156,6 +156,6 @@ class OpenedFirst:
 
     def drop(self) -> None:
         """The fill will not read any more."""
-        if self._opening is not None:
-            self._opening.drop()
-            self._opening = None
+        if self._speculative is not None:
+            self._speculative.drop()
+            self._speculative = None

@@ -1,13 +1,12 @@
-"""The gate before an origin: every request of this process passes it, in order of urgency, at the ledger's pace.
+"""The throttle before an origin: every request of this process passes it, in order of urgency, at the limiter's pace.
 
-How it works. `turn` asks the ledger; mostly the answer is a ticket, at once and without a task. Otherwise the request
+How it works. `turn` asks the limiter; mostly the answer is a ticket, at once and without a task. Otherwise the request
 waits in one of two lines, urgent ones (metadata, small reads) ahead of bulk, first come first served in each. Where
-both wait, every ninth is bulk: it must not starve. One task for each origin asks the ledger again, when it said or when
-a request of ours has ended, and lets the first in line go.
-Nobody waits in vain: a request is turned away where the origin has asked for a longer pause than it has patience, or
-where it has waited that long and all the while the origin served nobody.
-Streams past the cache last as long as their readers like, so they hold at most a part of the tickets (`Streams`).
-How a request ended is read from what it raised: `OriginUnavailable` with `throttled` is a refusal.
+both wait, every ninth is bulk: it must not starve. One task for each origin asks the limiter again, when it said or
+when a request of ours has ended, and lets the first in line go. Nobody waits in vain: a request is turned away where
+the origin has asked for a longer pause than it has patience, or where it has waited that long and all the while the
+origin served nobody. Streams past the cache last as long as their readers like, so they hold at most a part of the
+tickets (`Streams`). How a request ended is read from what it raised: `OriginUnavailable` with `throttled` is a refusal.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from proxy.errors import OriginUnavailable, Overloaded, WarmstartError
 from proxy.metrics import SHED_REQUESTS
 from proxy.upstream.hedge import Hedges
-from proxy.upstream.limiter import Ledger, Ticket
+from proxy.upstream.limiter import AdaptiveLimiter, Ticket
 
 WAIT_MAX_S = 0.1  # other processes end requests, and a stopped clock starts again: look this often
 PATIENCE_S = 30.0
@@ -65,11 +64,11 @@ class Streams:
             self._room.release()
 
 
-class Gate:
+class OriginThrottle:
     """One origin's; belongs to one event loop. `hedge_share` of its requests may be made twice."""
 
-    def __init__(self, ledger: Ledger, hedge_share: float = 0.0, streams_max: int = STREAMS_MAX) -> None:
-        self.ledger = ledger
+    def __init__(self, limiter: AdaptiveLimiter, hedge_share: float = 0.0, streams_max: int = STREAMS_MAX) -> None:
+        self.limiter = limiter
         self.streams = Streams(streams_max)
         self.hedges = Hedges(hedge_share)
         self._urgent: deque[_Waiter] = deque()
@@ -86,7 +85,7 @@ class Gate:
         """A ticket if nothing stands in the way; whoever gets it calls `leave`."""
         if self.waiting:
             return None
-        ticket = self.ledger.enter()
+        ticket = self.limiter.enter()
         return ticket if isinstance(ticket, Ticket) else None
 
     def leave(self, ticket: Ticket, error: BaseException | None) -> None:
@@ -94,11 +93,11 @@ class Gate:
         if isinstance(error, OriginUnavailable):
             if error.throttled and not error.heard:
                 error.heard = True
-                self.ledger.refuse(ticket, error.retry_after_s)
+                self.limiter.refuse(ticket, error.retry_after_s)
             else:
-                self.ledger.leave(success=False)
+                self.limiter.leave(success=False)
         else:  # an answer that says no is an answer
-            self.ledger.leave(success=error is None or isinstance(error, WarmstartError))
+            self.limiter.leave(success=error is None or isinstance(error, WarmstartError))
         self._ended.set()
 
     async def enter(self, *, urgent: bool = False, patience_s: float = PATIENCE_S) -> Ticket:
@@ -107,7 +106,7 @@ class Gate:
         if ticket is not None:
             return ticket
         patience_s = max(patience_s, PATIENCE_MIN_S)
-        if self.ledger.pause_s > patience_s:
+        if self.limiter.pause_s > patience_s:
             raise self._turned_away()
         return await self._wait(self._urgent if urgent else self._bulk, patience_s)
 
@@ -123,11 +122,11 @@ class Gate:
         self.leave(ticket, None)
 
     def pay(self, nbytes: int) -> float:
-        """See `Ledger.pay`."""
-        return self.ledger.pay(nbytes)
+        """See `AdaptiveLimiter.pay`."""
+        return self.limiter.pay(nbytes)
 
     def _turned_away(self) -> OriginUnavailable:
-        pause_s = self.ledger.pause_s
+        pause_s = self.limiter.pause_s
         error = OriginUnavailable(
             f"the origin asked for no requests for {pause_s:.0f} s" if pause_s else "the origin serves nobody",
             retry_after_s=pause_s or None,
@@ -141,17 +140,17 @@ class Gate:
         turn: asyncio.Future[Ticket] = loop.create_future()
         line.append(_Waiter(turn, patience_s, loop.time()))
         if self._pump is None:
-            self._pump = loop.create_task(self._let_in(), name="gate")
+            self._pump = loop.create_task(self._let_in(), name="throttle")
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.ledger.leave(success=False)  # let in and cancelled in the same moment
+                self.limiter.leave(success=False)  # let in and cancelled in the same moment
             raise
 
     async def _let_in(self) -> None:
         while (line := self._first_line()) is not None:
-            entered = self.ledger.enter()
+            entered = self.limiter.enter()
             if isinstance(entered, Ticket):
                 line.popleft().turn.set_result(entered)
                 self._urgent_run = self._urgent_run + 1 if line is self._urgent else 0
@@ -177,37 +176,37 @@ class Gate:
 
     def _turn_away(self) -> None:
         """Those that would wait in vain."""
-        pause_s, quiet_s, now_s = self.ledger.pause_s, self.ledger.quiet_s, asyncio.get_running_loop().time()
+        pause_s, quiet_s, now_s = self.limiter.pause_s, self.limiter.quiet_s, asyncio.get_running_loop().time()
         for waiter in (*self._urgent, *self._bulk):
             in_vain_s = max(pause_s, min(quiet_s, now_s - waiter.since_s))
             if in_vain_s > waiter.patience_s and not waiter.turn.done():
                 waiter.turn.set_exception(self._turned_away())
 
 
-class Gates:
-    """The gates of all origins, by their ids; made as they are asked for."""
+class OriginThrottles:
+    """The throttles of all origins, by their ids; made as they are asked for."""
 
     def __init__(
         self,
-        ledger: Callable[[str], Ledger],
+        limiter: Callable[[str], AdaptiveLimiter],
         hedge_share: Callable[[str], float] = lambda origin: 0.0,
         *,
         streams_max: int = STREAMS_MAX,
     ) -> None:
         """`streams_max`: of each origin."""
-        self._ledger = ledger
+        self._limiter = limiter
         self._streams_max = streams_max
         self._hedge_share = hedge_share
-        self._gates: dict[str, Gate] = {}
+        self._throttles: dict[str, OriginThrottle] = {}
 
-    def of(self, origin_id: str) -> Gate:
-        gate = self._gates.get(origin_id)
-        if gate is None:
-            gate = self._gates[origin_id] = Gate(
-                self._ledger(origin_id), self._hedge_share(origin_id), self._streams_max
+    def of(self, origin_id: str) -> OriginThrottle:
+        throttle = self._throttles.get(origin_id)
+        if throttle is None:
+            throttle = self._throttles[origin_id] = OriginThrottle(
+                self._limiter(origin_id), self._hedge_share(origin_id), self._streams_max
             )
-        return gate
+        return throttle
 
     @property
-    def all(self) -> Mapping[str, Gate]:
-        return self._gates
+    def all(self) -> Mapping[str, OriginThrottle]:
+        return self._throttles

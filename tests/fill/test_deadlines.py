@@ -15,11 +15,11 @@ from proxy.fill.flight import Flights
 from proxy.fill.limiter import FillLimiter
 from proxy.fill.progress import Arrival
 from proxy.ranges import ByteRange
-from proxy.upstream.retry import Asked, Attempts, RetryPolicy
+from proxy.upstream.retry import Attempts, OriginCall, RetryPolicy
 from tests.fakes.memory import MemoryOrigin, MemoryWriter, launch, version_of
 
 CONTENT = bytes(range(200))
-ASKED = Asked(MemoryOrigin(b""), "b", "k")
+ASKED = OriginCall(MemoryOrigin(b""), "b", "k")
 SILENT = OriginUnavailable("timed out", silent=True)
 
 

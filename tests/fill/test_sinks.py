@@ -12,7 +12,7 @@ from proxy.fill.uncached import Buffer
 from proxy.ranges import ByteRange
 from proxy.relay.sinks import Rest
 from proxy.upstream.deliver import Counted
-from proxy.upstream.retry import Asked, Attempts, RetryPolicy
+from proxy.upstream.retry import Attempts, OriginCall, RetryPolicy
 from proxy.wire import WireClient
 from tests.fakes.memory import MemoryOrigin
 from tests.fakes.scripted import Exchange, ScriptedServer
@@ -30,7 +30,7 @@ def full_buffer() -> Buffer:
 def chain_before(sink: ByteSink) -> list[ByteSink]:
     """The sinks of a fill and of a relay, each around the one given."""
     return [
-        Counted(sink, Attempts(RetryPolicy(), Asked(MemoryOrigin(b""), "b", "k")), lambda nbytes: 0.0),
+        Counted(sink, Attempts(RetryPolicy(), OriginCall(MemoryOrigin(b""), "b", "k")), lambda nbytes: 0.0),
         Rest(ByteRange(0, 1000), sink, last=True),
     ]
 

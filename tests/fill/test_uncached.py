@@ -13,9 +13,9 @@ from proxy.errors import OriginUnavailable, Overloaded, VersionChanged
 from proxy.fill import uncached as stream_module
 from proxy.fill.uncached import stream_span
 from proxy.ranges import ByteRange
-from proxy.upstream.limiter import Ledger, private_numbers
-from proxy.upstream.retry import Asked, Attempts, RetryPolicy
-from proxy.upstream.throttle import Gates
+from proxy.upstream.limiter import AdaptiveLimiter, private_numbers
+from proxy.upstream.retry import Attempts, OriginCall, RetryPolicy
+from proxy.upstream.throttle import OriginThrottles
 from tests.fakes.memory import MemoryOrigin, version_of
 
 CONTENT = bytes(n % 251 for n in range(5000))
@@ -90,7 +90,7 @@ async def test_closing_the_stream_ends_the_request() -> None:
 
 async def test_retry_after_beyond_the_deadline_fails_at_once() -> None:
     now = 0.0
-    attempts = Attempts(RetryPolicy(deadline_s=30), Asked(MemoryOrigin(b""), "b", "k"), clock=lambda: now)
+    attempts = Attempts(RetryPolicy(deadline_s=30), OriginCall(MemoryOrigin(b""), "b", "k"), clock=lambda: now)
     assert not await attempts.again(OriginUnavailable("throttled", retry_after_s=31, throttled=True))
 
 
@@ -106,7 +106,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def slow_reader(stream: AsyncGenerator[bytes, None], policy: RetryPolicy) -> bytes:
     """Waits, before it takes more, until the stream holds no place at the origin any more."""
-    streams = policy.gates.of("s3://test").streams
+    streams = policy.throttles.of("s3://test").streams
     got = b""
     async for chunk in stream:
         got += chunk
@@ -131,10 +131,10 @@ async def test_a_reader_below_the_pace_holds_no_place_at_the_origin_and_gets_its
 async def test_a_reader_that_has_become_quick_gets_the_rest_by_one_request() -> None:
     policy = RetryPolicy(reader_pace=1)
     origin = MemoryOrigin(CONTENT, piece_bytes=100)
-    stream = stream_span(origin, version_of(CONTENT), ByteRange(0, 5000), replace(SLOW, gates=policy.gates))
+    stream = stream_span(origin, version_of(CONTENT), ByteRange(0, 5000), replace(SLOW, throttles=policy.throttles))
     async with aclosing(stream):
         got = await anext(stream)
-        while policy.gates.of("s3://test").streams.under_way:
+        while policy.throttles.of("s3://test").streams.under_way:
             await asyncio.sleep(0.001)
     quick = stream_span(origin, version_of(CONTENT), ByteRange(len(got), 5000), policy)
     got += b"".join([chunk async for chunk in quick])
@@ -146,12 +146,17 @@ async def test_a_reader_that_has_become_quick_gets_the_rest_by_one_request() -> 
 async def test_an_object_without_a_validator_is_never_put_together_from_two_answers() -> None:
     """Its slow reader keeps its place while nobody wants it, and is cut off when somebody does."""
     version = replace(version_of(CONTENT), validator="none")
-    policy = replace(SLOW, gates=Gates(lambda origin: Ledger(private_numbers(), 0, concurrency_max=9), streams_max=1))
+    policy = replace(
+        SLOW,
+        throttles=OriginThrottles(
+            lambda origin: AdaptiveLimiter(private_numbers(), 0, concurrency_max=9), streams_max=1
+        ),
+    )
     origin, other = MemoryOrigin(CONTENT, piece_bytes=100), MemoryOrigin(CONTENT, piece_bytes=100)
     stream = stream_span(origin, version, ByteRange(0, 5000), policy)
     await anext(stream)
     await asyncio.sleep(0.05)  # longer than its patience
-    assert policy.gates.of("s3://test").streams.under_way == 1
+    assert policy.throttles.of("s3://test").streams.under_way == 1
     waiting = stream_span(other, version_of(CONTENT), ByteRange(0, 5000), policy)
     assert b"".join([chunk async for chunk in waiting]) == CONTENT
     with pytest.raises(OriginUnavailable, match="slowly"):
@@ -162,8 +167,8 @@ async def test_an_object_without_a_validator_is_never_put_together_from_two_answ
 
 async def test_a_stream_that_lasts_gives_its_place_on_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "SLICE_BYTES", 1000)
-    gates = Gates(lambda origin: Ledger(private_numbers(), 0, concurrency_max=9), streams_max=1)
-    policy = replace(POLICY, gates=gates)
+    throttles = OriginThrottles(lambda origin: AdaptiveLimiter(private_numbers(), 0, concurrency_max=9), streams_max=1)
+    policy = replace(POLICY, throttles=throttles)
     origin = MemoryOrigin(CONTENT, piece_bytes=100)
 
     async def script(number: int, sent: int) -> None:
@@ -182,9 +187,9 @@ async def test_a_stream_that_lasts_gives_its_place_on_to_the_next(monkeypatch: p
 
 
 async def test_a_new_stream_that_finds_no_place_in_time_is_refused_and_not_forgotten() -> None:
-    gates = Gates(lambda origin: Ledger(private_numbers(), 0, concurrency_max=9), streams_max=1)
-    policy = replace(POLICY, gates=gates, deadline_s=0.01)
-    async with gates.of("s3://test").streams.place(None):
+    throttles = OriginThrottles(lambda origin: AdaptiveLimiter(private_numbers(), 0, concurrency_max=9), streams_max=1)
+    policy = replace(POLICY, throttles=throttles, deadline_s=0.01)
+    async with throttles.of("s3://test").streams.place(None):
         with pytest.raises(Overloaded):
             await anext(stream_span(MemoryOrigin(CONTENT), version_of(CONTENT), ByteRange(0, 5000), policy))
     got = [chunk async for chunk in stream_span(MemoryOrigin(CONTENT), version_of(CONTENT), ByteRange(0, 50), policy)]

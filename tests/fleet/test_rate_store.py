@@ -9,8 +9,8 @@ import pytest
 
 from proxy.fleet.rate_store import LimitBoard
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
-from proxy.upstream.limiter import Ledger, Ticket, private_numbers
-from proxy.upstream.sharing import Hold, Sharing
+from proxy.upstream.limiter import AdaptiveLimiter, Ticket, private_numbers
+from proxy.upstream.sharing import SharedLimiter, Sharing
 from tests.fleet.invalidation_nodes import SEALS
 from tests.fleet.redis_servers import RedisServer, start_redis
 
@@ -77,14 +77,14 @@ async def test_old_reports_are_dropped(boards: tuple[LimitBoard, LimitBoard], se
 
 
 async def test_everything_is_shared_through_redis_and_goes_on_without_it(boards: tuple[LimitBoard, LimitBoard]) -> None:
-    def sharing(board: LimitBoard, errors: tuple[type[BaseException], ...]) -> tuple[Ledger, Sharing]:
+    def sharing(board: LimitBoard, errors: tuple[type[BaseException], ...]) -> tuple[AdaptiveLimiter, Sharing]:
         numbers = private_numbers()
-        ledger = Ledger(numbers, 0, concurrency_max=64, name=ORIGIN)
-        return ledger, Sharing([Hold(ledger, numbers)], lambda: 2, board, errors)
+        limiter = AdaptiveLimiter(numbers, 0, concurrency_max=64, name=ORIGIN)
+        return limiter, Sharing([SharedLimiter(limiter, numbers)], lambda: 2, board, errors)
 
     (first, one), (second, two) = (sharing(board, REDIS_ERRORS) for board in boards)
-    for ledger in (first, second):
-        assert isinstance(ledger.enter(), Ticket)
+    for limiter in (first, second):
+        assert isinstance(limiter.enter(), Ticket)
     await one.exchange()
     await two.exchange()
     assert first.is_shared
@@ -104,11 +104,11 @@ async def test_a_redis_that_does_not_answer_changes_nothing(tmp_path_factory: py
     with start_redis(tmp_path_factory.mktemp("redis")) as gone:
         redis = open_redis(gone.url)
         numbers = private_numbers()
-        ledger = Ledger(numbers, 0, concurrency_max=64, name=ORIGIN)
-        assert isinstance(ledger.enter(), Ticket)
+        limiter = AdaptiveLimiter(numbers, 0, concurrency_max=64, name=ORIGIN)
+        assert isinstance(limiter.enter(), Ticket)
         gone.kill()
         await Sharing(
-            [Hold(ledger, numbers)], lambda: 2, LimitBoard(redis, "test", "one", SEALS), REDIS_ERRORS
+            [SharedLimiter(limiter, numbers)], lambda: 2, LimitBoard(redis, "test", "one", SEALS), REDIS_ERRORS
         ).exchange()
-        assert not ledger.is_shared
+        assert not limiter.is_shared
         await redis.aclose()

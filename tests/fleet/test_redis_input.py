@@ -26,8 +26,8 @@ from proxy.fleet.subscriber import News
 from proxy.metrics import DROPPED_MESSAGES
 from proxy.objects import ObjectKey
 from proxy.relay.lease import LEASE_S, Lease, Leases
-from proxy.upstream.limiter import Ledger, Ticket, private_numbers
-from proxy.upstream.sharing import Hold, Sharing
+from proxy.upstream.limiter import AdaptiveLimiter, Ticket, private_numbers
+from proxy.upstream.sharing import SharedLimiter, Sharing
 from tests.fleet.asking import SECRET, control_pid
 from tests.fleet.invalidation_nodes import SEALS
 from tests.fleet.redis_servers import RedisServer, start_redis
@@ -185,13 +185,13 @@ async def test_a_member_that_reports_nonsense_ends_nobodys_sharing(redis: Redis)
     other = LimitBoard(redis, "test", "other", SEALS)
     for text in ("[]", '{"served":1e400}', '{"served":NaN}', "[" * 1000):
         numbers = private_numbers()
-        ledger = Ledger(numbers, 0, concurrency_max=64, name="s3://origin")
-        assert isinstance(ledger.enter(), Ticket)
-        hold = Hold(ledger, numbers)
-        await redis.delete(f"test:limits:{hold.name}:planner")
-        await other.swap(hold.name, text, 100.0)
-        await other.plan(hold.name, text)
-        await Sharing([hold], lambda: 2, LimitBoard(redis, "test", "me", SEALS), REDIS_ERRORS).exchange()
+        limiter = AdaptiveLimiter(numbers, 0, concurrency_max=64, name="s3://origin")
+        assert isinstance(limiter.enter(), Ticket)
+        limits = SharedLimiter(limiter, numbers)
+        await redis.delete(f"test:limits:{limits.name}:planner")
+        await other.swap(limits.name, text, 100.0)
+        await other.plan(limits.name, text)
+        await Sharing([limits], lambda: 2, LimitBoard(redis, "test", "me", SEALS), REDIS_ERRORS).exchange()
 
 
 @given(junk)

@@ -230,12 +230,12 @@ async def test_an_object_replaced_between_first_answer_and_head_is_never_spliced
 async def test_what_an_invalidation_overtook_is_not_remembered(rig: Rig, origin: OpeningOrigin) -> None:
     origin.put("k", SMALL)
     key = rig.bucket.object_key(ObjectName("b", "k"))
-    asked, hold, opening = asyncio.Event(), asyncio.Event(), origin.open_range
+    asked, hold, speculative = asyncio.Event(), asyncio.Event(), origin.open_range
 
     async def held(bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         asked.set()
         await hold.wait()
-        await opening(bucket, key, span, opened)
+        await speculative(bucket, key, span, opened)
 
     origin.open_range = held  # type: ignore[method-assign]
     reading = asyncio.ensure_future(rig.get("k"))

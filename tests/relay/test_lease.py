@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from proxy.fleet.fill_ids import ORIGIN, new_fill_id
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.rediskeys import RedisKeys
-from proxy.relay.lease import DONE_S, LEASE_S, PAUSE_S, RENEW_S, Elsewhere, Lease, Leases
+from proxy.relay.lease import DONE_S, LEASE_S, PAUSE_S, RENEW_S, Lease, LeasedByAnother, Leases
 from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.waiting import until
 
@@ -47,7 +47,7 @@ class Bench:
         self._open.append((leases, client))
         return leases
 
-    async def take(self, leases: Leases, instead: Elsewhere | None = None) -> Lease | Elsewhere:
+    async def take(self, leases: Leases, instead: LeasedByAnother | None = None) -> Lease | LeasedByAnother:
         return await leases.take(self.digest, 7, new_fill_id(ORIGIN), instead)
 
     async def have(self, leases: Leases) -> Lease:
@@ -88,7 +88,7 @@ async def test_the_first_to_ask_has_it_and_everybody_else_is_told_where_to_read(
     fill_id = new_fill_id(ORIGIN)
     assert isinstance(await a.take(bench.digest, 7, fill_id), Lease)
     got = await bench.take(b)
-    assert isinstance(got, Elsewhere)
+    assert isinstance(got, LeasedByAnother)
     assert (got.node_id, got.url, got.fill_id, got.done) == ("0a", "http://0a", fill_id, False)
     assert 0 < bench.left_s <= LEASE_S
 
@@ -97,7 +97,7 @@ async def test_of_many_that_ask_at_once_one_has_it(bench: Bench) -> None:
     nodes = [bench.node(f"{number:02x}") for number in range(8)]
     got = await asyncio.gather(*(bench.take(node) for node in nodes))
     assert len([each for each in got if isinstance(each, Lease)]) == 1
-    assert len({each.node_id for each in got if isinstance(each, Elsewhere)}) == 1
+    assert len({each.node_id for each in got if isinstance(each, LeasedByAnother)}) == 1
 
 
 async def test_blocks_have_leases_of_their_own(bench: Bench) -> None:
@@ -146,7 +146,7 @@ async def test_a_block_that_is_there_is_said_so_for_a_minute(bench: Bench) -> No
     await a._ending.aclose(cancel=False)
     assert LEASE_S < bench.left_s <= DONE_S
     got = await bench.take(b)
-    assert isinstance(got, Elsewhere)
+    assert isinstance(got, LeasedByAnother)
     assert (got.node_id, got.done) == ("0a", True)
 
 
@@ -174,10 +174,10 @@ async def test_a_lease_that_turned_out_to_be_worth_nothing_is_taken_by_one(bench
     a.end(await bench.have(a), done=True)
     await a._ending.aclose(cancel=False)
     seen = [await bench.take(node) for node in (b, c)]
-    assert all(isinstance(each, Elsewhere) for each in seen)
+    assert all(isinstance(each, LeasedByAnother) for each in seen)
     got = [await bench.take(node, each) for node, each in zip((b, c), seen, strict=True)]  # type: ignore[arg-type]
     assert isinstance(got[0], Lease)
-    assert isinstance(got[1], Elsewhere)
+    assert isinstance(got[1], LeasedByAnother)
     assert got[1].node_id == "0b"
 
 

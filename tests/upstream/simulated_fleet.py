@@ -1,4 +1,4 @@
-"""A fleet of ledgers at one origin that allows so many requests a second, simulated: every part but Redis is real."""
+"""A fleet of limiters at one origin that allows so many requests a second, simulated: every part but Redis is real."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.upstream.limiter import Ledger, Ticket, private_numbers
+from proxy.upstream.limiter import AdaptiveLimiter, Ticket, private_numbers
 from proxy.upstream.rate_plan import REPORT_S, parse_plan, parse_report, render
-from proxy.upstream.sharing import SHARE_S, TICK_S, Hold
+from proxy.upstream.sharing import SHARE_S, TICK_S, SharedLimiter
 
-LOOK_AGAIN_S = 0.1  # the gate's
+LOOK_AGAIN_S = 0.1  # the throttle's
 REDIS_AHEAD_S = 5000.0
 
 
@@ -45,9 +45,9 @@ class CrowdNode:
     def __init__(self, name: str, places: int, members: int, clock: Callable[[], float], chance: random.Random) -> None:
         self.name, self.places = name, places
         numbers = private_numbers()
-        self.ledger = Ledger(numbers, 0, concurrency_max=128, name="s3://origin", clock=clock)
-        self.hold = Hold(self.ledger, numbers, clock, chance.random)
-        self.hold.count_members(members)
+        self.limiter = AdaptiveLimiter(numbers, 0, concurrency_max=128, name="s3://origin", clock=clock)
+        self.shared = SharedLimiter(self.limiter, numbers, clock, chance.random)
+        self.shared.count_members(members)
         self.free, self.trying = places, False
         self.sent = self.served = self.refused = 0
 
@@ -88,9 +88,9 @@ class Crowd:
             if ticket is not None:
                 node.free += 1
                 if kind == "served":
-                    node.ledger.leave(success=True)
+                    node.limiter.leave(success=True)
                 else:
-                    node.ledger.refuse(ticket, self.bucket.retry_after_s)
+                    node.limiter.refuse(ticket, self.bucket.retry_after_s)
                 if node.trying:
                     continue
             self._try(node)
@@ -123,7 +123,7 @@ class Crowd:
     def _try(self, node: CrowdNode) -> None:
         node.trying = False
         while node.free > 0:
-            entry = node.ledger.enter()
+            entry = node.limiter.enter()
             if not isinstance(entry, Ticket):
                 node.trying = True
                 self._later(min(entry, LOOK_AGAIN_S) + 1e-6, "try", node)
@@ -138,7 +138,7 @@ class Crowd:
 
     def _exchange(self, node: CrowdNode) -> None:
         """As `Sharing` and `LimitBoard` do it."""
-        report = node.hold.report()
+        report = node.shared.report()
         if report is None or not self.redis or node.name in self.stopped:
             return
         now_s = self.now_s + REDIS_AHEAD_S
@@ -147,9 +147,9 @@ class Crowd:
         if self.planner is None or self.planner[1] < now_s or self.planner[0] == node.name:
             self.planner = node.name, now_s + 1.0
             fresh = {name: text for name, (at_s, text) in self.reports.items() if now_s - at_s <= REPORT_S}
-            plan = node.hold.next_plan(now_s, {name: parse_report(text) for name, text in fresh.items()}, plan)
+            plan = node.shared.next_plan(now_s, {name: parse_report(text) for name, text in fresh.items()}, plan)
             self.plan = render(plan).encode()
         else:
-            node.hold.stop_planning()
+            node.shared.stop_planning()
         if plan is not None and now_s - plan.at_s <= SHARE_S:
-            node.hold.take(plan, report, len(self.nodes), now_s)
+            node.shared.take(plan, report, len(self.nodes), now_s)

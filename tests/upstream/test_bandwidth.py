@@ -9,9 +9,9 @@ import pytest
 
 from proxy.ranges import ByteRange
 from proxy.upstream.deliver import deliver
-from proxy.upstream.limiter import BURST_S, FREE_RATE, Ledger, private_numbers
+from proxy.upstream.limiter import BURST_S, FREE_RATE, AdaptiveLimiter, private_numbers
 from proxy.upstream.retry import RetryPolicy
-from proxy.upstream.throttle import Gates
+from proxy.upstream.throttle import OriginThrottles
 from tests.fakes.memory import MemoryOrigin, version_of
 
 CONTENT = bytes(40_000)
@@ -56,8 +56,10 @@ async def test_all_workers_together_take_no_more_than_the_cap(readers: int, monk
     monkeypatch.setattr("proxy.upstream.deliver.asyncio.sleep", time.sleep)
 
     def worker(slot: int) -> RetryPolicy:
-        ledger = Ledger(numbers, slot, concurrency_max=64, bytes_per_s=BYTES_PER_S, start_rate=FREE_RATE, clock=time)
-        return RetryPolicy(gates=Gates(lambda _: ledger))
+        limiter = AdaptiveLimiter(
+            numbers, slot, concurrency_max=64, bytes_per_s=BYTES_PER_S, start_rate=FREE_RATE, clock=time
+        )
+        return RetryPolicy(throttles=OriginThrottles(lambda _: limiter))
 
     version, span = version_of(CONTENT), ByteRange(0, 14_000 // readers)
     sinks = [Sink(time) for _ in range(readers)]

@@ -15,46 +15,46 @@ from proxy.errors import OriginUnavailable, StoreUnavailable, VersionChanged
 from proxy.ranges import ByteRange
 from proxy.upstream.deliver import deliver
 from proxy.upstream.hedge import SAMPLES_MIN, SAVED_MAX, Ask, Hedges, read_hedged
-from proxy.upstream.limiter import FREE_RATE, Ledger, private_numbers
+from proxy.upstream.limiter import FREE_RATE, AdaptiveLimiter, private_numbers
 from proxy.upstream.retry import RetryPolicy
-from proxy.upstream.throttle import Gate, Gates
+from proxy.upstream.throttle import OriginThrottle, OriginThrottles
 from tests.fakes.memory import MemoryOrigin, pump, version_of
 
 CONTENT = bytes(range(200))
 SHARE = 0.02
 
 
-def made(budget: float = 1, share: float = SHARE, concurrency_max: int = 16) -> Gate:
-    """A gate whose requests are late after ten milliseconds, with so many hedges saved up."""
-    ledger = Ledger(private_numbers(), 0, concurrency_max=concurrency_max, start_rate=FREE_RATE)
-    gate = Gate(ledger, share)
+def made(budget: float = 1, share: float = SHARE, concurrency_max: int = 16) -> OriginThrottle:
+    """A throttle whose requests are late after ten milliseconds, with so many hedges saved up."""
+    limiter = AdaptiveLimiter(private_numbers(), 0, concurrency_max=concurrency_max, start_rate=FREE_RATE)
+    throttle = OriginThrottle(limiter, share)
     for _ in range(SAMPLES_MIN):
-        gate.hedges.observe(0.0)
+        throttle.hedges.observe(0.0)
     for _ in range(round(budget / share)):
-        gate.hedges.count()
-    return gate
+        throttle.hedges.count()
+    return throttle
 
 
 class Sink:
-    """Takes bytes; with a `gate`, each write is done only when that is set."""
+    """Takes bytes; with a `barrier`, each write is done only when that is set."""
 
-    def __init__(self, gate: asyncio.Event | None = None) -> None:
+    def __init__(self, barrier: asyncio.Event | None = None) -> None:
         self.data = bytearray()
-        self.gate = gate
+        self.barrier = barrier
         self.writing = False
         self.closed = False
 
     def write(self, data: memoryview) -> Awaitable[None] | None:
         assert not self.closed, "written to after the end"
         assert not self.writing, "written to while a write is under way"
-        if self.gate is None:
+        if self.barrier is None:
             self.data += data
             return None
-        return self._later(bytes(data), self.gate)
+        return self._later(bytes(data), self.barrier)
 
-    async def _later(self, data: bytes, gate: asyncio.Event) -> None:
+    async def _later(self, data: bytes, barrier: asyncio.Event) -> None:
         self.writing = True
-        await gate.wait()
+        await barrier.wait()
         self.writing = False
         self.data += data
 
@@ -96,31 +96,31 @@ def failing(error: Exception, after: asyncio.Event | None = None) -> Ask:
     return ask
 
 
-async def run(ask: Ask, gate: Gate, sink: Sink) -> None:
-    async with gate.turn(), asyncio.timeout(20):
+async def run(ask: Ask, throttle: OriginThrottle, sink: Sink) -> None:
+    async with throttle.turn(), asyncio.timeout(20):
         try:
-            await read_hedged(ask, sink, gate, "s3://test")
+            await read_hedged(ask, sink, throttle, "s3://test")
         finally:
             sink.closed = True
 
 
 async def test_a_late_request_is_hedged_and_the_first_answer_wins() -> None:
-    gate, sink, script = made(), Sink(), Script(silent, all_of_it)
-    await run(script, gate, sink)
+    throttle, sink, script = made(), Sink(), Script(silent, all_of_it)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
     assert (script.offsets, script.cancelled) == ([0, 0], [0])
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 async def test_a_request_in_time_is_not_hedged() -> None:
-    gate, sink, script = made(), Sink(), Script(all_of_it)
-    await run(script, gate, sink)
+    throttle, sink, script = made(), Sink(), Script(all_of_it)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
-    assert gate.hedges.left
+    assert throttle.hedges.left
 
 
 async def test_without_a_budget_nothing_is_hedged() -> None:
-    late, gate, sink = asyncio.Event(), made(budget=0), Sink()
+    late, throttle, sink = asyncio.Event(), made(budget=0), Sink()
 
     async def slow(offset: int, taker: ByteSink) -> None:
         await late.wait()
@@ -128,13 +128,13 @@ async def test_without_a_budget_nothing_is_hedged() -> None:
 
     script = Script(slow)
     asyncio.get_running_loop().call_later(0.1, late.set)
-    await run(script, gate, sink)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
     assert script.offsets == [0]
 
 
 async def test_where_the_gate_lets_nobody_in_nothing_is_hedged() -> None:
-    late, gate, sink = asyncio.Event(), made(concurrency_max=1), Sink()
+    late, throttle, sink = asyncio.Event(), made(concurrency_max=1), Sink()
 
     async def slow(offset: int, taker: ByteSink) -> None:
         await late.wait()
@@ -142,13 +142,13 @@ async def test_where_the_gate_lets_nobody_in_nothing_is_hedged() -> None:
 
     script = Script(slow)
     asyncio.get_running_loop().call_later(0.1, late.set)
-    await run(script, gate, sink)
+    await run(script, throttle, sink)
     assert script.offsets == [0]
-    assert gate.hedges.left, "what was not made is not spent"
+    assert throttle.hedges.left, "what was not made is not spent"
 
 
 async def test_the_late_one_may_win_after_all() -> None:
-    hedged, gate, sink = asyncio.Event(), made(), Sink()
+    hedged, throttle, sink = asyncio.Event(), made(), Sink()
 
     async def slow(offset: int, taker: ByteSink) -> None:
         await hedged.wait()
@@ -159,22 +159,22 @@ async def test_the_late_one_may_win_after_all() -> None:
         await silent(offset, taker)
 
     script = Script(slow, second)
-    await run(script, gate, sink)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
     assert script.cancelled == [1]
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 async def test_a_stalled_answer_is_gone_on_with_by_a_second_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.upstream.hedge.STALL_MIN_S", 0.01)
-    gate, sink = made(), Sink()
+    throttle, sink = made(), Sink()
 
     async def stalls(offset: int, taker: ByteSink) -> None:
         await pump(taker, CONTENT[:50])
         await silent(offset, taker)
 
     script = Script(stalls, all_of_it)
-    await run(script, gate, sink)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
     assert script.offsets == [0, 50]
 
@@ -182,16 +182,16 @@ async def test_a_stalled_answer_is_gone_on_with_by_a_second_request(monkeypatch:
 async def test_a_sink_that_takes_its_time_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.upstream.hedge.STALL_MIN_S", 0.01)
     taken = asyncio.Event()
-    gate, sink, script = made(), Sink(taken), Script(all_of_it)
+    throttle, sink, script = made(), Sink(taken), Script(all_of_it)
     asyncio.get_running_loop().call_later(0.2, taken.set)
-    await run(script, gate, sink)
+    await run(script, throttle, sink)
     assert sink.data == CONTENT
     assert script.offsets == [0]
 
 
 async def test_a_failure_of_one_leaves_the_race_to_the_other() -> None:
     hedged, failed = asyncio.Event(), asyncio.Event()
-    gate, sink = made(), Sink()
+    throttle, sink = made(), Sink()
 
     async def breaks(offset: int, taker: ByteSink) -> None:
         await hedged.wait()
@@ -204,12 +204,12 @@ async def test_a_failure_of_one_leaves_the_race_to_the_other() -> None:
         await asyncio.sleep(0)
         await all_of_it(offset, taker)
 
-    await run(Script(breaks, second), gate, sink)
+    await run(Script(breaks, second), throttle, sink)
     assert sink.data == CONTENT
 
 
 async def test_when_both_fail_the_first_error_stands() -> None:
-    gate, hedged = made(), asyncio.Event()
+    throttle, hedged = made(), asyncio.Event()
 
     async def second(offset: int, taker: ByteSink) -> None:
         hedged.set()
@@ -217,22 +217,22 @@ async def test_when_both_fail_the_first_error_stands() -> None:
 
     script = Script(failing(OriginUnavailable("the first"), hedged), second)
     with pytest.raises(OriginUnavailable, match=r"the first|the second"):
-        await run(script, gate, Sink())
+        await run(script, throttle, Sink())
     assert len(script.offsets) == 2
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 @pytest.mark.parametrize("error", [VersionChanged("another"), StoreUnavailable("full")])
 async def test_an_error_that_asking_again_cannot_mend_ends_both(error: Exception) -> None:
-    gate, script = made(), Script(silent, failing(error))
+    throttle, script = made(), Script(silent, failing(error))
     with pytest.raises(type(error)):
-        await run(script, gate, Sink())
+        await run(script, throttle, Sink())
     assert script.cancelled == [0]
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 async def test_a_refused_hedge_slows_the_node_down_and_leaves_the_first_request_alone() -> None:
-    gate, sink, refused = made(), Sink(), asyncio.Event()
+    throttle, sink, refused = made(), Sink(), asyncio.Event()
 
     async def slow(offset: int, taker: ByteSink) -> None:
         await refused.wait()
@@ -243,46 +243,46 @@ async def test_a_refused_hedge_slows_the_node_down_and_leaves_the_first_request_
         refused.set()
         raise OriginUnavailable("slow down", throttled=True)
 
-    before = gate.ledger.concurrency
-    await run(Script(slow, second), gate, sink)
+    before = throttle.limiter.concurrency
+    await run(Script(slow, second), throttle, sink)
     assert sink.data == CONTENT
-    assert gate.ledger.concurrency < before
+    assert throttle.limiter.concurrency < before
 
 
 async def test_a_refused_first_request_is_told_to_the_gate() -> None:
-    gate, hedged = made(), asyncio.Event()
+    throttle, hedged = made(), asyncio.Event()
 
     async def second(offset: int, taker: ByteSink) -> None:
         hedged.set()
         await silent(offset, taker)
 
     error = OriginUnavailable("slow down", throttled=True)
-    before = gate.ledger.concurrency
+    before = throttle.limiter.concurrency
     with pytest.raises(OriginUnavailable, match="slow down"):
-        await run(Script(failing(error, hedged), second), gate, Sink())
-    assert gate.ledger.concurrency < before
+        await run(Script(failing(error, hedged), second), throttle, Sink())
+    assert throttle.limiter.concurrency < before
 
 
 async def test_a_cancelled_read_cancels_both_and_writes_no_more() -> None:
-    hedged, gate, sink = asyncio.Event(), made(), Sink()
+    hedged, throttle, sink = asyncio.Event(), made(), Sink()
 
     async def second(offset: int, taker: ByteSink) -> None:
         hedged.set()
         await silent(offset, taker)
 
     script = Script(silent, second)
-    task = asyncio.create_task(run(script, gate, sink))
+    task = asyncio.create_task(run(script, throttle, sink))
     await hedged.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sorted(script.cancelled) == [0, 1]
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 async def test_a_cancellation_while_the_beaten_one_ends_is_not_lost() -> None:
     leaving, gone = asyncio.Event(), asyncio.Event()
-    gate, sink = made(), Sink()
+    throttle, sink = made(), Sink()
 
     async def lingers(offset: int, taker: ByteSink) -> None:
         try:
@@ -291,7 +291,7 @@ async def test_a_cancellation_while_the_beaten_one_ends_is_not_lost() -> None:
             leaving.set()
             await gone.wait()
 
-    task = asyncio.create_task(run(Script(lingers, all_of_it), gate, sink))
+    task = asyncio.create_task(run(Script(lingers, all_of_it), throttle, sink))
     await leaving.wait()
     while len(sink.data) < len(CONTENT):
         await asyncio.sleep(0)
@@ -322,16 +322,16 @@ def test_however_two_requests_interleave_each_byte_arrives_once_and_in_order(see
             at += length
 
     async def main() -> None:
-        gate, gate_open = made(budget=SAVED_MAX), asyncio.Event()
+        throttle, gate_open = made(budget=SAVED_MAX), asyncio.Event()
         gate_open.set()
         sink = Sink(gate_open if seed % 2 else None)
         try:
-            await run(uneven, gate, sink)
+            await run(uneven, throttle, sink)
         except OriginUnavailable:
             assert CONTENT.startswith(sink.data)
         else:
             assert sink.data == CONTENT
-        assert gate.ledger.under_way == 0
+        assert throttle.limiter.under_way == 0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("proxy.upstream.hedge.STALL_MIN_S", 0.005)
@@ -369,14 +369,14 @@ async def test_a_fill_is_hedged_where_the_gate_is_told_to() -> None:
             await asyncio.Event().wait()
 
     origin.script = script
-    gates = Gates(
-        lambda origin_id: Ledger(private_numbers(), 0, concurrency_max=9, start_rate=FREE_RATE), lambda _: 0.1
+    throttles = OriginThrottles(
+        lambda origin_id: AdaptiveLimiter(private_numbers(), 0, concurrency_max=9, start_rate=FREE_RATE), lambda _: 0.1
     )
-    hedges = gates.of(version.origin).hedges
+    hedges = throttles.of(version.origin).hedges
     for _ in range(SAMPLES_MIN):
         hedges.observe(0.0)
         hedges.count()
     sink = Sink()
-    await deliver(origin, version.origin, version, ByteRange(10, 90), sink, RetryPolicy(gates=gates))
+    await deliver(origin, version.origin, version, ByteRange(10, 90), sink, RetryPolicy(throttles=throttles))
     assert sink.data == content[10:90]
     assert origin.asked == [ByteRange(10, 90)] * 2

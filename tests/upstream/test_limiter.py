@@ -1,4 +1,4 @@
-"""The origin's ledger: how its limits move, simulated with a clock of its own."""
+"""The origin's limiter: how its limits move, simulated with a clock of its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.cache.shared import LEDGER_WORDS, SharedTables
+from proxy.cache.shared import LIMITER_WORDS, SharedTables
 from proxy.upstream.limiter import (
     BELOW_SEEN,
     CONCURRENCY_MIN,
     FREE_RATE,
-    LEDGER_NUMBERS,
+    LIMITER_NUMBERS,
     PAUSE_S,
     START_RATE,
-    Ledger,
+    AdaptiveLimiter,
     Ticket,
     private_numbers,
 )
@@ -37,42 +37,44 @@ def clock() -> Clock:
     return Clock()
 
 
-def made(clock: Clock, **more: object) -> Ledger:
-    return Ledger(private_numbers(), 0, concurrency_max=64, clock=clock, **more)  # type: ignore[arg-type]
+def made(clock: Clock, **more: object) -> AdaptiveLimiter:
+    return AdaptiveLimiter(private_numbers(), 0, concurrency_max=64, clock=clock, **more)  # type: ignore[arg-type]
 
 
-def entered(ledger: Ledger) -> Ticket:
-    ticket = ledger.enter()
+def entered(limiter: AdaptiveLimiter) -> Ticket:
+    ticket = limiter.enter()
     assert isinstance(ticket, Ticket)
     return ticket
 
 
 def test_a_new_origin_takes_a_burst_and_then_the_starting_rate(clock: Clock) -> None:
-    ledger = made(clock)
-    burst = sum(isinstance(ledger.enter(), Ticket) for _ in range(64))
+    limiter = made(clock)
+    burst = sum(isinstance(limiter.enter(), Ticket) for _ in range(64))
     assert 1 < burst < START_RATE / 10
-    assert ledger.enter() == pytest.approx(1 / START_RATE, rel=0.5)
+    assert limiter.enter() == pytest.approx(1 / START_RATE, rel=0.5)
 
 
 def test_without_a_refusal_the_rate_doubles_each_second_until_it_is_no_limit(clock: Clock) -> None:
-    ledger = made(clock)
+    limiter = made(clock)
     for _ in range(1000):
         clock.now_s += 0.01
-        if isinstance(ledger.enter(), Ticket):
-            ledger.leave(success=True)
-    assert ledger.rate >= FREE_RATE
+        if isinstance(limiter.enter(), Ticket):
+            limiter.leave(success=True)
+    assert limiter.rate >= FREE_RATE
 
 
 def test_no_more_requests_are_under_way_than_the_concurrency_allows(clock: Clock) -> None:
-    ledger = made(clock, start_rate=FREE_RATE)
-    assert sum(isinstance(ledger.enter(), Ticket) for _ in range(100)) == 64
-    ledger.leave(success=True)
-    entered(ledger)
+    limiter = made(clock, start_rate=FREE_RATE)
+    assert sum(isinstance(limiter.enter(), Ticket) for _ in range(100)) == 64
+    limiter.leave(success=True)
+    entered(limiter)
 
 
 def test_a_refusal_pauses_everybody_halves_the_concurrency_and_counts_once(clock: Clock) -> None:
     numbers = private_numbers()
-    one, two = (Ledger(numbers, slot, concurrency_max=64, clock=clock, start_rate=FREE_RATE) for slot in (0, 1))
+    one, two = (
+        AdaptiveLimiter(numbers, slot, concurrency_max=64, clock=clock, start_rate=FREE_RATE) for slot in (0, 1)
+    )
     tickets = [entered(one) for _ in range(20)] + [entered(two) for _ in range(20)]
     one.refuse(tickets[0], None)
     assert one.concurrency == two.concurrency == 20
@@ -86,7 +88,7 @@ def test_a_refusal_pauses_everybody_halves_the_concurrency_and_counts_once(clock
 
 def test_retry_after_holds_for_every_process(clock: Clock) -> None:
     numbers = private_numbers()
-    one, two = (Ledger(numbers, slot, concurrency_max=64, clock=clock) for slot in (0, 1))
+    one, two = (AdaptiveLimiter(numbers, slot, concurrency_max=64, clock=clock) for slot in (0, 1))
     one.refuse(entered(one), 7.0)
     assert two.enter() == pytest.approx(7.0)
     clock.now_s += 6.9
@@ -97,12 +99,12 @@ def test_retry_after_holds_for_every_process(clock: Clock) -> None:
 
 def test_the_share_of_a_killed_process_comes_back_with_its_successor(clock: Clock) -> None:
     numbers = private_numbers()
-    dead = Ledger(numbers, 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
-    other = Ledger(numbers, 1, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
+    dead = AdaptiveLimiter(numbers, 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
+    other = AdaptiveLimiter(numbers, 1, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
     for _ in range(8):
         entered(dead)
     assert not isinstance(other.enter(), Ticket)
-    Ledger(numbers, 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
+    AdaptiveLimiter(numbers, 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
     entered(other)
 
 
@@ -110,41 +112,41 @@ def test_the_share_of_a_killed_process_comes_back_when_another_one_sweeps(clock:
     tables = SharedTables.create()
     doomed, other = SharedTables.attach(tables.fd), SharedTables.attach(tables.fd)
     assert [doomed.locks.take_slot(8), other.locks.take_slot(8)] == [0, 1]
-    numbers, dead_slot = other.ledger(0), other.locks.dead_slot
-    ledger = Ledger(numbers, 1, concurrency_max=8, clock=clock, start_rate=FREE_RATE, dead=dead_slot)
-    dead = Ledger(doomed.ledger(0), 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
-    entered(ledger)
+    numbers, dead_slot = other.limiter(0), other.locks.dead_slot
+    limiter = AdaptiveLimiter(numbers, 1, concurrency_max=8, clock=clock, start_rate=FREE_RATE, dead=dead_slot)
+    dead = AdaptiveLimiter(doomed.limiter(0), 0, concurrency_max=8, clock=clock, start_rate=FREE_RATE)
+    entered(limiter)
     for _ in range(7):
         entered(dead)
-    ledger.sweep()
-    assert ledger.under_way == 8, "it lives"
+    limiter.sweep()
+    assert limiter.under_way == 8, "it lives"
     del dead
     doomed.close()
-    ledger.sweep()
-    assert ledger.under_way == 1
-    ledger.leave(success=True)
-    del ledger, numbers
+    limiter.sweep()
+    assert limiter.under_way == 1
+    limiter.leave(success=True)
+    del limiter, numbers
     other.close()
     tables.close()
 
 
 def test_concurrency_grows_back_by_successes(clock: Clock) -> None:
-    ledger = made(clock, start_rate=FREE_RATE)
-    ledger.refuse(entered(ledger), None)
-    assert ledger.concurrency == CONCURRENCY_MIN
+    limiter = made(clock, start_rate=FREE_RATE)
+    limiter.refuse(entered(limiter), None)
+    assert limiter.concurrency == CONCURRENCY_MIN
     for _ in range(2000):
         clock.now_s += 0.05
-        if isinstance(ledger.enter(), Ticket):
-            ledger.leave(success=True)
-    assert ledger.concurrency > 30
+        if isinstance(limiter.enter(), Ticket):
+            limiter.leave(success=True)
+    assert limiter.concurrency > 30
 
 
 def test_bandwidth_is_paid_on_one_clock(clock: Clock) -> None:
     numbers = private_numbers()
-    ledgers = [Ledger(numbers, slot, concurrency_max=8, bytes_per_s=1e6, clock=clock) for slot in (0, 1)]
+    limiters = [AdaptiveLimiter(numbers, slot, concurrency_max=8, bytes_per_s=1e6, clock=clock) for slot in (0, 1)]
     began_s = clock.now_s
     for number in range(100):
-        clock.now_s += ledgers[number % 2].pay(100_000)
+        clock.now_s += limiters[number % 2].pay(100_000)
     assert clock.now_s - began_s == pytest.approx(10.0, rel=0.02)
     assert made(clock).pay(10**9) == 0.0
 
@@ -152,10 +154,10 @@ def test_bandwidth_is_paid_on_one_clock(clock: Clock) -> None:
 @given(st.lists(st.sampled_from(["enter", "ok", "lost", "refuse", "refuse later", "wait"]), max_size=200))
 def test_whatever_happens_the_counts_add_up_and_the_limits_stay_sane(steps: list[str]) -> None:
     clock = Clock()
-    ledger, tickets = made(clock), []
+    limiter, tickets = made(clock), []
     for step in steps:
         if step == "enter":
-            ticket = ledger.enter()
+            ticket = limiter.enter()
             if isinstance(ticket, Ticket):
                 tickets.append(ticket)
             else:
@@ -165,12 +167,12 @@ def test_whatever_happens_the_counts_add_up_and_the_limits_stay_sane(steps: list
         elif tickets:
             ticket = tickets.pop()
             if step.startswith("refuse"):
-                ledger.refuse(ticket, 2.0 if step == "refuse later" else None)
+                limiter.refuse(ticket, 2.0 if step == "refuse later" else None)
             else:
-                ledger.leave(success=step == "ok")
-        assert ledger.under_way == len(tickets)
-        assert 1 <= ledger.concurrency <= 64
-        assert ledger.rate >= 1
+                limiter.leave(success=step == "ok")
+        assert limiter.under_way == len(tickets)
+        assert 1 <= limiter.concurrency <= 64
+        assert limiter.rate >= 1
 
 
 def simulate(allowed: float, burst: float, took_s: float, retry_after_s: float | None) -> tuple[float, float]:
@@ -179,7 +181,7 @@ def simulate(allowed: float, burst: float, took_s: float, retry_after_s: float |
     How much longer than ideal it took, and the share of refused requests.
     """
     clock, numbers, chance = Clock(), private_numbers(), random.Random(1)
-    ledgers = [Ledger(numbers, slot, concurrency_max=128, clock=clock) for slot in range(2)]
+    limiters = [AdaptiveLimiter(numbers, slot, concurrency_max=128, clock=clock) for slot in range(2)]
     jobs = int(allowed * 30 + burst)
     left, done, sent, refused, tokens, filled_s = jobs, 0, 0, 0, burst, clock.now_s
     free, order, began_s = [64, 64], itertools.count(), clock.now_s
@@ -188,20 +190,20 @@ def simulate(allowed: float, burst: float, took_s: float, retry_after_s: float |
     while done < jobs:
         at_s, _, kind, number, ticket = heapq.heappop(events)
         clock.now_s = max(clock.now_s, at_s)
-        ledger = ledgers[number]
+        limiter = limiters[number]
         if ticket is not None:
             free[number] += 1
             if kind == "served":
-                ledger.leave(success=True)
+                limiter.leave(success=True)
                 done += 1
             else:
-                ledger.refuse(ticket, retry_after_s)
+                limiter.refuse(ticket, retry_after_s)
                 left += 1
             if trying[number]:
                 continue
         trying[number] = False
         while left and free[number]:
-            entry = ledger.enter()
+            entry = limiter.enter()
             if not isinstance(entry, Ticket):
                 trying[number] = True
                 heapq.heappush(events, (clock.now_s + min(entry, 0.1) + 1e-6, next(order), "try", number, None))
@@ -239,40 +241,43 @@ def test_it_is_found_whatever_burst_the_origin_allows(allowed: float, saved_s: f
 
 
 def test_what_was_served_between_two_refusals_is_the_rate(clock: Clock) -> None:
-    ledger = made(clock)
-    ledger.refuse(entered(ledger), None)
+    limiter = made(clock)
+    limiter.refuse(entered(limiter), None)
     served = 0
     for _ in range(90):
         clock.now_s += 0.01
-        if served < 70 and isinstance(ledger.enter(), Ticket):
-            ledger.leave(success=True)
+        if served < 70 and isinstance(limiter.enter(), Ticket):
+            limiter.leave(success=True)
             served += 1
     assert served == 70
-    ledger.refuse(entered(ledger), None)
-    assert ledger.rate == pytest.approx(70 / 0.9 * BELOW_SEEN, rel=0.01)
+    limiter.refuse(entered(limiter), None)
+    assert limiter.rate == pytest.approx(70 / 0.9 * BELOW_SEEN, rel=0.01)
 
 
 def test_an_origin_that_relaxes_is_asked_more_again(clock: Clock) -> None:
-    ledger = made(clock)
-    ledger.refuse(entered(ledger), None)
-    cut = ledger.rate
+    limiter = made(clock)
+    limiter.refuse(entered(limiter), None)
+    cut = limiter.rate
     for _ in range(6000):
         clock.now_s += 0.01
-        if isinstance(ledger.enter(), Ticket):
-            ledger.leave(success=True)
-    assert ledger.rate > 2 * cut
+        if isinstance(limiter.enter(), Ticket):
+            limiter.leave(success=True)
+    assert limiter.rate > 2 * cut
 
 
 def test_its_numbers_fit_the_shared_tables() -> None:
-    assert LEDGER_WORDS == LEDGER_NUMBERS
+    assert LIMITER_WORDS == LIMITER_NUMBERS
     tables = SharedTables.create()
     other = SharedTables.attach(tables.fd)
-    one, two = Ledger(tables.ledger(3), 0, concurrency_max=9), Ledger(other.ledger(3), 1, concurrency_max=9)
+    one, two = (
+        AdaptiveLimiter(tables.limiter(3), 0, concurrency_max=9),
+        AdaptiveLimiter(other.limiter(3), 1, concurrency_max=9),
+    )
     entered(one)
     assert two.under_way == 1
     assert tables.locks.take_slot(8) == 0
     assert other.locks.take_slot(8) == 1
-    with tables.locks.ledger(3), other.locks.ledger(3):
+    with tables.locks.limiter(3), other.locks.limiter(3):
         pass  # a stopped holder stops nobody
     del one, two
     other.close()

@@ -9,13 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream.limiter import FREE_RATE, Ledger, name_number, private_numbers
-from proxy.upstream.rate_plan import Pace, Plan, Report, level, parse_plan, parse_report, part, render, share_of
-from proxy.upstream.sharing import IN_USE_S, SHARE_S, Hold
+from proxy.upstream.limiter import FREE_RATE, AdaptiveLimiter, name_number, private_numbers
+from proxy.upstream.rate_plan import (
+    RatePlan,
+    RatePlanner,
+    RateReport,
+    level,
+    parse_plan,
+    parse_report,
+    part,
+    render,
+    share_of,
+)
+from proxy.upstream.sharing import IN_USE_S, SHARE_S, SharedLimiter
 from tests.upstream.simulated_fleet import Bucket, Crowd
 
 AMOUNTS = st.floats(0, 1e6) | st.just(math.inf)
-REPORT = Report(0.0, 0.0, 0, 0, 0.0, False, 0.0, False, 0.0, 0.0)
+REPORT = RateReport(0.0, 0.0, 0, 0, 0.0, False, 0.0, False, 0.0, 0.0)
 
 
 def given_to(total: float, wanted: list[float]) -> list[float]:
@@ -59,7 +69,7 @@ def test_shares_are_at_most_twice_the_total_and_just_the_total_when_all_are_hung
 
 
 def test_a_refusal_cuts_the_fleet_once_however_many_nodes_tell_of_it() -> None:
-    pace = Pace()
+    pace = RatePlanner()
     reports = {str(number): replace(REPORT, under_way=10) for number in range(5)}
     before = pace.step(1000.0, reports)
     refused = {name: replace(report, refused=4) for name, report in reports.items()}
@@ -73,10 +83,10 @@ def test_a_refusal_cuts_the_fleet_once_however_many_nodes_tell_of_it() -> None:
 
 
 def test_another_planner_goes_on_with_the_same_pace() -> None:
-    pace = Pace()
+    pace = RatePlanner()
     pace.step(1000.0, {"a": REPORT})
     plan = pace.step(1000.2, {"a": replace(REPORT, refused=1, under_way=9, pause_s=7.0)})
-    other = Pace(parse_plan(render(plan).encode()).state)
+    other = RatePlanner(parse_plan(render(plan).encode()).state)
     following = other.step(1000.4, {"a": replace(REPORT, cuts=plan.cuts)}, plan)
     assert (following.rate, following.cuts, following.concurrency) == (plan.rate, plan.cuts, plan.concurrency)
     assert following.pause_end_s == plan.pause_end_s == 1007.2
@@ -85,17 +95,17 @@ def test_another_planner_goes_on_with_the_same_pace() -> None:
 def test_a_planner_without_a_last_plan_begins_with_what_it_knows() -> None:
     crowd = Crowd(Bucket(1e6, 1e6), [32] * 3)
     crowd.run(15)
-    assert all(node.ledger.rate >= FREE_RATE for node in crowd.nodes)
+    assert all(node.limiter.rate >= FREE_RATE for node in crowd.nodes)
     crowd.redis = False
     crowd.run(SHARE_S + 1)
     crowd.plan = crowd.planner = None
     crowd.redis = True
     crowd.run(0.5)
-    assert all(node.ledger.rate >= FREE_RATE for node in crowd.nodes)
+    assert all(node.limiter.rate >= FREE_RATE for node in crowd.nodes)
 
 
 def test_reports_read_back_as_they_were_written() -> None:
-    report = Report(1.0, 2.0, 3, 4, 5.5, True, 6.5, False, 7.0, math.inf)
+    report = RateReport(1.0, 2.0, 3, 4, 5.5, True, 6.5, False, 7.0, math.inf)
     assert parse_report(render(report).encode()) == report
 
 
@@ -148,13 +158,13 @@ def test_a_retry_after_that_one_node_hears_pauses_all() -> None:
     crowd = Crowd(Bucket(1000, 1000), [4] * 3)
     crowd.run(3)
     node = crowd.nodes[0]
-    entry = node.ledger.enter()
+    entry = node.limiter.enter()
     while isinstance(entry, float):
         crowd.run(0.01)
-        entry = node.ledger.enter()
-    node.ledger.refuse(entry, 5.0)
+        entry = node.limiter.enter()
+    node.limiter.refuse(entry, 5.0)
     crowd.run(0.5)
-    assert all(4 < each.ledger.pause_s <= 5 for each in crowd.nodes)
+    assert all(4 < each.limiter.pause_s <= 5 for each in crowd.nodes)
     crowd.count()
     crowd.run(4)
     assert crowd.served == 0
@@ -172,25 +182,25 @@ def test_when_the_planner_is_gone_another_one_plans() -> None:
     assert crowd.planner[0] != gone
     crowd.count()
     crowd.run(10)
-    assert sum(node.ledger.is_shared for node in crowd.nodes) == 2
+    assert sum(node.limiter.is_shared for node in crowd.nodes) == 2
     assert crowd.refused <= 0.1 * crowd.served
 
 
 def test_without_redis_each_node_goes_on_from_its_even_part() -> None:
     crowd = Crowd(Bucket(300, 300), [32] * 3)
     crowd.run(15)
-    shared = [node.ledger.rate for node in crowd.nodes]
+    shared = [node.limiter.rate for node in crowd.nodes]
     crowd.redis = False
     crowd.run(SHARE_S + 0.1)
-    assert not any(node.ledger.is_shared for node in crowd.nodes)
-    assert [node.ledger.rate for node in crowd.nodes] == pytest.approx(shared, rel=0.35)
+    assert not any(node.limiter.is_shared for node in crowd.nodes)
+    assert [node.limiter.rate for node in crowd.nodes] == pytest.approx(shared, rel=0.35)
     crowd.count()
     crowd.run(30)
     assert crowd.served >= 0.7 * 300 * 30
     assert crowd.refused <= 0.05 * crowd.served
     crowd.redis = True
     crowd.run(1)
-    assert all(node.ledger.is_shared for node in crowd.nodes)
+    assert all(node.limiter.is_shared for node in crowd.nodes)
 
 
 def test_bytes_are_shared_as_requests_are() -> None:
@@ -199,7 +209,7 @@ def test_bytes_are_shared_as_requests_are() -> None:
         "b": replace(REPORT, byte_rate=10e6, bytes_hungry=True, bytes_per_s=100e6),
         "c": replace(REPORT, byte_rate=8e6, bytes_per_s=100e6),
     }
-    plan = Pace().step(1000.0, reports)
+    plan = RatePlanner().step(1000.0, reports)
     shares = {name: share_of(plan, report, 3, 0.0, phase=0.0, is_new=False) for name, report in reports.items()}
     assert shares["a"].bytes_per_s == shares["b"].bytes_per_s == pytest.approx(45e6)
     assert 8e6 < shares["c"].bytes_per_s <= 45e6
@@ -208,35 +218,37 @@ def test_bytes_are_shared_as_requests_are() -> None:
 def test_without_a_plan_the_bandwidth_and_the_first_rate_are_divided_by_the_members() -> None:
     clock = [1000.0]
     numbers = private_numbers()
-    ledger = Ledger(numbers, 0, concurrency_max=8, bytes_per_s=1e6, name="s3://origin", clock=lambda: clock[0])
-    alone = ledger.rate
-    Hold(ledger, numbers, lambda: clock[0]).count_members(4)
-    assert ledger.rate == alone / 4
+    limiter = AdaptiveLimiter(
+        numbers, 0, concurrency_max=8, bytes_per_s=1e6, name="s3://origin", clock=lambda: clock[0]
+    )
+    alone = limiter.rate
+    SharedLimiter(limiter, numbers, lambda: clock[0]).count_members(4)
+    assert limiter.rate == alone / 4
     for _ in range(20):
-        clock[0] += ledger.pay(50_000)
+        clock[0] += limiter.pay(50_000)
     assert clock[0] - 1000.0 == pytest.approx(4.0, rel=0.06)
 
 
 def test_an_origin_that_nobody_uses_is_not_reported() -> None:
     clock = [1000.0]
     numbers = private_numbers()
-    ledger = Ledger(numbers, 0, concurrency_max=8, name="s3://origin", clock=lambda: clock[0])
-    hold = Hold(ledger, numbers, lambda: clock[0])
-    assert hold.name == f"{int(name_number('s3://origin')):x}"
+    limiter = AdaptiveLimiter(numbers, 0, concurrency_max=8, name="s3://origin", clock=lambda: clock[0])
+    limits = SharedLimiter(limiter, numbers, lambda: clock[0])
+    assert limits.name == f"{int(name_number('s3://origin')):x}"
     clock[0] += 1
-    assert hold.report() is None
-    ledger.enter()
-    ledger.leave(success=True)
+    assert limits.report() is None
+    limiter.enter()
+    limiter.leave(success=True)
     clock[0] += 0.2
-    report = hold.report()
+    report = limits.report()
     assert report is not None
     assert (report.served, report.under_way) == (1.0, 0)
     clock[0] += IN_USE_S + 1
-    assert hold.report() is None
+    assert limits.report() is None
 
 
 def test_a_plan_without_limits_gives_none() -> None:
-    plan = Plan(0.0, 3, 0, math.inf, math.inf, 0.0, math.inf, math.inf, math.inf, math.inf, 0.0, ())
+    plan = RatePlan(0.0, 3, 0, math.inf, math.inf, 0.0, math.inf, math.inf, math.inf, math.inf, 0.0, ())
     share = share_of(plan, replace(REPORT, hungry=True, bytes_hungry=True), 3, 0.0, phase=0.5, is_new=False)
     assert share.rate >= FREE_RATE
     assert share.concurrency == 0

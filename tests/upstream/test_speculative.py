@@ -12,10 +12,10 @@ from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Opened
 from proxy.ranges import ByteRange
 from proxy.upstream.deliver import deliver
-from proxy.upstream.limiter import FREE_RATE, Ledger, private_numbers
+from proxy.upstream.limiter import FREE_RATE, AdaptiveLimiter, private_numbers
 from proxy.upstream.retry import RetryPolicy
-from proxy.upstream.speculative import OpenedFirst, Opening
-from proxy.upstream.throttle import Gates
+from proxy.upstream.speculative import SpeculativeRead, SpeculativeSource
+from proxy.upstream.throttle import OriginThrottles
 from tests.fakes.memory import MemoryOrigin, pump, version_of
 from tests.waiting import until
 
@@ -29,17 +29,17 @@ RECORD = ObjectRecord(VERSION, '"1"', None, (), 0.0, sums_known=False)
 def narrow_policy() -> RetryPolicy:
     """One request at a time."""
 
-    def ledger(origin_id: str) -> Ledger:
-        return Ledger(private_numbers(), 0, concurrency_max=1, start_rate=FREE_RATE)
+    def limiter(origin_id: str) -> AdaptiveLimiter:
+        return AdaptiveLimiter(private_numbers(), 0, concurrency_max=1, start_rate=FREE_RATE)
 
-    return RetryPolicy(first_pause_s=0.001, gates=Gates(ledger))
+    return RetryPolicy(first_pause_s=0.001, throttles=OriginThrottles(limiter))
 
 
 POLICY = narrow_policy()
 
 
-def opened(origin: OpeningOrigin, start: int, end: int) -> Opening:
-    return Opening(origin, "b", "k", ByteRange(start, end), POLICY.gates.of("s3://test"))
+def opened(origin: OpeningOrigin, start: int, end: int) -> SpeculativeRead:
+    return SpeculativeRead(origin, "b", "k", ByteRange(start, end), POLICY.throttles.of("s3://test"))
 
 
 class OpeningOrigin(MemoryOrigin):
@@ -90,29 +90,29 @@ def origin() -> OpeningOrigin:
 
 
 async def test_its_bytes_wait_for_whoever_takes_them(origin: OpeningOrigin) -> None:
-    opening = opened(origin, 20, 60)
+    speculative = opened(origin, 20, 60)
     taken = Taken()
-    await opening.read_range(VERSION, ByteRange(20, 60), taken)
+    await speculative.read_range(VERSION, ByteRange(20, 60), taken)
     assert bytes(taken.data) == CONTENT[20:60]
     assert origin.asked == []
 
 
 async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: OpeningOrigin) -> None:
-    opening = opened(origin, 20, 60)
-    assert await opening.tell() == RECORD
-    opening.drop()
+    speculative = opened(origin, 20, 60)
+    assert await speculative.tell() == RECORD
+    speculative.drop()
     origin.refusal = NotFound("key", "k")
     with pytest.raises(NotFound):
         await opened(origin, 20, 60).tell()
 
 
-async def fill(source: OpenedFirst, span: ByteRange, taken: Taken) -> None:
+async def fill(source: SpeculativeSource, span: ByteRange, taken: Taken) -> None:
     await deliver(source, "s3://test", VERSION, span, taken, POLICY)
 
 
 async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: OpeningOrigin) -> None:
     origin.broken = OriginUnavailable("timed out", silent=True)
-    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await asyncio.wait_for(origin.ended.wait(), 10)
     await asyncio.sleep(0)
     await fill(source, ByteRange(20, 60), taken)
@@ -121,7 +121,7 @@ async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: Ope
 
 
 async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await fill(source, ByteRange(20, 100), taken)
     assert bytes(taken.data) == CONTENT[20:]
     assert origin.asked == [ByteRange(60, 100)]
@@ -130,14 +130,14 @@ async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin
 
 
 async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(opened(origin, 80, 500), origin), Taken()
+    source, taken = SpeculativeSource(opened(origin, 80, 500), origin), Taken()
     await fill(source, ByteRange(80, 100), taken)
     assert bytes(taken.data) == CONTENT[80:]
     assert origin.asked == []
 
 
 async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigin) -> None:
-    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await asyncio.sleep(0)
     await fill(source, ByteRange(0, 10), taken)
     assert bytes(taken.data) == CONTENT[:10]
@@ -145,29 +145,29 @@ async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigi
 
 
 async def test_it_holds_no_place_at_the_gate_while_it_waits_to_be_taken(origin: OpeningOrigin) -> None:
-    gate = POLICY.gates.of("s3://test")
-    opening, taken = opened(origin, 20, 60), Taken()
-    await opening.tell()
-    async with asyncio.timeout(10), gate.turn():
-        source = OpenedFirst(opening, origin)
+    throttle = POLICY.throttles.of("s3://test")
+    speculative, taken = opened(origin, 20, 60), Taken()
+    await speculative.tell()
+    async with asyncio.timeout(10), throttle.turn():
+        source = SpeculativeSource(speculative, origin)
         await fill(source, ByteRange(20, 60), taken)
     assert bytes(taken.data) == CONTENT[20:60]
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: OpeningOrigin) -> None:
-    gate = POLICY.gates.of("s3://test")
-    async with gate.turn():
+    throttle = POLICY.throttles.of("s3://test")
+    async with throttle.turn():
         waiting = opened(origin, 20, 60)
         await asyncio.sleep(0.001)
         assert not origin.ended.is_set()
         waiting.drop()
     origin.head.clear()
     under_way = opened(origin, 20, 60)
-    await until(lambda: gate.ledger.under_way != 0)
+    await until(lambda: throttle.limiter.under_way != 0)
     under_way.drop()
     await asyncio.wait_for(origin.ended.wait(), 10)
-    assert gate.ledger.under_way == 0
+    assert throttle.limiter.under_way == 0
 
 
 @pytest.mark.parametrize("refusal", [NotFound("key", "k"), VersionChanged("older")])
@@ -175,7 +175,7 @@ async def test_a_refusal_from_before_the_version_was_known_is_asked_again(
     origin: OpeningOrigin, refusal: Exception
 ) -> None:
     origin.refusal = refusal
-    source, taken = OpenedFirst(opened(origin, 20, 60), origin), Taken()
+    source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await fill(source, ByteRange(20, 60), taken)
     assert bytes(taken.data) == CONTENT[20:60]
     assert origin.asked == [ByteRange(20, 60)]
@@ -184,9 +184,9 @@ async def test_a_refusal_from_before_the_version_was_known_is_asked_again(
 @pytest.mark.parametrize("error", [VersionChanged("other"), OriginUnavailable("nonsense")])
 async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: OpeningOrigin, error: Exception) -> None:
     origin.judge = error
-    opening, taken = opened(origin, 20, 60), Taken()
+    speculative, taken = opened(origin, 20, 60), Taken()
     with pytest.raises(type(error)):
-        await opening.read_range(VERSION, ByteRange(20, 60), taken)
+        await speculative.read_range(VERSION, ByteRange(20, 60), taken)
     assert not taken.data
     assert origin.ended.is_set()
 
@@ -198,16 +198,16 @@ async def test_a_refusal_is_heard_by_who_takes_it(origin: OpeningOrigin) -> None
 
 
 async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: OpeningOrigin) -> None:
-    opening = opened(origin, 20, 60)
+    speculative = opened(origin, 20, 60)
     await asyncio.sleep(0)
-    opening.drop()
+    speculative.drop()
     await asyncio.wait_for(origin.ended.wait(), 10)
 
 
 async def test_a_cancelled_taker_ends_the_request_first(origin: OpeningOrigin) -> None:
     origin.head.clear()
-    opening = opened(origin, 20, 60)
-    taking = asyncio.ensure_future(opening.read_range(VERSION, ByteRange(20, 60), Taken()))
+    speculative = opened(origin, 20, 60)
+    taking = asyncio.ensure_future(speculative.read_range(VERSION, ByteRange(20, 60), Taken()))
     await asyncio.sleep(0.001)
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
