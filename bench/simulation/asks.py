@@ -1,8 +1,8 @@
 """Whom each node reads a block from: the product's owners and chains, with the fleet's desks in one place.
 
-How it works. A desk belongs to one node and knows what its askers told it: the number of their running uploads came
-with their last ask. A node asks the owner in its zone; a zone's owner asks the region's, at a chain apart; the region's
-reads from the origin. Where an owner is known to be dead, the next in the hash order takes its place.
+How it works. A directory belongs to one node and knows what its askers told it: the number of their running uploads
+came with their last ask. A node asks the owner in its zone; a zone's owner asks the region's, at a chain apart; the
+region's reads from the origin. Where an owner is known to be dead, the next in the hash order takes its place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from bench.simulation.network import Network
 from bench.simulation.scenario import Scenario
 from proxy.fleet.chains import Chain, is_head
-from proxy.fleet.owners import Owners, block_place, hash_name
+from proxy.fleet.owners import Owners, hash_block, hash_name
 from proxy.fleet.roster import Member, Roster
 
 _CAPACITY_BYTES = 1 << 40
@@ -31,7 +31,7 @@ class Asks:
         self._numbers = {name: node for node, name in enumerate(self._names)}
         self._hashes = [hash_name(name) for name in self._names]
         digest = sha256(f"model/{scenario.seed}".encode()).digest()
-        self._places = [block_place(digest, block) for block in range(scenario.blocks)]
+        self._item_hashes = [hash_block(digest, block) for block in range(scenario.blocks)]
         self._told = np.zeros((scenario.nodes, scenario.nodes), np.int16)  # owner, node: uploads
         self._chains: dict[tuple[int, int, str], Chain[int]] = {}
         self.join(range(scenario.nodes))
@@ -46,7 +46,7 @@ class Asks:
         """The first that is not among `without`."""
         order = self._orders.get((block, zone))
         if order is None:
-            order = [self._numbers[member.node_id] for member in self._owners.order(self._places[block], zone)]
+            order = [self._numbers[member.node_id] for member in self._owners.order(self._item_hashes[block], zone)]
             self._orders[block, zone] = order
         return next(node for node in order if node not in without)
 
@@ -62,10 +62,10 @@ class Asks:
         self._told[owner, asker] = self._network.uploads[asker]
         self._told[owner, owner] = self._network.uploads[owner]
         if not tried:
-            head = is_head(self._hashes[asker], self._places[block])
+            head = is_head(self._hashes[asker], self._item_hashes[block])
             return chain.attach(asker, self._told[owner].item, head=head, slow=asker in self.slow)
         found = chain.reattach(asker, tried, lambda node: self._network.whole(node, block))
-        assert found is not None, "a desk that answers is a source"
+        assert found is not None, "a directory that answers is a source"
         return found
 
     def _member(self, node: int) -> Member:

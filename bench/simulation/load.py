@@ -24,10 +24,10 @@ _NOBODY = -1
 
 @dataclass(frozen=True, slots=True)
 class _Fill:
-    """`desk`: the node that named the source, as its zone's owner or the region's."""
+    """`directory`: the node that named the source, as its zone's owner or the region's."""
 
     source: int
-    desk: int
+    directory: int
     level: str
 
 
@@ -59,7 +59,7 @@ class Load:
         self._waiting = set(range(nodes))
         self._leases = Leases()
         self._fills: dict[tuple[int, int], _Fill] = {}  # running, of a node and a block
-        self._failed: dict[tuple[int, int, int], set[int]] = {}  # of a node, a block and a desk: sources that died
+        self._failed: dict[tuple[int, int, int], set[int]] = {}  # of a node, a block and a directory: sources that died
         self._depth: dict[tuple[int, int], int] = {}  # relays up to the origin
         self._next = [0] * nodes
         self._reader = [0] * nodes
@@ -153,12 +153,12 @@ class Load:
         """Ask for it, where nothing brings it already."""
         if node in self._dead or (node, block) in self._fills or self._network.whole(node, block):
             return
-        owner, level = self._desk(node, block)
+        owner, level = self._directory(node, block)
         if owner == node:
             self._start_at_origin(node, block)
         elif owner in self._dead:
             self._fills[node, block] = _Fill(owner, owner, level)
-            self._notice_later(owner, node, block)
+            self._see_death_later(owner, node, block)
         else:
             self._own(owner, block, self._noticed.get(node, set()))
             source = self._asks.source(owner, node, block, level, self._failed.get((node, block, owner), ()))
@@ -193,12 +193,12 @@ class Load:
         if gone:
             self._noticed.setdefault(node, set()).update(gone)
         fill = self._fills.get((node, block))
-        if fill is not None and (fill.desk, fill.level) != self._desk(node, block):
+        if fill is not None and (fill.directory, fill.level) != self._directory(node, block):
             self._network.stop(fill.source, node, block)
             del self._fills[node, block]
         self._want(node, block)
 
-    def _desk(self, node: int, block: int) -> tuple[int, str]:
+    def _directory(self, node: int, block: int) -> tuple[int, str]:
         """Which node to ask, and whether as the zone's owner or the region's; itself: the origin is to be read."""
         without = self._noticed.get(node, set()) | self._expired
         owner = self._asks.owner(block, self._asks.zone(node), without)
@@ -206,13 +206,13 @@ class Load:
             return owner, "zone"
         return self._asks.owner(block, None, without), "region"
 
-    def _start(self, source: int, node: int, block: int, desk: int, level: str) -> None:
-        self._fills[node, block] = _Fill(source, desk, level)
+    def _start(self, source: int, node: int, block: int, directory: int, level: str) -> None:
+        self._fills[node, block] = _Fill(source, directory, level)
         above = 0 if source == self._network.origin else self._depth.get((source, block), 0)
         self._depth[node, block] = above + 1
         self._network.start(source, node, block, self._now + self._steps(self.scenario.ask_s))
         if source in self._dead:
-            self._notice_later(source, node, block)
+            self._see_death_later(source, node, block)
 
     def _complete(self, node: int, block: int) -> None:
         del self._fills[node, block]
@@ -233,21 +233,21 @@ class Load:
         self._leases.die(node, self._now * self.scenario.step_s)
         self._waiting.discard(node)
         for reader, block in self._network.fail(node):
-            self._notice_later(node, reader, block)
+            self._see_death_later(node, reader, block)
         self._at(self._now + self._steps(EXPIRES_S), lambda: self._expired.add(node))
 
-    def _notice_later(self, source: int, reader: int, block: int) -> None:
+    def _see_death_later(self, source: int, reader: int, block: int) -> None:
         delay_s = self._random.uniform(*self.scenario.notice_s)
-        self._at(self._now + self._steps(delay_s), lambda: self._notice(source, reader, block))
+        self._at(self._now + self._steps(delay_s), lambda: self._see_death(source, reader, block))
 
-    def _notice(self, source: int, reader: int, block: int) -> None:
+    def _see_death(self, source: int, reader: int, block: int) -> None:
         self._noticed.setdefault(reader, set()).add(source)
         fill = self._fills.get((reader, block))
         if reader in self._dead or fill is None or fill.source != source:
             return
         self._network.stop(source, reader, block)
-        if source != fill.desk:
-            self._failed.setdefault((reader, block, fill.desk), set()).add(source)
+        if source != fill.directory:
+            self._failed.setdefault((reader, block, fill.directory), set()).add(source)
         del self._fills[reader, block]
         self._want(reader, block)
 

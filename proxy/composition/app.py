@@ -31,11 +31,11 @@ from proxy.fill.flight import Flights
 from proxy.fill.follow import Followers
 from proxy.fill.limiter import FillLimiter
 from proxy.fill.supply import Supply
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.gateway.body import BodyParts
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.read import Gateway
-from proxy.gateway.routes import BucketRoute, Consistency, Lease, Routes
+from proxy.gateway.routes import BucketRoute, Consistency, FreshnessWindow, Routes
 from proxy.gateway.verify import Soundness
 from proxy.gateway.versions import Versions
 from proxy.http.dialects import Dialect
@@ -105,11 +105,11 @@ def build_parts(
     run_id: str,
     writer_id: str,
     listeners: Sequence[socket.socket] = (),
-    board: Board | None = None,
+    fleet_state: FleetState | None = None,
     row: int = 0,
 ) -> Parts:
-    """Call it with the event loop running. `listeners` are those of `settings.listen`; `board` is the fleet's memory,
-    None for a node alone, and `row` this worker's on it. Raises ConfigInvalid."""
+    """Call it with the event loop running. `listeners` are those of `settings.listen`; `fleet_state` is the fleet's
+    memory, None for a node alone, and `row` this worker's on it. Raises ConfigInvalid."""
     limits = settings.limits
     admission = build_admission(settings)
     writer_threads = ThreadPoolExecutor(limits.writer_threads, "writer")
@@ -121,11 +121,11 @@ def build_parts(
     threads = Threads()
     fleet, window_blocks = None, limits.read_ahead_blocks
     above: Mapping[int, FillLimiter] = {}
-    if board is not None:
-        fleet = build_fleet(settings, tables, board, row, store.node_id, origins)
+    if fleet_state is not None:
+        fleet = build_fleet(settings, tables, fleet_state, row, store.node_id, origins)
         above = room_above(limits.fills, limits.fill_bytes)
         window_blocks = max(window_blocks, FLEET_WINDOW_BLOCKS)
-    writes = fleet.writes if fleet is not None else None
+    publisher = fleet.publisher if fleet is not None else None
     flights = _build_flights(limits, policy, above)
     followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
     soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
@@ -135,7 +135,7 @@ def build_parts(
     versions = build_versions(store, tables, policy, threads, fleet, keys_max=limits.metadata_entries)
     routes = build_routes(settings, origins, fleet.freshness if fleet is not None else None)
     gateway = Gateway(routes, versions, store, flights, body_parts)
-    tell, room = writes.tell if writes is not None else None, admission.pass_through
+    tell, room = publisher.tell if publisher is not None else None, admission.pass_through
     forwarder = Forwarder(store.keys, tell=tell, room=room, reader_pace=limits.reader_pace)
     readiness = Readiness(build_checks(store, fleet))
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
@@ -180,7 +180,7 @@ def build_versions(
         threads=threads,
         keys_max=keys_max,
         owner=fleet.key_owners if fleet is not None else None,
-        announce=fleet.writes.announce if fleet is not None and fleet.writes is not None else None,
+        announce=fleet.publisher.announce if fleet is not None and fleet.publisher is not None else None,
     )
 
 
@@ -291,14 +291,16 @@ def _builder(settings: AnyOriginSettings) -> Builder:
     return cast("Builder", importlib.import_module(settings.builder))
 
 
-def build_routes(settings: Settings, origins: Mapping[str, Origin], lease: Lease | None = None) -> Routes:
-    """`lease`: how long records may be believed in a fleet whose nodes tell each other of writes."""
+def build_routes(settings: Settings, origins: Mapping[str, Origin], freshness: FreshnessWindow | None = None) -> Routes:
+    """`freshness`: how long records may be believed in a fleet whose nodes tell each other of writes."""
     rules = settings.bucket_rules()
-    routes = {name: _route(settings, name, rule, origins[rule.origin], lease) for name, rule in rules.items()}
+    routes = {name: _route(settings, name, rule, origins[rule.origin], freshness) for name, rule in rules.items()}
     return Routes({name: route for name, route in routes.items() if name != WILDCARD}, routes.get(WILDCARD))
 
 
-def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin, lease: Lease | None) -> BucketRoute:
+def _route(
+    settings: Settings, name: str, rule: BucketSettings, origin: Origin, freshness: FreshnessWindow | None
+) -> BucketRoute:
     return BucketRoute(
         name=name,
         origin=origin,
@@ -308,6 +310,6 @@ def _route(settings: Settings, name: str, rule: BucketSettings, origin: Origin, 
         ttl_s=rule.consistency.ttl_s,
         stale_if_error_s=rule.stale_if_error,
         negative_ttl_s=rule.negative_ttl,
-        lease=lease,
+        freshness=freshness,
         replicate=rule.replicate,
     )

@@ -17,16 +17,16 @@ from proxy.fill.supply import Supply
 from proxy.fleet.fill_ids import REGION, ZONE
 from proxy.fleet.freshness import Freshness
 from proxy.fleet.members.stats import NodeStats
-from proxy.fleet.members.status import Sighting, sighting_values
+from proxy.fleet.members.status import NodeStatus, status_values
 from proxy.fleet.messages import Seals
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.fleet.view import FleetView
 from proxy.gateway.key_owner import KeyOwners
 from proxy.gateway.versions import Versions
 from proxy.origin import Origin
 from proxy.peering.blocks import Blocks
-from proxy.peering.data_app import PeerApp
+from proxy.peering.data_app import DataApp
 from proxy.peering.keys import Keys
 from proxy.relay.client import SILENCE_S, PeerClient
 from proxy.relay.digests import derive_key
@@ -40,34 +40,36 @@ if TYPE_CHECKING:
 
     from proxy.config.cluster import ProveBlocks
     from proxy.config.settings import Settings
-    from proxy.fleet.publisher import Writes
+    from proxy.fleet.publisher import InvalidationPublisher
 
 FLEET_WINDOW_BLOCKS = 64  # how far a reader's blocks run ahead of it: some come late, and others must go on meanwhile
 
 
 @dataclass(slots=True)
 class FleetParts:
-    """Build it with the event loop running; `row` is the worker's on the board."""
+    """Build it with the event loop running; `row` is the worker's in the fleet state."""
 
-    board: Board
+    fleet_state: FleetState
     row: int
     view: FleetView
     relays: Relays
     leases: Leases
     key_owners: KeyOwners
     freshness: Freshness | None
-    writes: Writes | None
+    publisher: InvalidationPublisher | None
     redis: Redis | None
     secrets: tuple[bytes, ...]
     stats: NodeStats
     wire: WireClient
 
-    def peer_app(self, supply: Supply, versions: Versions, origins: Mapping[str, Origin], store: Store) -> PeerApp:
+    def peer_app(self, supply: Supply, versions: Versions, origins: Mapping[str, Origin], store: Store) -> DataApp:
         """What the data port answers to other nodes."""
         by_id = {origin.id: origin for origin in origins.values() if origin.id not in self.relays.private}
-        blocks = Blocks(supply, by_id, self.board, self.row, block_bytes=store.block_bytes, secret=self.secrets[0])
+        blocks = Blocks(
+            supply, by_id, self.fleet_state, self.row, block_bytes=store.block_bytes, secret=self.secrets[0]
+        )
         keys = Keys(versions, by_id, self.freshness)
-        return PeerApp(self.view.node_id, self.secrets, blocks, keys, self._describe)
+        return DataApp(self.view.node_id, self.secrets, blocks, keys, self._describe)
 
     def is_located(self) -> bool:
         """Whether the control process has written down who is here, this node among them."""
@@ -77,12 +79,12 @@ class FleetParts:
         me = self.view.me()
         if me is None:
             raise ValueError("this node does not know its own address yet")
-        return sighting_values(Sighting(me, self.stats.read()))
+        return status_values(NodeStatus(me, self.stats.read()))
 
     async def aclose(self) -> None:
         """After the flights have ended."""
-        if self.writes is not None:
-            await self.writes.aclose()
+        if self.publisher is not None:
+            await self.publisher.aclose()
         await self.leases.aclose()
         await self.wire.aclose()
         if self.redis is not None:
@@ -90,23 +92,28 @@ class FleetParts:
 
 
 def build_fleet(
-    settings: Settings, tables: SharedTables, board: Board, row: int, node_id: str, origins: Mapping[str, Origin]
+    settings: Settings,
+    tables: SharedTables,
+    fleet_state: FleetState,
+    row: int,
+    node_id: str,
+    origins: Mapping[str, Origin],
 ) -> FleetParts:
     """Contacts nobody. Raises ConfigInvalid."""
     cluster = settings.cluster
     assert cluster is not None
-    view = FleetView(board, node_id)
-    redis = writes = None
+    view = FleetView(fleet_state, node_id)
+    redis = publisher = None
     redis_errors: tuple[type[Exception], ...] = ()
     if cluster.redis is not None:
-        from proxy.fleet.channel import Bulletin, sender_name
-        from proxy.fleet.publisher import Writes
+        from proxy.fleet.channel import InvalidationChannel, sender_name
+        from proxy.fleet.publisher import InvalidationPublisher
         from proxy.fleet.redis import REDIS_ERRORS, open_configured
 
         redis_errors = REDIS_ERRORS
         redis = open_configured(cluster.redis.get_secret_value())
-        bulletin = Bulletin(redis, cluster.prefix, Seals(cluster.secrets()))
-        writes = Writes(bulletin, sender_name(node_id, board))
+        channel = InvalidationChannel(redis, cluster.prefix, Seals(cluster.secrets()))
+        publisher = InvalidationPublisher(channel, sender_name(node_id, fleet_state))
     wire = WireClient(
         connect_timeout_s=SILENCE_S,
         tls_timeout_s=2 * SILENCE_S,
@@ -120,9 +127,9 @@ def build_fleet(
     peers = PeerClient(wire, node_id, secrets)
     private = frozenset(origins[name].id for name, rule in settings.origins.items() if rule.private)
     leases = Leases(redis, cluster.prefix, node_id, redis_errors, where=view.url)
-    freshness = Freshness(board) if redis is not None else None
+    freshness = Freshness(fleet_state) if redis is not None else None
     return FleetParts(
-        board=board,
+        fleet_state=fleet_state,
         row=row,
         view=view,
         relays=Relays(
@@ -138,10 +145,10 @@ def build_fleet(
         leases=leases,
         key_owners=KeyOwners(view, peers, private, freshness),
         freshness=freshness,
-        writes=writes,
+        publisher=publisher,
         redis=redis,
         secrets=secrets,
-        stats=NodeStats(board, partial(read_disks, settings, tables)),
+        stats=NodeStats(fleet_state, partial(read_disks, settings, tables)),
         wire=wire,
     )
 

@@ -6,9 +6,9 @@ up; the writer then goes on from the filler's progress as a flight of our own, o
 held with no progress for `stuck_s` ends the arrival, if some worker has stopped: its readers go on uncached. While all
 run, the filler waits for its origin, and so do we.
 
-Where the bytes are of other nodes of the fleet (`guarded`), a filler that starts over has found them wrong: that ends
-the arrival, too, for what readers have sent of it can't be taken back. A new fill may have come further than the old
-one between two looks, so the filler says so on the fleet's board first (`spoilt`).
+Where the bytes are of other nodes of the fleet (`unverified`), a filler that starts over has found them wrong: that
+ends the arrival, too, for what readers have sent of it can't be taken back. A new fill may have come further than the
+old one between two looks, so the filler says so in the fleet's shared state first (`discarded`).
 """
 
 from __future__ import annotations
@@ -36,30 +36,39 @@ TRY_LOCK_S = 0.05
 class BlockArrival(Arrival):
     """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
 
-    `guard` tells whether bytes of other nodes are in it, which count only when the block is published (None: nobody
-    knows now); `level` how far from the origin the fill stands (`proxy.fleet.fill_ids`), and `fill_id` which one it is,
-    where it is this process's; `below` in which tree others wait for it; `spoilt` is another number when such bytes
-    were thrown away.
+    `read_unverified` tells whether bytes of other nodes are in it, which count only when the block is published (None:
+    nobody knows now); `level` how far from the origin the fill stands (`proxy.fleet.fill_ids`), and `fill_id` which one
+    it is, where it is this process's; `below` in which tree others wait for it; `discarded` is another number when such
+    bytes were thrown away.
     """
 
-    __slots__ = ("_spoilt", "_spoilt_at_first", "_was_guarded", "below", "block", "fill_id", "guard", "level")
+    __slots__ = (
+        "_discarded",
+        "_discarded_at_first",
+        "_was_guarded",
+        "below",
+        "block",
+        "fill_id",
+        "level",
+        "read_unverified",
+    )
 
     def __init__(self, block: Block) -> None:
         super().__init__(block.length)
         self.block = block
-        self.guard: Callable[[], bool | None] | None = None
+        self.read_unverified: Callable[[], bool | None] | None = None
         self.level: Callable[[], int] | None = None
         self.fill_id: Callable[[], int] | None = None
         self.below: int | None = None
         self._was_guarded = False
-        self._spoilt: Callable[[], int] | None = None
-        self._spoilt_at_first = 0
+        self._discarded: Callable[[], int] | None = None
+        self._discarded_at_first = 0
 
     @property
-    def guarded(self) -> bool:
-        if self.guard is None or self._was_guarded:
+    def unverified(self) -> bool:
+        if self.read_unverified is None or self._was_guarded:
             return self._was_guarded
-        found = self.guard()
+        found = self.read_unverified()
         self._was_guarded = found is True
         return found is not False
 
@@ -67,13 +76,13 @@ class BlockArrival(Arrival):
         """Another node waits for it, within a tree of that level: whoever goes on with the fill must not wait there."""
         self.below = level if self.below is None else min(level, self.below)
 
-    def watch(self, spoilt: Callable[[], int]) -> None:
+    def watch(self, discarded: Callable[[], int]) -> None:
         """Before anybody has bytes of it."""
-        self._spoilt, self._spoilt_at_first = spoilt, spoilt()
+        self._discarded, self._discarded_at_first = discarded, discarded()
 
     @property
-    def spoilt(self) -> bool:
-        return self._spoilt is not None and self._spoilt() != self._spoilt_at_first
+    def discarded(self) -> bool:
+        return self._discarded is not None and self._discarded() != self._discarded_at_first
 
 
 TakeOver = Callable[[BlockWriter], None]
@@ -136,7 +145,7 @@ class Followers:
         """Moves one arrival; True when it needs no more following."""
         block, arrival = followed.block, followed.arrival
         state = block.state()
-        if arrival.spoilt:  # read behind the state: what is there now may be another fill's
+        if arrival.discarded:  # read behind the state: what is there now may be another fill's
             return self._end(followed, _started_over(block))
         if state.kind is BlockKind.PRESENT:
             self._flights.forget(followed.version, block.index)
@@ -165,7 +174,7 @@ class Followers:
         except StoreUnavailable as error:  # full or failed: this reader's trouble, not the poll's
             return self._give_up(followed, str(error))
         if writer is not None:
-            if followed.arrival.spoilt or _is_behind(followed.arrival, writer.start, writer.progress):
+            if followed.arrival.discarded or _is_behind(followed.arrival, writer.start, writer.progress):
                 writer.leave()
                 return self._end(followed, _started_over(followed.block))
             self._flights.forget(followed.version, followed.block.index)
@@ -191,7 +200,7 @@ class Followers:
 
 def _is_behind(arrival: BlockArrival, start: int, progress: int) -> bool:
     """Whether a fill is not the one whose bytes, of other nodes, readers of the arrival may have sent."""
-    return arrival.guarded and arrival.progress > 0 and (start != arrival.start or progress < arrival.progress)
+    return arrival.unverified and arrival.progress > 0 and (start != arrival.start or progress < arrival.progress)
 
 
 def _started_over(block: Block) -> BytesWrong:

@@ -30,10 +30,10 @@ class Supplied:
         return self.block.piece(offset, length)
 
     @property
-    def guarded(self) -> bool:
+    def unverified(self) -> bool:
         """Whether bytes of other nodes are in it that have not been compared with their checksum yet."""
         arrival = self.arrival
-        return arrival is not None and not arrival.published and arrival.guarded
+        return arrival is not None and not arrival.published and arrival.unverified
 
     def is_far(self, offset: int, end: int) -> bool:
         """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""

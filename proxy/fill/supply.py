@@ -39,8 +39,8 @@ from proxy.fill.follow import BlockArrival, Followers
 from proxy.fill.handle import SMALL_READ_BYTES, SpeculativeBlock, Supplied
 from proxy.fill.progress import FAR_BYTES, Arrival
 from proxy.fill.room import with_room
-from proxy.fleet.fill_ids import ORIGIN, ZONE, is_guarded, level_of
-from proxy.fleet.owners import block_place
+from proxy.fleet.fill_ids import ORIGIN, ZONE, is_unverified, level_of
+from proxy.fleet.owners import hash_block
 from proxy.metrics import CHECKSUM_FAILURES
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import OpensRanges
@@ -170,7 +170,7 @@ class Supply:
             return None
         followed = BlockArrival(block)
         claim = Claim(self, origin, record, followed)
-        self._guard(claim)
+        self._watch_discarded(claim)
         found = claim.follow()
         return _joined(found, whole=True) if found is not None else None
 
@@ -179,7 +179,7 @@ class Supply:
         version = record.version
         if self._relays is None or version.origin in self._relays.private:
             return None
-        if self._relays.level(block_place(version.digest, index)) != ZONE:
+        if self._relays.level(hash_block(version.digest, index)) != ZONE:
             return None
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         return Pooled(self._relays, origin, record, index, span)
@@ -212,7 +212,7 @@ class Supply:
         block = self._store.peek_block(version, index)
         if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None or _is_idle(block):
             return None
-        joined = self._relays.view.board.joined(block_place(version.digest, index))
+        joined = self._relays.view.fleet_state.joined(hash_block(version.digest, index))
         return level_of(joined) if joined else ZONE  # nobody knows: it may be the highest
 
     def release(self, version: ObjectVersion, supplied: Supplied) -> None:
@@ -250,7 +250,7 @@ class Supply:
         version = record.version
         arrival = BlockArrival(block)
         claim = Claim(self, origin, record, arrival)
-        self._guard(claim)
+        self._watch_discarded(claim)
         if block.state().kind is BlockKind.FILLING:
             writer = block.reserve(0)
             if writer is None:
@@ -268,18 +268,21 @@ class Supply:
         self.launch(claim, below)
         return arrival
 
-    def _guard(self, claim: Claim) -> None:
-        """Whether another worker's fill brings bytes of other nodes, and threw some away, stands on the board."""
+    def _watch_discarded(self, claim: Claim) -> None:
+        """Whether another worker's fill brings bytes of other nodes, and threw some away, stands in the fleet state."""
         if self._relays is None or claim.version.origin in self._relays.private:
             return
-        board, place = self._relays.view.board, block_place(claim.version.digest, claim.arrival.block.index)
+        fleet_state, block_hash = (
+            self._relays.view.fleet_state,
+            hash_block(claim.version.digest, claim.arrival.block.index),
+        )
 
-        def is_guarded_there() -> bool | None:
-            joined = board.joined(place)
-            return is_guarded(joined) if joined else None
+        def is_unverified_there() -> bool | None:
+            joined = fleet_state.joined(block_hash)
+            return is_unverified(joined) if joined else None
 
-        claim.arrival.guard = is_guarded_there
-        claim.arrival.watch(lambda: board.spoilt(place))
+        claim.arrival.read_unverified = is_unverified_there
+        claim.arrival.watch(lambda: fleet_state.discarded(block_hash))
 
     def launch(self, claim: Claim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
@@ -288,9 +291,9 @@ class Supply:
         relay = relays.open(claim.origin, claim.record, index, span, below) if relays is not None else None
         if relay is not None and relays is not None:
             if claim.writer is not None and claim.writer.progress:  # a predecessor's, and readers may have it at once
-                relay.guarded = relay.guarded or claim.arrival.guarded
+                relay.unverified = relay.unverified or claim.arrival.unverified
             claim.source = relay
-            claim.arrival.guard, claim.arrival.level = (lambda: relay.guarded), (lambda: relay.level)
+            claim.arrival.read_unverified, claim.arrival.level = (lambda: relay.unverified), (lambda: relay.level)
             claim.arrival.fill_id = lambda: relay.fill_id
             key, block = relays.digest_key, claim.arrival.block
             relay.read_digest = lambda start, end: digest_piece(key, block.piece(start, end - start))
@@ -301,7 +304,7 @@ class Supply:
     def unlevel(self, claim: Claim) -> None:
         """The flight was not begun: what is under way is another worker's."""
         claim.arrival.level = claim.arrival.fill_id = None
-        self._guard(claim)
+        self._watch_discarded(claim)
 
     def follow(self, claim: Claim) -> None:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)

@@ -65,10 +65,10 @@ class Chain(Generic[Node]):
             end.depth += SLOW_DEPTH
             return end.node
         if head:
-            place = self._heads.pop(0)
-            self._heads += [_End(asker, place.depth + 1) for _ in range(HEAD_CHILDREN)]
-            self._ends.append(_End(asker, place.depth + 1))
-            return place.node
+            end = self._heads.pop(0)
+            self._heads += [_End(asker, end.depth + 1) for _ in range(HEAD_CHILDREN)]
+            self._ends.append(_End(asker, end.depth + 1))
+            return end.node
         end = self._least(uploads)
         source, end.node, end.depth = end.node, asker, end.depth + 1
         return source
@@ -95,6 +95,6 @@ class Chain(Generic[Node]):
         return min(self._ends, key=lambda end: end.depth + UPLOAD_WEIGHT * uploads(end.node))
 
 
-def is_head(node_hash: int, place: int) -> bool:
+def is_head(node_hash: int, block_hash: int) -> bool:
     """Whether a node is one of a block's heads. Other bits than those that choose its owner."""
-    return mix((node_hash ^ place) + 0x9E3779B97F4A7C15) % HEAD_EVERY == 0
+    return mix((node_hash ^ block_hash) + 0x9E3779B97F4A7C15) % HEAD_EVERY == 0

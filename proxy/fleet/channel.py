@@ -8,9 +8,9 @@ A beat also marks its node as listening. A write is published in the same step i
 it has to be acknowledged by those, and by nobody else. Each acknowledgement takes a node out of the set
 `<prefix>:waiting:<id>`; the one that empties it tells the writer, on the writer's own channel.
 
-A Redis that has just started, or was emptied, does not know who listened before. Until every freshness lease of that
-time has run out (`since`), it says so: `Told.complete` is False, and the writer waits as if somebody were silent.
-Everything expires. One Redis server holds it all: a Redis Cluster's channels have no common order.
+A Redis that has just started, or was emptied, does not know who listened before. Until every freshness window of that
+time has run out (`since`), it says so: `WriteReceipt.complete` is False, and the writer waits as if somebody were
+silent. Everything expires. One Redis server holds it all: a Redis Cluster's channels have no common order.
 
 Messages are sealed (`proxy.fleet.messages`): Redis, or whoever else writes there, can forge none. The stamp before a
 message is Redis's own, and so are the counts of who has to acknowledge; they can make a write be seen late, by the
@@ -25,10 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from proxy.fleet.freshness import DRIFT_S, LEASE_S
+from proxy.fleet.freshness import DRIFT_S, FRESHNESS_S
 from proxy.fleet.messages import Seals
 from proxy.fleet.rediskeys import RedisKeys
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.objects import ObjectKey
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ return 1
 """
 )
 
-# KEYS: stamp, listening, since, waiting. ARGV: expiry, channel, node, message, listening time and lease in
+# KEYS: stamp, listening, since, waiting. ARGV: expiry, channel, node, message, listening time and freshness window in
 # microseconds, expiry of those that wait; 0: nobody has to acknowledge
 _TELL = (
     _OPENING
@@ -118,7 +118,7 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class Invalidation:
     """Keys that are not what they were; no keys: any may have changed. `reply`: where its end is told, if anywhere."""
 
     write_id: str
@@ -127,12 +127,13 @@ class Write:
     reply: str = ""
 
 
-Message: TypeAlias = "Beat | Write"
+Message: TypeAlias = "Beat | Invalidation"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """`waiting` nodes have to acknowledge; not `complete`: others may hold leases that Redis does not know of."""
+class WriteReceipt:
+    """`waiting` nodes have to acknowledge; not `complete`: others may have freshness windows that Redis does not know
+    of."""
 
     waiting: int
     complete: bool
@@ -165,7 +166,7 @@ def parse_message(seals: Seals, data: bytes) -> tuple[int | None, Message | None
         keys = values.get("keys")
         if not isinstance(keys, list):
             raise ValueError("a write has keys")
-        return number, Write(
+        return number, Invalidation(
             _name(values, "id"), found.node_id, tuple(_parse_key(each) for each in keys), _name(values, "reply")
         )
     return number, None
@@ -188,12 +189,12 @@ def _parse_key(values: Any) -> ObjectKey:
     return ObjectKey(origin, bucket, key, version_id)
 
 
-def sender_name(node_id: str, board: Board) -> str:
+def sender_name(node_id: str, fleet_state: FleetState) -> str:
     """What a node is called here, in this run: one that has the same id is another node all the same."""
-    return f"{node_id}.{board.birth:016x}"
+    return f"{node_id}.{fleet_state.run_nonce:016x}"
 
 
-class Bulletin:
+class InvalidationChannel:
     """The fleet's news in Redis, for one event loop. Every call raises proxy.fleet.redis.REDIS_ERRORS."""
 
     def __init__(self, redis: Redis, prefix: str, seals: Seals) -> None:
@@ -211,9 +212,9 @@ class Bulletin:
             self._keys, [_STAMP_EXPIRES_S, self.channel, message.node_id, render_message(self.seals, message)]
         )
 
-    async def tell(self, message: Write) -> Told:
+    async def tell(self, message: Invalidation) -> WriteReceipt:
         keys = [*self._keys, self._names.waiting(message.write_id)]
-        times = [int(LISTENING_S * 1e6), int((LEASE_S + DRIFT_S) * 1e6), _EXPIRES_S if message.reply else 0]
+        times = [int(LISTENING_S * 1e6), int((FRESHNESS_S + DRIFT_S) * 1e6), _EXPIRES_S if message.reply else 0]
         arguments: list[str | bytes | int] = [
             _STAMP_EXPIRES_S,
             self.channel,
@@ -222,15 +223,15 @@ class Bulletin:
             *times,
         ]
         waiting, complete = cast("list[int]", await self._tell(keys, arguments))
-        return Told(waiting, bool(complete))
+        return WriteReceipt(waiting, bool(complete))
 
-    async def acknowledge(self, node_id: str, writes: Sequence[Write]) -> None:
+    async def acknowledge(self, node_id: str, writes: Sequence[Invalidation]) -> None:
         """This node has forgotten what these writes have changed."""
         places = [part for write in writes for part in (write.write_id, write.reply)]
         await self._acknowledge([self._names.waiting(write.write_id) for write in writes], [node_id, *places])
 
     async def leave(self, node_id: str) -> None:
-        """This node has no lease any more, and acknowledges nothing."""
+        """This node has no freshness window any more, and acknowledges nothing."""
         await self.redis.zrem(self._names.news_listening(), node_id)
 
     def reply_channel(self, name: str) -> str:

@@ -1,11 +1,11 @@
-"""The owner's desk: answers asks for the blocks that this node owns. One process of the node has it.
+"""The owner's block directory: answers asks for the blocks that this node owns. One process of the node has it.
 
-How it works. The first ask for a block begins its chain, and a fill id that stands for it; the id is written on the
-board, so that the node's workers know it for their own when the first GET comes: the fill itself is theirs to begin.
-Whoever asks is an owner's business alone: a node that was asked acts as the owner, whatever it thinks itself, for those
-who ask may know other members. An ask that names nodes it has tried goes on from there: to this node, else to one that
-should have the whole block by now, under a fill id that is nobody's: only a whole block is served then. A chain is
-forgotten a minute after its last ask.
+How it works. The first ask for a block begins its chain, and a fill id that stands for it; the id is written in the
+fleet state, so that the node's workers know it for their own when the first GET comes: the fill itself is theirs to
+begin. Whoever asks is an owner's business alone: a node that was asked acts as the owner, whatever it thinks itself,
+for those who ask may know other members. An ask that names nodes it has tried goes on from there: to this node, else to
+one that should have the whole block by now, under a fill id that is nobody's: only a whole block is served then. A
+chain is forgotten a minute after its last ask.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 from proxy.fleet.chains import Chain, is_head
 from proxy.fleet.fill_ids import REGION, ZONE, new_fill_id
-from proxy.fleet.owners import block_place, hash_name
-from proxy.fleet.protocol import Ask, Named
-from proxy.fleet.state import UPLOADS, Board
+from proxy.fleet.owners import hash_block, hash_name
+from proxy.fleet.protocol import Ask, NamedSource
+from proxy.fleet.state import UPLOADS, FleetState
 
 FORGET_S = 60.0
 CHAINS_MAX = 200_000
@@ -36,12 +36,12 @@ class _Kept:
         self.since_s: dict[str, float] = {}  # when each node was given a source
 
 
-class Desk:
+class BlockDirectory:
     """`clock` counts seconds, from whenever."""
 
-    def __init__(self, node_id: str, board: Board, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, node_id: str, fleet_state: FleetState, clock: Callable[[], float] = time.monotonic) -> None:
         self._node_id = node_id
-        self._board = board
+        self._fleet_state = fleet_state
         self._clock = clock
         self._kept: OrderedDict[tuple[bytes, int, int], _Kept] = OrderedDict()  # the one asked last at the end
         self._uploads: dict[str, int] = {}
@@ -53,31 +53,31 @@ class Desk:
         """To the query of an ask, by the node that sent it. Raises ValueError."""
         return self.name(Ask.parse(query), caller).render()
 
-    def name(self, ask: Ask, asker: str) -> Named:
+    def name(self, ask: Ask, asker: str) -> NamedSource:
         """The source for this ask. Raises ValueError for a level that has no tree."""
         if ask.level not in (REGION, ZONE):
             raise ValueError(f"no tree has the level {ask.level}")
         now_s = self._clock()
         self._forget(now_s)
-        kept, place = self._keep(ask), block_place(ask.digest, ask.index)
+        kept, block_hash = self._keep(ask), hash_block(ask.digest, ask.index)
         fill_id = kept.fill_id
         kept.asked_s = now_s
         self._uploads[asker] = ask.uploads
-        self._board.own(place + ask.level, kept.fill_id)
+        self._fleet_state.own(block_hash + ask.level, kept.fill_id)
         if ask.tried or asker in kept.chain:
             source = kept.chain.reattach(asker, ask.tried, lambda node: self._is_whole(kept, node, now_s))
             if source != self._node_id:
                 # It is only thought to have it all, and may stand behind this very asker: it must not relay.
                 fill_id = new_fill_id(ask.level)
         else:
-            head = is_head(hash_name(asker), place)
+            head = is_head(hash_name(asker), block_hash)
             source = kept.chain.attach(asker, self._load, head=head, slow=ask.slow)
         kept.since_s[asker] = now_s
-        return Named(source, fill_id)
+        return NamedSource(source, fill_id)
 
     def _load(self, node_id: str) -> int:
         if node_id == self._node_id:
-            return self._board.total(UPLOADS)
+            return self._fleet_state.total(UPLOADS)
         return self._uploads.get(node_id, 0)
 
     def _is_whole(self, kept: _Kept, node_id: str, now_s: float) -> bool:

@@ -15,26 +15,26 @@ from __future__ import annotations
 import secrets
 
 ORIGIN, LEASED, REGION, ZONE = range(4)
-_GUARDED = 4
+_UNVERIFIED = 4
 
 
-def new_fill_id(level: int, *, guarded: bool = False) -> int:
-    """`guarded`: bytes of other nodes are in it already."""
-    return (secrets.randbits(61) | 1) << 3 | (_GUARDED if guarded else 0) | level
+def new_fill_id(level: int, *, unverified: bool = False) -> int:
+    """`unverified`: bytes of other nodes are in it already."""
+    return (secrets.randbits(61) | 1) << 3 | (_UNVERIFIED if unverified else 0) | level
 
 
 def level_of(fill_id: int) -> int:
     return fill_id & 3
 
 
-def is_guarded(fill_id: int) -> bool:
+def is_unverified(fill_id: int) -> bool:
     """Whether the fill brings bytes of other nodes, which count only when their checksum has been compared.
 
-    False for 0, which is none; see `may_be_guarded`.
+    False for 0, which is none; see `may_be_unverified`.
     """
-    return fill_id != 0 and (fill_id & _GUARDED != 0 or level_of(fill_id) != ORIGIN)
+    return fill_id != 0 and (fill_id & _UNVERIFIED != 0 or level_of(fill_id) != ORIGIN)
 
 
-def may_be_guarded(fill_id: int) -> bool:
+def may_be_unverified(fill_id: int) -> bool:
     """The same where 0 says that nobody knows."""
-    return fill_id == 0 or is_guarded(fill_id)
+    return fill_id == 0 or is_unverified(fill_id)

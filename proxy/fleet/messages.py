@@ -22,7 +22,7 @@ from typing import Any
 
 from proxy.fleet.signing import PROTOCOL, WINDOW_S
 
-DEPTH_MAX = 8  # a sighting has 3, a list of members 4
+DEPTH_MAX = 8  # a status has 3, a list of members 4
 DIGITS_MAX = 20  # of a 64-bit number with its sign
 NODE_ID_MAX = 128
 _SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}')

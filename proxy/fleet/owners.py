@@ -1,6 +1,6 @@
 """Who owns a block or a key: weighted rendezvous hashing over node ids. Pure.
 
-How it works. Every node scores every place (a 64-bit number of a block or key); the highest score owns it, in its zone
+How it works. Every node scores every item (the 64-bit hash of a block or key); the highest score owns it, in its zone
 and, over all zones, in the region. When a node leaves, only what it owned moves; when one joins, it takes its share and
 nothing else moves [Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998]. The highest score
 of a zone's nodes is compared in the region too, so the region's owner is its own zone's owner. Nodes that advertise
@@ -29,12 +29,12 @@ def hash_name(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def block_place(version_digest: bytes, index: int) -> int:
+def hash_block(version_digest: bytes, index: int) -> int:
     """The 64-bit number of a block of an object version."""
     return mix(int.from_bytes(version_digest[:8], "little") + (index + 1) * 0x9E3779B97F4A7C15)
 
 
-def key_place(key_digest: bytes) -> int:
+def hash_key(key_digest: bytes) -> int:
     """The 64-bit number of a key."""
     return int.from_bytes(key_digest[:8], "little")
 
@@ -55,10 +55,10 @@ class Owners:
         self._even = len({member.capacity_bytes for member in able}) <= 1
         self._able = [(hash_name(member.node_id), float(member.capacity_bytes or 1), member) for member in able]
 
-    def order(self, place: int, zone: str | None = None, count: int | None = None) -> list[Member]:
-        """All who may own a place, or the first `count`, the owner first; of one zone, or of the region."""
+    def order(self, item_hash: int, zone: str | None = None, count: int | None = None) -> list[Member]:
+        """All who may own an item, or the first `count`, the owner first; of one zone, or of the region."""
         scored = [
-            (self._score(hashed, weight, place), member.node_id, member)
+            (self._score(hashed, weight, item_hash), member.node_id, member)
             for hashed, weight, member in self._able
             if zone is None or member.zone == zone
         ]
@@ -68,18 +68,18 @@ class Owners:
             scored = heapq.nlargest(count, scored, key=_by_score)
         return [member for _, _, member in scored]
 
-    def owner(self, place: int, zone: str | None = None) -> Member | None:
+    def owner(self, item_hash: int, zone: str | None = None) -> Member | None:
         """The first of `order`; None where nobody may own anything."""
         best: tuple[float, str, Member] | None = None
         for hashed, weight, member in self._able:
             if zone is None or member.zone == zone:
-                score = self._score(hashed, weight, place)
+                score = self._score(hashed, weight, item_hash)
                 if best is None or (score, member.node_id) > best[:2]:
                     best = (score, member.node_id, member)
         return best[2] if best is not None else None
 
-    def _score(self, hashed: int, weight: float, place: int) -> float:
-        mixed = mix(hashed ^ place)
+    def _score(self, hashed: int, weight: float, item_hash: int) -> float:
+        mixed = mix(hashed ^ item_hash)
         if self._even:
             return mixed
         return -weight / math.log((mixed >> 11 | 1) / 2**53)  # as a float it is never 0 or 1, as 64 bits may become

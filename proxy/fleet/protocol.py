@@ -56,7 +56,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedSource:
     """An owner's answer: read from `source`, within this fill. `source` None: nobody is left to name."""
 
     source: str | None
@@ -66,7 +66,7 @@ class Named:
         return {"source": self.source, "fill": f"{self.fill_id:x}"}
 
     @classmethod
-    def parse(cls, values: Any) -> Named:
+    def parse(cls, values: Any) -> NamedSource:
         """Raises ValueError."""
         try:
             source, fill = values["source"], int(values["fill"], 16)

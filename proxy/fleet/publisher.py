@@ -1,14 +1,14 @@
 """How a worker tells the fleet of a write, and waits until no node can serve what the write has replaced.
 
 How it works. `tell` publishes the keys; Redis answers how many nodes must acknowledge. The last of these makes Redis
-say so on this worker's own channel. A node that stays silent (stopped, cut off, slow) has a freshness lease of LEASE_S
-at most, from before the write was published: after LEASE_S and a margin for the clocks it has none, and trusts nothing
-that was checked before the write. So `tell` returns within that time, whatever happens to whomever.
+say so on this worker's own channel. A node that stays silent (stopped, cut off, slow) has a freshness window of
+FRESHNESS_S at most, from before the write was published: after FRESHNESS_S and a margin for the clocks it has none, and
+trusts nothing that was checked before the write. So `tell` returns within that time, whatever happens to whomever.
 
 Where Redis can't be had, it is tried again for that same time, and then the write returns all the same. Two cases look
 alike from here:
-- Redis is away for all. The other nodes' beats have failed too; their leases are over, and what they checked lately was
-  checked after the write. Waiting has made the write visible everywhere.
+- Redis is away for all. The other nodes' beats have failed too; their freshness windows are over, and what they checked
+  lately was checked after the write. Waiting has made the write visible everywhere.
 - Only this node is cut off. Waiting has not helped: the others trust what they remember, until their ttl is over or
   this node reaches Redis again. What could not be told is kept, and told then; beyond KEYS_MAX of it, "any key".
 Refusing the write would be of no use in either: the origin has taken it already.
@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.concurrency.tasks import BackgroundTasks
-from proxy.fleet.channel import Bulletin, Told, Write
-from proxy.fleet.freshness import DRIFT_S, LEASE_S
+from proxy.fleet.channel import Invalidation, InvalidationChannel, WriteReceipt
+from proxy.fleet.freshness import DRIFT_S, FRESHNESS_S
 from proxy.fleet.redis import REDIS_ERRORS
 from proxy.metrics import WRITES_TOLD
 from proxy.objects import ObjectKey
@@ -44,14 +44,14 @@ CHECK_S = 5.0  # a connection for replies that brings none is asked whether it l
 log = logging.getLogger("warmstart.fleet")
 
 
-class Writes:
+class InvalidationPublisher:
     """One in each worker; belongs to its event loop. `name` is `sender_name`'s."""
 
-    def __init__(self, bulletin: Bulletin, name: str, *, patience_s: float = LEASE_S + DRIFT_S) -> None:
-        self._bulletin = bulletin
+    def __init__(self, channel: InvalidationChannel, name: str, *, patience_s: float = FRESHNESS_S + DRIFT_S) -> None:
+        self._channel = channel
         self._name = name
         self._patience_s = patience_s
-        self._reply = bulletin.reply_channel(secrets.token_hex(8))
+        self._reply = channel.reply_channel(secrets.token_hex(8))
         self._room = asyncio.Semaphore(PUBLISHING_MAX)
         self._acknowledged: dict[str, asyncio.Future[None]] = {}
         self._replies_heard = asyncio.Event()
@@ -67,7 +67,7 @@ class Writes:
         clock = asyncio.get_running_loop().time
         if self._listener is None:
             self._listener = self._tasks.start(self._listen_on())
-        write = Write(secrets.token_hex(8), self._name, tuple(keys), self._reply)
+        write = Invalidation(secrets.token_hex(8), self._name, tuple(keys), self._reply)
         done = self._acknowledged[write.write_id] = asyncio.get_running_loop().create_future()
         try:
             told, told_by_s = await self._publish(write, clock() + self._patience_s)
@@ -100,7 +100,7 @@ class Writes:
                 while self._untold or self._all_untold:
                     await self._tell_untold()
 
-    async def _publish(self, write: Write, until_s: float) -> tuple[Told | None, float]:
+    async def _publish(self, write: Invalidation, until_s: float) -> tuple[WriteReceipt | None, float]:
         """What Redis answered, and a moment by which it had published; None: it did not answer in time."""
         clock = asyncio.get_running_loop().time
         with contextlib.suppress(TimeoutError):  # replies that are not heard cost a wait, no more
@@ -109,7 +109,7 @@ class Writes:
         while True:
             try:
                 async with asyncio.timeout(ANSWER_S), self._room:
-                    told = await self._bulletin.tell(write)
+                    told = await self._channel.tell(write)
             except REDIS_ERRORS as error:
                 self._complain(error)
                 if clock() + PAUSE_S >= until_s:
@@ -145,7 +145,7 @@ class Writes:
             del self._untold[key]
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._bulletin.tell(Write(secrets.token_hex(8), self._name, () if everything else keys))
+                await self._channel.tell(Invalidation(secrets.token_hex(8), self._name, () if everything else keys))
         except BaseException:
             self._all_untold |= everything
             self._untold.update(dict.fromkeys(keys))
@@ -163,7 +163,7 @@ class Writes:
 
     async def _listen(self) -> None:
         """A reply that is lost costs its write the wait for a silent node."""
-        pubsub: PubSub = self._bulletin.redis.pubsub()
+        pubsub: PubSub = self._channel.redis.pubsub()
         asked = False
         try:
             await pubsub.subscribe(self._reply)

@@ -74,7 +74,7 @@ class Swapped:
     reports: Mapping[str, bytes] | None
 
 
-class LimitBoard:
+class RateStore:
     """One node's access. Every call raises proxy.fleet.redis.REDIS_ERRORS."""
 
     def __init__(self, redis: Redis, prefix: str, name: str, seals: Seals) -> None:

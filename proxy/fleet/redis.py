@@ -58,17 +58,17 @@ def open_configured(url: str) -> Redis:
         raise ConfigInvalid(f"cluster.redis: {mask_url(url)!r} can't be used; {fix}") from None
 
 
-def first_place(url: str) -> tuple[str, int] | None:
+def first_address(url: str) -> tuple[str, int] | None:
     """Host and port that lead to Redis, or to the first Sentinel; None for a unix socket."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return None
     default = SENTINEL_PORT if parts.scheme.endswith("+sentinel") else 6379
-    return _parse_places(parts.netloc.rpartition("@")[2], default)[0]
+    return _parse_addresses(parts.netloc.rpartition("@")[2], default)[0]
 
 
 @dataclass(frozen=True, slots=True)
-class SentinelPlace:
+class SentinelAddress:
     """Whom to ask for a master, and how. `options` and `sentinel_options` are redis-py's."""
 
     sentinels: tuple[tuple[str, int], ...]
@@ -78,10 +78,10 @@ class SentinelPlace:
     sentinel_options: dict[str, Any]
 
 
-def parse_sentinel_url(url: str) -> SentinelPlace:
+def parse_sentinel_url(url: str) -> SentinelAddress:
     """Raises ValueError."""
     parts = urlsplit(url)
-    credentials, _, places = parts.netloc.rpartition("@")
+    credentials, _, addresses = parts.netloc.rpartition("@")
     found = re.fullmatch(r"/([^/]+)(?:/(\d+))?", parts.path)
     if found is None:
         raise ValueError(f"{mask_url(url)} names no master")
@@ -92,8 +92,8 @@ def parse_sentinel_url(url: str) -> SentinelPlace:
     options = dict(parse_url(f"redis://{credentials and credentials + '@'}host/{found[2] or 0}?{urlencode(rest)}"))
     del options["host"]
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    return SentinelPlace(
-        sentinels=_parse_places(places, SENTINEL_PORT),
+    return SentinelAddress(
+        sentinels=_parse_addresses(addresses, SENTINEL_PORT),
         master=unquote(found[1]),
         tls=parts.scheme == "rediss+sentinel",
         options=options,
@@ -129,14 +129,14 @@ class _MasterPool(SentinelConnectionPool):
         await self.sentinel_manager.aclose()
 
 
-def _open_master(place: SentinelPlace) -> Redis:
+def _open_master(address: SentinelAddress) -> Redis:
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        place.sentinels,
-        sentinel_kwargs=place.sentinel_options | _options() | {"ssl": place.tls},
-        **place.options,
+        address.sentinels,
+        sentinel_kwargs=address.sentinel_options | _options() | {"ssl": address.tls},
+        **address.options,
         **_options(),
     )
-    client: Redis = sentinel.master_for(place.master, connection_pool_class=_MasterPool, ssl=place.tls)
+    client: Redis = sentinel.master_for(address.master, connection_pool_class=_MasterPool, ssl=address.tls)
     return client
 
 
@@ -149,11 +149,11 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _parse_places(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
-    places = []
+def _parse_addresses(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    addresses = []
     for item in text.split(","):
         parts = urlsplit(f"//{item}")
         if not parts.hostname:
             raise ValueError(f"{item!r} is no host")
-        places.append((parts.hostname, parts.port or default_port))
-    return tuple(places)
+        addresses.append((parts.hostname, parts.port or default_port))
+    return tuple(addresses)

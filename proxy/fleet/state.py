@@ -1,11 +1,11 @@
 """What the processes of one node share about the fleet: a piece of memory that the supervisor makes for each run.
 
 How it works. The control process writes the roster and the times until which records may be trusted; workers read
-them. Which fill a block of this node belongs to (`join`) and which fills this node's desk has begun (`own`) stand in
-two tables, one slot for the hash of a block: the fill's id, and the same mixed with the block's place. So a slot that
-another block has taken, or that two processes write at the same time, says "nobody knows". The keyed digests of blocks
-(`proxy.relay.digests`) stand in a third table of the kind: 1.5 MiB, for 512 GiB of blocks of 8 MiB. The rows of workers
-are their own affair, read by the control process.
+them. Which fill a block of this node belongs to (`join`) and which fills this node's block directory has begun (`own`)
+stand in two tables, one slot for the hash of a block: the fill's id, and the same mixed with the block's hash. So a
+slot that another block has taken, or that two processes write at the same time, says "nobody knows". The keyed digests
+of blocks (`proxy.relay.digests`) stand in a third table of the kind: 1.5 MiB, for 512 GiB of blocks of 8 MiB. The rows
+of workers are their own affair, read by the control process.
 
 The roster is guarded by its sequence number, odd while it is being written: a reader that finds it odd, or changed,
 or a checksum that does not fit (a writer killed in the middle), keeps what it read before.
@@ -23,17 +23,17 @@ _MAGIC = 0x77735F626F617264  # "ws_board"
 _VERSION = 3
 ROSTER_BYTES_MAX = 2 << 20
 SLOT_COUNT = 65_536
-SPOILT_COUNT = 4096
+DISCARDED_COUNT = 4096
 DIGEST_BYTES = 16
 ROW_COUNT = 256  # workers
 ROW_WORDS = 16
 
-_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD, _BIRTH = range(2, 10)
+_SEQUENCE, _LENGTH, _SUM, _FRESH_UNTIL, _DUE_BEFORE, _COORDINATED, _HEARD, _RUN_NONCE = range(2, 10)
 _ROWS = 512
 _JOINED = _ROWS + ROW_COUNT * ROW_WORDS
 _OWNED = _JOINED + 2 * SLOT_COUNT
-_SPOILT = _OWNED + 2 * SLOT_COUNT
-_DIGESTS = _SPOILT + SPOILT_COUNT
+_DISCARDED = _OWNED + 2 * SLOT_COUNT
+_DIGESTS = _DISCARDED + DISCARDED_COUNT
 _ROSTER = _DIGESTS + 3 * SLOT_COUNT
 _WORD = 2**64 - 1
 _BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
@@ -42,7 +42,7 @@ _BYTES = 8 * _ROSTER + ROSTER_BYTES_MAX
 UPLOADS, FILLS, SENT_BYTES, RECEIVED_BYTES, ORIGIN_BYTES, HITS, MISSES = range(7)
 
 
-class Board:
+class FleetState:
     """The run's fleet memory as one process sees it. `fd` is what a child inherits and attaches."""
 
     def __init__(self, fd: int) -> None:
@@ -56,25 +56,25 @@ class Board:
         whole.release()
 
     @classmethod
-    def create(cls) -> Board:
+    def create(cls) -> FleetState:
         """The supervisor's part."""
         fd = os.memfd_create("warmstart-fleet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.posix_fallocate(fd, 0, _BYTES)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        board = cls(fd)
-        board._words[0], board._words[1] = _MAGIC, _VERSION
-        board._words[_BIRTH] = secrets.randbits(64)
-        return board
+        fleet_state = cls(fd)
+        fleet_state._words[0], fleet_state._words[1] = _MAGIC, _VERSION
+        fleet_state._words[_RUN_NONCE] = secrets.randbits(64)
+        return fleet_state
 
     @classmethod
-    def attach(cls, fd: int) -> Board:
+    def attach(cls, fd: int) -> FleetState:
         """Join the memory behind an inherited descriptor, which stays the caller's."""
         return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
     @property
-    def birth(self) -> int:
+    def run_nonce(self) -> int:
         """A random number of this run's: two nodes may have one id, where a disk was copied."""
-        return self._words[_BIRTH]
+        return self._words[_RUN_NONCE]
 
     # The roster.
 
@@ -145,49 +145,49 @@ class Board:
 
     # Fills.
 
-    def join(self, place: int, fill_id: int) -> None:
+    def join(self, block_hash: int, fill_id: int) -> None:
         """A fill of this node's has this source."""
-        self._mark(_JOINED, place, fill_id)
+        self._mark(_JOINED, block_hash, fill_id)
 
-    def joined(self, place: int) -> int:
+    def joined(self, block_hash: int) -> int:
         """0: nobody knows."""
-        return self._marked(_JOINED, place)
+        return self._marked(_JOINED, block_hash)
 
-    def own(self, place: int, fill_id: int) -> None:
-        """This node's desk names sources within this fill."""
-        self._mark(_OWNED, place, fill_id)
+    def own(self, block_hash: int, fill_id: int) -> None:
+        """This node's block directory names sources within this fill."""
+        self._mark(_OWNED, block_hash, fill_id)
 
-    def owned(self, place: int) -> int:
+    def owned(self, block_hash: int) -> int:
         """0: nobody knows."""
-        return self._marked(_OWNED, place)
+        return self._marked(_OWNED, block_hash)
 
-    def _mark(self, table: int, place: int, fill_id: int) -> None:
-        at = table + 2 * (place % SLOT_COUNT)
-        self._words[at], self._words[at + 1] = fill_id, fill_id ^ place & _WORD
+    def _mark(self, table: int, block_hash: int, fill_id: int) -> None:
+        at = table + 2 * (block_hash % SLOT_COUNT)
+        self._words[at], self._words[at + 1] = fill_id, fill_id ^ block_hash & _WORD
 
-    def _marked(self, table: int, place: int) -> int:
-        at = table + 2 * (place % SLOT_COUNT)
+    def _marked(self, table: int, block_hash: int) -> int:
+        at = table + 2 * (block_hash % SLOT_COUNT)
         fill_id = self._words[at]
-        return fill_id if fill_id ^ self._words[at + 1] == place & _WORD else 0
+        return fill_id if fill_id ^ self._words[at + 1] == block_hash & _WORD else 0
 
-    def spoilt(self, place: int) -> int:
+    def discarded(self, block_hash: int) -> int:
         """Another number each time that a fill of the block threw bytes of other nodes away, to begin anew."""
-        return self._words[_SPOILT + place % SPOILT_COUNT]
+        return self._words[_DISCARDED + block_hash % DISCARDED_COUNT]
 
-    def spoil(self, place: int) -> None:
-        self._words[_SPOILT + place % SPOILT_COUNT] = secrets.randbits(64)
+    def discard(self, block_hash: int) -> None:
+        self._words[_DISCARDED + block_hash % DISCARDED_COUNT] = secrets.randbits(64)
 
-    def keep_digest(self, place: int, digest: bytes) -> None:
+    def keep_digest(self, block_hash: int, digest: bytes) -> None:
         """The block has these bytes on this node's disks."""
-        at, words = _DIGESTS + 3 * (place % SLOT_COUNT), self._words
+        at, words = _DIGESTS + 3 * (block_hash % SLOT_COUNT), self._words
         first, second = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
-        words[at], words[at + 1], words[at + 2] = first, second, (first ^ second ^ place) & _WORD
+        words[at], words[at + 1], words[at + 2] = first, second, (first ^ second ^ block_hash) & _WORD
 
-    def digest(self, place: int) -> bytes | None:
+    def digest(self, block_hash: int) -> bytes | None:
         """None: nobody knows."""
-        at, words = _DIGESTS + 3 * (place % SLOT_COUNT), self._words
+        at, words = _DIGESTS + 3 * (block_hash % SLOT_COUNT), self._words
         first, second = words[at], words[at + 1]
-        if words[at + 2] == 0 or (first ^ second ^ place) & _WORD != words[at + 2]:
+        if words[at + 2] == 0 or (first ^ second ^ block_hash) & _WORD != words[at + 2]:
             return None
         return first.to_bytes(8, "little") + second.to_bytes(8, "little")
 

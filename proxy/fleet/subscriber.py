@@ -3,8 +3,8 @@
 How it works. One task reads the channel, message by message, and finishes each before it takes the next. A write's keys
 are forgotten on the disk and in every process of this node (in a thread), and only then acknowledged. A beat of this
 process that comes back therefore tells that all writes published before it are known here: it renews the node's
-freshness lease, counted from the moment the beat was *sent*. A stopped process, a hanging disk, a lost connection: each
-lets the lease run out by itself, and writers wait for no longer than that.
+freshness window, counted from the moment the beat was *sent*. A stopped process, a hanging disk, a lost connection:
+each lets the window run out by itself, and writers wait for no longer than that.
 
 Whenever the subscription is made (again), messages may have been missed: all that was checked before is due once. So
 it is when keys can't be forgotten, or a member's message can't be read. What no member has sealed is dropped and
@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.concurrency.threads import Threads
-from proxy.fleet.channel import Beat, Bulletin, Write, parse_message
-from proxy.fleet.freshness import LEASE_S
+from proxy.fleet.channel import Beat, Invalidation, InvalidationChannel, parse_message
+from proxy.fleet.freshness import FRESHNESS_S
 from proxy.fleet.messages import Unsealed
 from proxy.fleet.redis import REDIS_ERRORS
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.metrics import DROPPED_MESSAGES, KEYS_HEARD
 from proxy.objects import ObjectKey
 from proxy.rate_limited_log import Notice
@@ -46,7 +46,7 @@ log = logging.getLogger("warmstart.fleet")
 _unsealed = Notice(log)
 
 
-class News:
+class InvalidationSubscriber:
     """One in each node, in its control process; `name` is `sender_name`'s.
 
     `forget` blocks; False: the disk may still hold a record of the key.
@@ -55,9 +55,9 @@ class News:
 
     def __init__(
         self,
-        bulletin: Bulletin,
+        channel: InvalidationChannel,
         name: str,
-        board: Board,
+        fleet_state: FleetState,
         forget: Callable[[ObjectKey], bool],
         *,
         threads: Threads | None = None,
@@ -65,20 +65,20 @@ class News:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.ready = asyncio.Event()  # while subscribed
-        self._bulletin = bulletin
+        self._channel = channel
         self._name = name
-        self._board = board
+        self._fleet_state = fleet_state
         self._forget = forget
         self._threads = threads or Threads()
         self._clock = clock
         self._now = now
         self._run = secrets.token_hex(8)
-        self._heard: list[Write] = []  # to be acknowledged
+        self._heard: list[Invalidation] = []  # to be acknowledged
         self._to_acknowledge = asyncio.Event()
         self._complained = False
 
     async def run(self) -> None:
-        """Until it is cancelled: then this node's lease ends, and no writer waits for it."""
+        """Until it is cancelled: then this node's freshness window ends, and no writer waits for it."""
         helpers = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._acknowledge_on())]
         try:
             while True:
@@ -92,15 +92,15 @@ class News:
         finally:
             for helper in helpers:
                 helper.cancel()
-            self._board.fresh_until_s = 0.0
+            self._fleet_state.fresh_until_s = 0.0
             with contextlib.suppress(*REDIS_ERRORS):
                 async with asyncio.timeout(LEAVE_S):
-                    await self._bulletin.leave(self._name)
+                    await self._channel.leave(self._name)
             await asyncio.gather(*helpers, return_exceptions=True)
 
     async def beat(self) -> None:
-        """Sends one; this node's lease is renewed when it comes back. Raises REDIS_ERRORS."""
-        await self._bulletin.beat(Beat(self._name, self._run, self._clock()))
+        """Sends one; this node's freshness window is renewed when it comes back. Raises REDIS_ERRORS."""
+        await self._channel.beat(Beat(self._name, self._run, self._clock()))
 
     async def take(self, kind: str, data: bytes) -> None:
         """What the channel has brought; in order, one at a time."""
@@ -111,7 +111,7 @@ class News:
         if kind != "message":
             return
         try:
-            stamp, message = parse_message(self._bulletin.seals, data)
+            stamp, message = parse_message(self._channel.seals, data)
         except Unsealed as error:
             DROPPED_MESSAGES.labels("news", error.reason).inc()
             _unsealed.say(
@@ -124,12 +124,12 @@ class News:
             log.error("a message of the fleet can't be read: %s", error)
             self._all_due()
             return
-        if isinstance(message, Write):
+        if isinstance(message, Invalidation):
             await self._take_write(message)
         elif isinstance(message, Beat) and (message.node_id, message.run) == (self._name, self._run):
             self._take_own_beat(message)
         if stamp is not None and stamp <= (self._now() + STAMP_AHEAD_S) * 1e6:
-            self._board.heard = stamp
+            self._fleet_state.heard = stamp
         else:
             DROPPED_MESSAGES.labels("news", "stamp").inc()
 
@@ -138,10 +138,10 @@ class News:
         if beat.at_s > self._clock():
             DROPPED_MESSAGES.labels("news", "time").inc()
             return
-        self._board.fresh_until_s = max(self._board.fresh_until_s, beat.at_s + LEASE_S)
+        self._fleet_state.fresh_until_s = max(self._fleet_state.fresh_until_s, beat.at_s + FRESHNESS_S)
         self._complained = False
 
-    async def _take_write(self, write: Write) -> None:
+    async def _take_write(self, write: Invalidation) -> None:
         """Of this node's own the worker that sent it takes care: its fences stand."""
         if write.node_id == self._name:
             return
@@ -158,12 +158,12 @@ class News:
         return not kept
 
     def _all_due(self) -> None:
-        self._board.due_before_s = self._now()
+        self._fleet_state.due_before_s = self._now()
 
     async def _listen(self) -> None:
-        pubsub: PubSub = self._bulletin.redis.pubsub()
+        pubsub: PubSub = self._channel.redis.pubsub()
         try:
-            await pubsub.subscribe(self._bulletin.channel)
+            await pubsub.subscribe(self._channel.channel)
             while True:
                 async with asyncio.timeout(SILENCE_S):
                     message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
@@ -185,9 +185,9 @@ class News:
             await self._to_acknowledge.wait()
             self._to_acknowledge.clear()
             heard, self._heard = self._heard, []
-            with contextlib.suppress(*REDIS_ERRORS):  # the writers wait, no longer than a lease
+            with contextlib.suppress(*REDIS_ERRORS):  # the writers wait, no longer than a freshness window
                 async with asyncio.timeout(SILENCE_S):
-                    await self._bulletin.acknowledge(self._name, heard)
+                    await self._channel.acknowledge(self._name, heard)
 
     def _complain(self, error: BaseException) -> None:
         if not self._complained:

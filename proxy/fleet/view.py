@@ -1,4 +1,4 @@
-"""The fleet as one worker sees it: members from the board, owners of what it asks for, and whom to leave alone.
+"""The fleet as one worker sees it: members from the fleet state, owners of what it asks for, and whom to leave alone.
 
 A member that failed is avoided for a while, longer each time: what it owns is asked of the next in the hash order.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from proxy.fleet.owners import Owners
 from proxy.fleet.roster import Member, Roster, parse_roster
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 
 AVOID_S = 2.0
 AVOID_MAX_S = 30.0
@@ -23,14 +23,14 @@ class FleetView:
 
     def __init__(
         self,
-        board: Board,
+        fleet_state: FleetState,
         node_id: str,
         clock: Callable[[], float] = time.monotonic,
         *,
         orders_max: int = KEPT_MAX,
     ) -> None:
         self._orders_max = orders_max
-        self.board = board
+        self.fleet_state = fleet_state
         self.node_id = node_id
         self._clock = clock
         self._sequence = -1
@@ -41,7 +41,7 @@ class FleetView:
 
     @property
     def roster(self) -> Roster:
-        if self.board.sequence != self._sequence:
+        if self.fleet_state.sequence != self._sequence:
             self._read()
         return self._roster
 
@@ -63,14 +63,14 @@ class FleetView:
         me = self.me()
         return me.zone if me is not None else None
 
-    def order(self, place: int, zone: str | None = None) -> list[Member]:
-        """Who owns the place, and who would if those before it were gone; who failed lately is gone."""
+    def order(self, item_hash: int, zone: str | None = None) -> list[Member]:
+        """Who owns the item, and who would if those before it were gone; who failed lately is gone."""
         roster = self.roster
-        found = self._orders.get((place, zone))
+        found = self._orders.get((item_hash, zone))
         if found is None:
             if len(self._orders) >= self._orders_max:
                 self._orders.clear()
-            found = self._orders[place, zone] = tuple(self._owners.order(place, zone, ORDER_MAX))
+            found = self._orders[item_hash, zone] = tuple(self._owners.order(item_hash, zone, ORDER_MAX))
         assert roster is self._roster
         return [member for member in found if not self.avoids(member.node_id)]
 
@@ -94,7 +94,7 @@ class FleetView:
         return found is not None and self._clock() < found[0]
 
     def _read(self) -> None:
-        found = self.board.read_roster()
+        found = self.fleet_state.read_roster()
         if found is None:
             return
         self._sequence, text = found

@@ -209,7 +209,7 @@ class Body:
             if isinstance(supplied.arrival.error, OriginUnavailable):
                 raise FillPaused  # it failed before this reader came to it, which says nothing of now
             await supplied.arrival.wait(offset, at_least)
-        if supplied.guarded and supplied.arrival is not None:
+        if supplied.unverified and supplied.arrival is not None:
             held_from = end - HOLD_BACK_BYTES
             if offset < held_from:
                 return min(supplied.available(offset), held_from - offset)
@@ -278,7 +278,7 @@ def _unchecked(supplied: Supplied | None, began: int, offset: int) -> Piece | No
     """What was sent of a block, [began, offset), where it is of other nodes and was never compared, or may be lost."""
     if supplied is None or offset == began:
         return None
-    doubtful = supplied.guarded or (supplied.block.at_risk and supplied.block.is_lost())
+    doubtful = supplied.unverified or (supplied.block.at_risk and supplied.block.is_lost())
     return supplied.piece(began, offset - began) if doubtful else None
 
 

@@ -24,7 +24,7 @@ from proxy.cache.missing import KINDS
 from proxy.cache.records import parse_record, record_fields
 from proxy.errors import AccessDenied, NotFound, OriginRefused, WarmstartError
 from proxy.fleet.freshness import Freshness
-from proxy.fleet.owners import key_place
+from proxy.fleet.owners import hash_key
 from proxy.fleet.protocol import WantedRecord
 from proxy.fleet.roster import Member
 from proxy.fleet.view import FleetView
@@ -93,7 +93,7 @@ class KeyOwners:
         """Another node; None: this one."""
         if key.origin in self._private or self._view.alone:
             return None
-        order = self._view.order(key_place(key.digest))
+        order = self._view.order(hash_key(key.digest))
         return order[0] if order and order[0].node_id != self._view.node_id else None
 
     def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> Told | None:

@@ -20,7 +20,7 @@ class Consistency(Enum):
     STRONG = "strong"  # never: each read asks
 
 
-class Lease(Protocol):
+class FreshnessWindow(Protocol):
     """`proxy.fleet.freshness.Freshness`: what a node may believe of keys that other nodes write."""
 
     def covers(self, checked_at_s: float, now_s: float) -> bool: ...
@@ -31,7 +31,7 @@ class BucketRoute:
     """A bucket as clients name it. Times are seconds; `negative_ttl_s` 0 means "not found" is never kept.
 
     `stale_if_error_s`: how much longer than its freshness a record may be served while the origin is down.
-    `lease`: in a fleet whose nodes tell each other of writes. `replicate` False: only a block's owner keeps a copy.
+    `freshness`: in a fleet whose nodes tell each other of writes. `replicate` False: only a block's owner keeps a copy.
     """
 
     name: str
@@ -42,7 +42,7 @@ class BucketRoute:
     ttl_s: float = 60.0
     stale_if_error_s: float = 0.0
     negative_ttl_s: float = 0.0
-    lease: Lease | None = None
+    freshness: FreshnessWindow | None = None
     replicate: bool = True
 
     def object_key(self, name: ObjectName) -> ObjectKey:
@@ -54,17 +54,21 @@ class BucketRoute:
             return True
         if self.consistency is not Consistency.TTL or not 0 <= now_s - checked_at_s < self.ttl_s:
             return False
-        return self.lease is None or self.lease.covers(checked_at_s, now_s)
+        return self.freshness is None or self.freshness.covers(checked_at_s, now_s)
 
     def absent(self, checked_at_s: float, now_s: float) -> bool:
         """Whether "not found", said then, may be said again now."""
         if not 0 <= now_s - checked_at_s < self.negative_ttl_s:
             return False
-        return self.lease is None or self.lease.covers(checked_at_s, now_s)
+        return self.freshness is None or self.freshness.covers(checked_at_s, now_s)
 
     def joinable(self, begun_at_s: float, now_s: float) -> bool:
         """Whether who comes now may be answered by what the origin was asked then."""
-        return self.consistency is Consistency.IMMUTABLE or self.lease is None or self.lease.covers(begun_at_s, now_s)
+        return (
+            self.consistency is Consistency.IMMUTABLE
+            or self.freshness is None
+            or self.freshness.covers(begun_at_s, now_s)
+        )
 
     def usable_on_error(self, checked_at_s: float, now_s: float) -> bool:
         lifetime_s = self.ttl_s if self.consistency is Consistency.TTL else 0.0

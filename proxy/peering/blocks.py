@@ -2,12 +2,13 @@
 
 How it works. A request names a fill (`proxy.fleet.fill_ids`).
 1. The block is here: it is sent, whatever the fill. Number 0 is no fill: only a block that is here is wanted.
-2. The fill is one of this node's own desk: this node is the block's owner for those who ask, and brings the block, by a
-   fill that waits for nobody of that tree. Where one is under way that does, the asker must go elsewhere (409).
+2. The fill is one that this node's own directory has begun: this node is the block's owner for those who ask, and
+   brings the block, by a fill that waits for nobody of that tree. Where one is under way that does, the asker must go
+   elsewhere (409).
 3. The fill is the one that this node's own fill of the block belongs to: it is followed, from its first byte on. A node
    may be named as a source before it has heard of its own, so there is a moment's patience.
 The body ends with a tail (`proxy.fleet.tail`): the block's crc32c and a MAC over its keyed digest, once this node has
-compared them itself. The digest is on the board since the block came; else it is made of the file, in a thread.
+compared them itself. The digest is in the fleet state since the block came; else it is made of the file, in a thread.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from proxy.fill.handle import Supplied
 from proxy.fill.progress import WAKE_BYTES
 from proxy.fill.supply import Supply
 from proxy.fleet.fill_ids import REGION, level_of
-from proxy.fleet.owners import block_place
+from proxy.fleet.owners import hash_block
 from proxy.fleet.protocol import WantedBlock
 from proxy.fleet.signing import Proofs
-from proxy.fleet.state import SENT_BYTES, UPLOADS, Board
+from proxy.fleet.state import SENT_BYTES, UPLOADS, FleetState
 from proxy.fleet.tail import TAIL_BYTES, render_tail
 from proxy.metrics import PEER_UPLOADS
 from proxy.objects import ObjectRecord, ObjectVersion
@@ -49,13 +50,14 @@ class NotHere(Exception):
 
 
 class Blocks:
-    """`origins` by their ids; `row` is this worker's on the board, `secret` the one that its digests are made with."""
+    """`origins` by their ids; `row` is this worker's in the fleet state, `secret` the one that its digests are made
+    with."""
 
     def __init__(
         self,
         supply: Supply,
         origins: Mapping[str, Origin],
-        board: Board,
+        fleet_state: FleetState,
         row: int,
         *,
         block_bytes: int,
@@ -63,12 +65,12 @@ class Blocks:
     ) -> None:
         self._supply = supply
         self._origins = origins
-        self._board = board
+        self._fleet_state = fleet_state
         self._row = row
         self._block_bytes = block_bytes
-        self._digests = _Digests(board, secret)
+        self._digests = _Digests(fleet_state, secret)
 
-    async def open(self, wanted: WantedBlock, proofs: Proofs) -> Upload:
+    async def open(self, wanted: WantedBlock, proofs: Proofs) -> BlockUpload:
         """The body, its first bytes there; its tail is proved to this request.
 
         Raises NotHere, ValueError for a request that makes no sense, and what a fill raises.
@@ -82,18 +84,20 @@ class Blocks:
             if supplied.arrival is not None:
                 await supplied.arrival.wait(wanted.start)
                 only_sum = wanted.last and wanted.end - wanted.start == 1
-                if only_sum or (wanted.summed and supplied.guarded):  # in a body there are no signs of life
+                if only_sum or (wanted.summed and supplied.unverified):  # in a body there are no signs of life
                     await supplied.arrival.wait_end()
         except BaseException:
             self._supply.release(version, supplied)
             raise
-        return Upload(self._supply, supplied, wanted, self._board, self._row, partial(self._digests.render, proofs))
+        return BlockUpload(
+            self._supply, supplied, wanted, self._fleet_state, self._row, partial(self._digests.render, proofs)
+        )
 
     async def _find(self, wanted: WantedBlock, record: ObjectRecord) -> Supplied:
-        place = block_place(record.version.digest, wanted.index)
+        block_hash = hash_block(record.version.digest, wanted.index)
         origin = self._origins.get(record.version.origin, _NOWHERE)
         level = level_of(wanted.fill_id)
-        if level >= REGION and self._board.owned(place + level) == wanted.fill_id:
+        if level >= REGION and self._fleet_state.owned(block_hash + level) == wanted.fill_id:
             return await self._bring(origin, record, wanted, level)
         pause_s, loop = LOOK_FIRST_S, asyncio.get_running_loop()
         give_up_at_s = loop.time() + (PATIENCE_S if wanted.fill_id else 0.0)
@@ -102,7 +106,7 @@ class Blocks:
             if supplied is not None:
                 if supplied.arrival is None:
                     return supplied
-                if self._fill_id(supplied.arrival, place) == wanted.fill_id != 0:
+                if self._fill_id(supplied.arrival, block_hash) == wanted.fill_id != 0:
                     supplied.arrival.serve(level)
                     return supplied
                 self._supply.release(record.version, supplied)
@@ -113,9 +117,9 @@ class Blocks:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
 
-    def _fill_id(self, arrival: BlockArrival, place: int) -> int:
+    def _fill_id(self, arrival: BlockArrival, block_hash: int) -> int:
         """Of this process's fill, or another one's. A node may have two, one of them in a segment that was retired."""
-        return arrival.fill_id() if arrival.fill_id is not None else self._board.joined(place)
+        return arrival.fill_id() if arrival.fill_id is not None else self._fleet_state.joined(block_hash)
 
     async def _bring(self, origin: Origin, record: ObjectRecord, wanted: WantedBlock, level: int) -> Supplied:
         """As the owner."""
@@ -142,10 +146,10 @@ class Blocks:
 
 
 class _Digests:
-    """Tails that prove what this node has. `secret`: the one with which its digests on the board were made."""
+    """Tails that prove what this node has. `secret`: the one with which its digests in the fleet state were made."""
 
-    def __init__(self, board: Board, secret: bytes) -> None:
-        self._board = board
+    def __init__(self, fleet_state: FleetState, secret: bytes) -> None:
+        self._fleet_state = fleet_state
         self._secret = secret
 
     async def render(self, proofs: Proofs, supplied: Supplied, wanted: WantedBlock) -> bytes:
@@ -158,14 +162,14 @@ class _Digests:
         block = supplied.block
         if not wanted.proved:
             return render_tail(block.crc32c(), proofs, None)
-        own, place = proofs.secret == self._secret, block_place(wanted.version.digest, wanted.index)
-        kept = self._board.digest(place) if own else None
+        own, block_hash = proofs.secret == self._secret, hash_block(wanted.version.digest, wanted.index)
+        kept = self._fleet_state.digest(block_hash) if own else None
         if kept is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
             crc32c, read = await asyncio.to_thread(sum_and_digest, supplied.piece(0, block.length), key)
             if crc32c != block.crc32c():
                 raise OriginUnavailable("the disk lost bytes of the block")
             if own:
-                self._board.keep_digest(place, read)
+                self._fleet_state.keep_digest(block_hash, read)
             kept = read
         return render_tail(block.crc32c(), proofs, kept)
 
@@ -173,7 +177,7 @@ class _Digests:
 RenderTail = Callable[[Supplied, WantedBlock], Awaitable[bytes]]
 
 
-class Upload:
+class BlockUpload:
     """A body under way: iterate it once and aclose it. `length` is in bytes, the tail's included."""
 
     def __init__(
@@ -181,7 +185,7 @@ class Upload:
         supply: Supply,
         supplied: Supplied,
         wanted: WantedBlock,
-        board: Board,
+        fleet_state: FleetState,
         row: int,
         render_tail: RenderTail,
     ) -> None:
@@ -190,14 +194,14 @@ class Upload:
         self._supply = supply
         self._supplied = supplied
         self._wanted = wanted
-        self._board = board
+        self._fleet_state = fleet_state
         self._row = row
         self._open = True
         self._done = False
         self._items = self._pieces()
-        board.add(row, UPLOADS, 1)
+        fleet_state.add(row, UPLOADS, 1)
 
-    def __aiter__(self) -> Upload:
+    def __aiter__(self) -> BlockUpload:
         return self
 
     async def __anext__(self) -> Piece | bytes:
@@ -210,7 +214,7 @@ class Upload:
         try:
             await self._items.aclose()
         finally:
-            self._board.add(self._row, UPLOADS, -1)
+            self._fleet_state.add(self._row, UPLOADS, -1)
             self._supply.release(self._wanted.version, self._supplied)
             PEER_UPLOADS.labels("done" if self._done else "broken").inc()
 
@@ -223,9 +227,9 @@ class Upload:
             length = min(supplied.available(offset), end - offset, PIECE_BYTES_MAX)
             yield supplied.piece(offset, length)
             offset += length
-            self._board.add(self._row, SENT_BYTES, length)
+            self._fleet_state.add(self._row, SENT_BYTES, length)
         if wanted.summed:
-            if supplied.guarded and arrival is not None:
+            if supplied.unverified and arrival is not None:
                 await arrival.wait_end()
         elif not wanted.last:
             self._done = True

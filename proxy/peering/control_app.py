@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any, Protocol
 
 from proxy.fleet.callers import Callers, address_of
-from proxy.fleet.members.registry import Company
-from proxy.fleet.members.status import render_sighting
+from proxy.fleet.members.registry import MemberRegistry
+from proxy.fleet.members.status import render_status
 from proxy.fleet.protocol import ASK_PATH, HELLO_PATH, parse_query
 from proxy.fleet.signing import PROOF_HEADER, Caller, Refusal
 
@@ -27,23 +27,23 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AnswersAsks(Protocol):
-    """proxy.fleet.directory.Desk."""
+    """proxy.fleet.directory.BlockDirectory."""
 
     def answer(self, query: Mapping[str, str], caller: str) -> dict[str, Any]: ...
 
 
-class Reception:
+class ControlApp:
     """`secrets`: the fleet's. `clock` is Unix time."""
 
     def __init__(
         self,
-        company: Company,
-        desk: AnswersAsks,
+        registry: MemberRegistry,
+        directory: AnswersAsks,
         secrets: Sequence[bytes],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._company = company
-        self._desk = desk
+        self._registry = registry
+        self._desk = directory
         self._callers = Callers(secrets, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +76,7 @@ class Reception:
 
     def _identify(self, scope: Scope, path: str, target: bytes) -> Caller | Refusal:
         """An ask is for this very node; who says hello or asks for the members does not know yet whom it meets."""
-        own = self._company.own.node_id
+        own = self._registry.own.node_id
         return self._callers.identify(
             scope["headers"],
             receivers=(own,) if path == ASK_PATH else (own, ""),
@@ -90,8 +90,8 @@ class Reception:
         if path == ASK_PATH:
             return json.dumps(self._desk.answer(parse_query(query), caller.node_id)).encode()
         if path == HELLO_PATH:
-            return render_sighting(self._company.last_sight())
+            return render_status(self._registry.last_status())
         if path == MEMBERS_PATH:
-            own = self._company.own.node_id
-            return json.dumps({"node": own, "members": self._company.describe()}).encode()
+            own = self._registry.own.node_id
+            return json.dumps({"node": own, "members": self._registry.describe()}).encode()
         return None

@@ -30,7 +30,7 @@ SIGN_OF_LIFE_S = 0.2
 log = logging.getLogger(__name__)
 
 
-class PeerApp:
+class DataApp:
     """`describe` says who this node is, as JSON. `clock` is Unix time."""
 
     def __init__(

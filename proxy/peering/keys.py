@@ -37,7 +37,7 @@ class Keys:
             consistency=Consistency.IMMUTABLE if wanted.ttl_s is None else Consistency.TTL,
             ttl_s=wanted.ttl_s or 0.0,
             negative_ttl_s=wanted.negative_ttl_s,
-            lease=self._freshness,
+            freshness=self._freshness,
         )
         name = ObjectName(key.bucket, key.key, key.version_id)
         try:

@@ -1,10 +1,10 @@
 """The control process of a fleet's node: finds the other nodes, and answers them, away from the loops that serve.
 
-How it works. It finds the members (`proxy.fleet.members`) and writes the roster on the node's board, where the workers
-read it; it is the one place of the node that answers asks (`proxy.peering.control_app`). At SIGTERM it says at once
-that the node is leaving, so that nobody sends it new work, and goes on answering until the supervisor lets it go, when
-the workers have drained: only then it takes the node out of the membership. When it dies it is started again, and the
-workers go on meanwhile with the roster that they have.
+How it works. It finds the members (`proxy.fleet.members`) and writes the roster in the node's fleet state, where the
+workers read it; it is the one place of the node that answers asks (`proxy.peering.control_app`). At SIGTERM it says at
+once that the node is leaving, so that nobody sends it new work, and goes on answering until the supervisor lets it go,
+when the workers have drained: only then it takes the node out of the membership. When it dies it is started again, and
+the workers go on meanwhile with the roster that they have.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from proxy.cache.layout import open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.composition.store import build_store, read_disks
 from proxy.composition.upstream import build_shared_limiters
-from proxy.fleet.channel import Bulletin, sender_name
-from proxy.fleet.directory import Desk
-from proxy.fleet.members.advertise import Places, known_places
-from proxy.fleet.members.heartbeat import Beats
-from proxy.fleet.members.registry import Company
+from proxy.fleet.channel import InvalidationChannel, sender_name
+from proxy.fleet.directory import BlockDirectory
+from proxy.fleet.members.advertise import AddressFinder, address_finder
+from proxy.fleet.members.heartbeat import RedisMembership
+from proxy.fleet.members.registry import MemberRegistry
 from proxy.fleet.members.stats import NodeStats
 from proxy.fleet.messages import Seals
-from proxy.fleet.rate_store import LimitBoard
+from proxy.fleet.rate_store import RateStore
 from proxy.fleet.redis import REDIS_ERRORS, open_configured
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
-from proxy.fleet.subscriber import News
+from proxy.fleet.state import FleetState
+from proxy.fleet.subscriber import InvalidationSubscriber
 from proxy.lanes.express import ExpressProtocol
-from proxy.peering.control_app import Reception
+from proxy.peering.control_app import ControlApp
 from proxy.process.children import LET_GO, ChildPaper, say_ready
 from proxy.process.listeners import Listener
 from proxy.process.server import Server, connection_limits, server_config
@@ -63,54 +63,62 @@ def run_control(paper: ChildPaper, settings: Settings) -> None:
 async def _serve(paper: ChildPaper, settings: Settings) -> None:
     cluster = settings.cluster
     assert cluster is not None
-    tables, board = SharedTables.attach(paper.tables_fd), Board.attach(paper.fleet_fd)
+    tables, fleet_state = SharedTables.attach(paper.tables_fd), FleetState.attach(paper.fleet_fd)
     listener = Listener(fileno=paper.listen_fds[0])
     try:
-        company = Company(board, describe_node(settings), NodeStats(board, partial(read_disks, settings, tables)).read)
-        reception = Reception(company, Desk(company.own.node_id, board), cluster.secrets())
-        places = known_places(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
-        server = build_server(settings, reception, lambda: say_ready(paper.status_fd))
+        registry = MemberRegistry(
+            fleet_state, describe_node(settings), NodeStats(fleet_state, partial(read_disks, settings, tables)).read
+        )
+        control_app = ControlApp(registry, BlockDirectory(registry.own.node_id, fleet_state), cluster.secrets())
+        finder = address_finder(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
+        server = build_server(settings, control_app, lambda: say_ready(paper.status_fd))
         async with contextlib.AsyncExitStack() as stack:
             redis = open_configured(cluster.redis.get_secret_value()) if cluster.redis is not None else None
             if redis is not None:
                 stack.push_async_callback(redis.aclose)
-            membership = _open_membership(settings, company, board, places, redis)
+            membership = _open_membership(settings, registry, fleet_state, finder, redis)
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGTERM, _drain, company, membership)
+            loop.add_signal_handler(signal.SIGTERM, _drain, registry, membership)
             loop.add_signal_handler(LET_GO, setattr, server, "should_exit", True)
-            tasks = [membership.run(), *parts_beside(paper, settings, company, tables, board, redis)]
+            tasks = [membership.run(), *parts_beside(paper, settings, registry, tables, fleet_state, redis)]
             async with _running(*tasks):
                 with watched(settings.limits.slow_callback):
                     await server.serve([listener])
                 await membership.leave()
     finally:
         tables.close()
-        board.close()
+        fleet_state.close()
 
 
-def build_server(settings: Settings, reception: Reception, on_started: Callable[[], None]) -> Server:
+def build_server(settings: Settings, control_app: ControlApp, on_started: Callable[[], None]) -> Server:
     """Anybody may connect, and is told apart by a signature: heads have the same limits as on the data port."""
     protocol = ExpressProtocol.limited(connection_limits(settings.limits))
-    config = server_config(reception, protocol, settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S)
+    config = server_config(control_app, protocol, settings.tls, keep_alive_s=KEEP_ALIVE_S, end_timeout_s=END_TIMEOUT_S)
     return Server(config, on_started)
 
 
 def parts_beside(
-    paper: ChildPaper, settings: Settings, company: Company, tables: SharedTables, board: Board, redis: Redis | None
+    paper: ChildPaper,
+    settings: Settings,
+    registry: MemberRegistry,
+    tables: SharedTables,
+    fleet_state: FleetState,
+    redis: Redis | None,
 ) -> list[Coroutine[Any, Any, None]]:
-    """What else runs in this process, each until it is cancelled; `company.roster` and `company.own` are the fleet."""
+    """What else runs in this process, each until it is cancelled; `registry.roster` and `registry.own` are the
+    fleet."""
     assert settings.cluster is not None
     shared_limiters = build_shared_limiters(settings, tables)
     if redis is None:
-        return [Sharing(shared_limiters, lambda: len(company.roster.members)).run()]
+        return [Sharing(shared_limiters, lambda: len(registry.roster.members)).run()]
     store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
     seals = Seals(settings.cluster.secrets())
-    bulletin = Bulletin(redis, settings.cluster.prefix, seals)
-    name = sender_name(company.own.node_id, board)
-    news = News(bulletin, name, board, lambda key: store.keys.remove(key) is not None)
-    limits = LimitBoard(redis, settings.cluster.prefix, name, seals)
-    sharing = Sharing(shared_limiters, lambda: len(company.roster.members), limits, REDIS_ERRORS)
-    return [_running_to_the_end(news.run(), store.close), sharing.run()]
+    channel = InvalidationChannel(redis, settings.cluster.prefix, seals)
+    name = sender_name(registry.own.node_id, fleet_state)
+    subscriber = InvalidationSubscriber(channel, name, fleet_state, lambda key: store.keys.remove(key) is not None)
+    rates = RateStore(redis, settings.cluster.prefix, name, seals)
+    sharing = Sharing(shared_limiters, lambda: len(registry.roster.members), rates, REDIS_ERRORS)
+    return [_running_to_the_end(subscriber.run(), store.close), sharing.run()]
 
 
 async def _running_to_the_end(part: Coroutine[Any, Any, None], end: Callable[[], None]) -> None:
@@ -131,19 +139,19 @@ def describe_node(settings: Settings) -> Member:
 
 
 def _open_membership(
-    settings: Settings, company: Company, board: Board, places: Places, redis: Redis | None
+    settings: Settings, registry: MemberRegistry, fleet_state: FleetState, finder: AddressFinder, redis: Redis | None
 ) -> Membership:
     cluster = settings.cluster
     assert cluster is not None
     if redis is not None:
-        return Beats(company, board, redis, cluster.prefix, places, Seals(cluster.secrets()))
-    from proxy.fleet.members.discovery import open_greetings
+        return RedisMembership(registry, fleet_state, redis, cluster.prefix, finder, Seals(cluster.secrets()))
+    from proxy.fleet.members.discovery import open_discovery
 
-    return open_greetings(company, cluster, places)
+    return open_discovery(registry, cluster, finder)
 
 
-def _drain(company: Company, membership: Membership) -> None:
-    company.drain()
+def _drain(registry: MemberRegistry, membership: Membership) -> None:
+    registry.drain()
     membership.hurry()
 
 

@@ -31,7 +31,7 @@ from proxy.cache.estimate import read_estimate
 from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.errors import ConfigInvalid
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.process.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, role_name, share_settings
 from proxy.process.disklock import DiskLock
 from proxy.process.listeners import listener_url, open_control, open_listeners
@@ -62,7 +62,7 @@ class Supervisor:
         if settings.cluster is not None and settings.cluster.zone == "":
             log.warning("cluster.zone is empty: this node counts as one without a zone")
         self._listeners = open_listeners(settings.listen)
-        self._board = Board.create() if settings.cluster is not None else None
+        self._fleet_state = FleetState.create() if settings.cluster is not None else None
         self._control = open_control(settings.cluster, settings.listen[0]) if settings.cluster is not None else None
         self._tables = SharedTables.create()
         for index, disk in enumerate(disks):
@@ -129,7 +129,7 @@ class Supervisor:
             status_fd=-1,
             listen_fds=tuple(listener.fileno() for listener in listeners.get(role, ())),
             held_fds=tuple(lock.fd for lock in self._locks),
-            fleet_fd=self._board.fd if self._board is not None else -1,
+            fleet_fd=self._fleet_state.fd if self._fleet_state is not None else -1,
             served_at=self._listeners[0].getsockname()[:2],
         )
 
@@ -234,8 +234,8 @@ class Supervisor:
             self._control.close()
         self._selector.close()
         self._tables.close()
-        if self._board is not None:
-            self._board.close()
+        if self._fleet_state is not None:
+            self._fleet_state.close()
         os.close(self._settings_fd)
         for lock in self._locks:
             lock.close()

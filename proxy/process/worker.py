@@ -24,11 +24,11 @@ import uvloop
 from proxy.cache.shared import SharedTables
 from proxy.composition.app import Parts, build_parts, load_later
 from proxy.composition.upstream import publish
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
 from proxy.process.children import ChildPaper, say_ready
-from proxy.process.counters import Row
+from proxy.process.counters import WorkerCounters
 from proxy.process.listeners import Listener
 from proxy.process.logs import log_hot_answer
 from proxy.process.server import Server, connection_limits, server_config
@@ -54,11 +54,11 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(settings.limits.disk_threads, "disk"))
     tables = SharedTables.attach(paper.tables_fd)
-    board = Board.attach(paper.fleet_fd) if paper.fleet_fd >= 0 else None
+    fleet_state = FleetState.attach(paper.fleet_fd) if paper.fleet_fd >= 0 else None
     writer_id = f"{paper.name}-{os.getpid()}"
     try:
         listeners: list[socket.socket] = [Listener(fileno=fd) for fd in paper.listen_fds]
-        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners, board, paper.number)
+        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners, fleet_state, paper.number)
         lane = HotLane(
             parts.answer_hot,
             at=parts.answers_at,
@@ -70,7 +70,9 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
             tables.beat(paper.number, time.monotonic())
             async with _ticking(
-                parts, partial(tables.beat, paper.number), Row(board, paper.number) if board is not None else None
+                parts,
+                partial(tables.beat, paper.number),
+                WorkerCounters(fleet_state, paper.number) if fleet_state is not None else None,
             ):
                 with watched(settings.limits.slow_callback):
                     await server.serve(listeners)
@@ -79,8 +81,8 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             await parts.aclose()
     finally:
         tables.close()
-        if board is not None:
-            board.close()
+        if fleet_state is not None:
+            fleet_state.close()
 
 
 def _started(paper: ChildPaper, settings: Settings) -> None:
@@ -115,7 +117,7 @@ def _stop(server: Server, parts: Parts) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None) -> AsyncIterator[None]:
+async def _ticking(parts: Parts, beat: Callable[[float], None], counters: WorkerCounters | None) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
             for _ in range(LOOKS_PER_TICK):
@@ -127,8 +129,8 @@ async def _ticking(parts: Parts, beat: Callable[[float], None], row: Row | None)
             for origin in parts.origins.values():
                 origin.incidents.tick()
             parts.admission.publish()
-            if row is not None:
-                row.tick(parts.flights.count())
+            if counters is not None:
+                counters.publish(parts.flights.count())
 
     task = asyncio.get_running_loop().create_task(tick())
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from proxy.blocks import ByteSink
 from proxy.fleet.messages import parse_json
-from proxy.fleet.protocol import Ask, Named, WantedBlock, WantedRecord
+from proxy.fleet.protocol import Ask, NamedSource, WantedBlock, WantedRecord
 from proxy.fleet.roster import Member
 from proxy.fleet.signing import PROOF_HEADER, Signed, sign
 from proxy.fleet.tail import TAIL_BYTES, Tail
@@ -51,11 +51,11 @@ class PeerClient:
         self._secrets = tuple(secrets)
         self._clock = clock
 
-    async def ask(self, owner: Member, ask: Ask) -> Named:
+    async def ask(self, owner: Member, ask: Ask) -> NamedSource:
         """Ask the owner of a block where to read it. Raises PeerFailed."""
         values = await self._get_json(owner, owner.control_url, ask.target())
         try:
-            return Named.parse(values)
+            return NamedSource.parse(values)
         except ValueError as error:
             raise self._failed(owner, "wrong", str(error)) from error
 

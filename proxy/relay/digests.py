@@ -5,7 +5,7 @@ fixed nonce. It is a universal hash with a secret key: without the key nobody ca
 but with a chance of 2^-108 for each try at 16 MiB. A fixed nonce is sound here because a digest never leaves a node: it
 only goes into the HMAC of a tail, with the signature of one request (hash, then PRF). It was chosen by measurement:
 0.03 CPU seconds for a gigabyte with the instructions of today's processors, against 0.14 for BLAKE3 and 0.6 for SHA-256
-(docs/fleet.md). Each node computes it once, as the bytes arrive, and keeps it on the fleet's board.
+(docs/fleet.md). Each node computes it once, as the bytes arrive, and keeps it in the fleet's shared state.
 """
 
 from __future__ import annotations

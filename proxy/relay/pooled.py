@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from proxy.blocks import ByteSink, Origin, update_sum
 from proxy.fleet.fill_ids import ZONE
-from proxy.fleet.owners import block_place
+from proxy.fleet.owners import hash_block
 from proxy.fleet.protocol import Ask, WantedBlock
 from proxy.fleet.roster import Member
 from proxy.fleet.state import RECEIVED_BYTES
@@ -76,7 +76,7 @@ class Pooled:
     async def _read(self, step: ByteRange) -> bytes | None:
         """None: no other node has it, or can bring it."""
         view = self.relays.view
-        for owner in view.order(block_place(self.record.version.digest, self.index), view.zone)[:OWNERS_MAX]:
+        for owner in view.order(hash_block(self.record.version.digest, self.index), view.zone)[:OWNERS_MAX]:
             if owner.node_id == view.node_id:
                 return None
             data = await self._read_within(owner, step)
@@ -138,7 +138,7 @@ class Pooled:
             )
             self.relays.view.avoid(source.node_id)
             return None
-        self.relays.view.board.add(self.relays.row, RECEIVED_BYTES, len(data))
+        self.relays.view.fleet_state.add(self.relays.row, RECEIVED_BYTES, len(data))
         return bytes(data)
 
 

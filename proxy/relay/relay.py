@@ -14,7 +14,8 @@ How it works. `bring` stands where the origin would: it delivers a span of the b
    other, for the tail alone. Where no node is left to tell it, the bytes of nodes are read again from the origin and
    compared. (The object's own checksum would come too late: for those who read ranges of it, and for other nodes, which
    would take wrong bytes with the right checksum of these.)
-5. The digest is made as the bytes arrive, of whatever source, and kept on the board: this node's own proof to others.
+5. The digest is made as the bytes arrive, of whatever source, and kept in the fleet state: this node's own proof to
+   others.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from typing import Protocol
 
 from proxy.blocks import BlockWriter, ByteSink, Origin
 from proxy.errors import BytesWrong, OriginUnavailable
-from proxy.fleet.fill_ids import LEASED, ORIGIN, REGION, ZONE, level_of, may_be_guarded, new_fill_id
-from proxy.fleet.owners import block_place
-from proxy.fleet.protocol import Ask, Named, WantedBlock
+from proxy.fleet.fill_ids import LEASED, ORIGIN, REGION, ZONE, level_of, may_be_unverified, new_fill_id
+from proxy.fleet.owners import hash_block
+from proxy.fleet.protocol import Ask, NamedSource, WantedBlock
 from proxy.fleet.roster import Member
 from proxy.fleet.state import RECEIVED_BYTES, UPLOADS
 from proxy.fleet.tail import Tail
@@ -61,14 +62,15 @@ STEP_MAX_S = 120.0  # for one answer of another node, whatever signs of life it 
 class Peers(Protocol):
     """`proxy.relay.client.PeerClient`."""
 
-    async def ask(self, owner: Member, ask: Ask) -> Named: ...
+    async def ask(self, owner: Member, ask: Ask) -> NamedSource: ...
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Relays:
-    """What the relays of one worker share. `row`: the worker's, on the board; `private`: origins of this node alone.
+    """What the relays of one worker share. `row`: the worker's, in the fleet state; `private`: origins of this node
+    alone.
 
     `digest_key`: of the fleet (`proxy.relay.digests`). `prove` says from which sources a MAC is wanted, `digested`
     whether others will want this node's: then digests are made as bytes arrive.
@@ -92,31 +94,31 @@ class Relays:
         """
         if record.version.origin in self.private:
             return None
-        place = block_place(record.version.digest, index)
-        level = self.level(place) if below is None else self._level_below(place, below)
+        block_hash = hash_block(record.version.digest, index)
+        level = self.level(block_hash) if below is None else self._level_below(block_hash, below)
         return Relay(self, origin, record, index, block, level)
 
-    def level(self, place: int) -> int:
+    def level(self, block_hash: int) -> int:
         """Where a fill for this node's own readers begins."""
         view = self.view
         me = view.me()
         if view.alone or me is None:
             return ORIGIN
-        return self.level_above(place) if self._owns(view.order(place, me.zone)) else ZONE
+        return self.level_above(block_hash) if self._owns(view.order(block_hash, me.zone)) else ZONE
 
-    def level_above(self, place: int) -> int:
+    def level_above(self, block_hash: int) -> int:
         """Where a fill begins, or goes on, that has the zones behind it."""
-        return ORIGIN if self._owns(self.view.order(place)) else REGION
+        return ORIGIN if self._owns(self.view.order(block_hash)) else REGION
 
-    def _level_below(self, place: int, below: int) -> int:
-        return ORIGIN if below <= REGION or self.view.alone else self.level_above(place)
+    def _level_below(self, block_hash: int, below: int) -> int:
+        return ORIGIN if below <= REGION or self.view.alone else self.level_above(block_hash)
 
     def _owns(self, order: Sequence[Member]) -> bool:
         return not order or order[0].node_id == self.view.node_id
 
 
 class Relay:
-    """See the module's text. `guarded`: bytes of other nodes are in the block, or will be.
+    """See the module's text. `unverified`: bytes of other nodes are in the block, or will be.
 
     `read_digest` gives the digest of bytes [start, end) of the block as they stand in its file, and blocks.
     """
@@ -129,9 +131,9 @@ class Relay:
         self._record = record
         self._index = index
         self._block = block
-        self._place = block_place(record.version.digest, index)
+        self._block_hash = hash_block(record.version.digest, index)
         self.level = level
-        self.guarded = level > ORIGIN
+        self.unverified = level > ORIGIN
         self._lease: Lease | None = None
         self.fill_id = 0
         self.read_digest: Callable[[int, int], bytes] = _no_file
@@ -146,11 +148,11 @@ class Relay:
     def begin(self, writer: BlockWriter) -> None:
         """The fill has its block: nobody else of this node fills it. What a predecessor left may be of other nodes."""
         self._writer = writer
-        if writer.progress and may_be_guarded(self._relays.view.board.joined(self._place)):
-            self.guarded = True
+        if writer.progress and may_be_unverified(self._relays.view.fleet_state.joined(self._block_hash)):
+            self.unverified = True
         if self._relays.digested and writer.start == writer.progress == 0:
             self._digest = Digest(self._relays.digest_key)
-        self._join(new_fill_id(self.level, guarded=self.guarded))
+        self._join(new_fill_id(self.level, unverified=self.unverified))
 
     async def bring(
         self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
@@ -158,7 +160,7 @@ class Relay:
         """Delivers the span. `last`: the block is complete with it. Raises what `deliver` does."""
         rest = Rest(span, sink if self._digest is None else Watched(sink, self._digest), last)
         self._tail = None
-        with self._spoiling():
+        with self._discarding():
             while self.level >= REGION and self._owed(rest):
                 for owner in self._owners():
                     if owner.node_id == self._relays.view.node_id or await self._read_within(owner, rest):
@@ -173,15 +175,15 @@ class Relay:
         return rest.left > 0 or (rest.last and (self._tail is None or self._tail.crc32c is None))
 
     @contextlib.contextmanager
-    def _spoiling(self) -> Iterator[None]:
+    def _discarding(self) -> Iterator[None]:
         """A fill that fails for another reason than its source begins anew: followers of its bytes must know."""
         try:
             yield
         except (OriginUnavailable, asyncio.CancelledError):
             raise
         except BaseException:
-            if self.guarded:
-                self._relays.view.board.spoil(self._place)
+            if self.unverified:
+                self._relays.view.fleet_state.discard(self._block_hash)
             raise
 
     async def settle(self, policy: RetryPolicy) -> None:
@@ -189,7 +191,7 @@ class Relay:
         writer = self._writer
         assert writer is not None
         RELAYED_FILLS.labels("mixed" if len(self._used) > 1 else next(iter(self._used), "origin")).inc()
-        with self._spoiling():
+        with self._discarding():
             own = await self._own_digest()
             if self._tail is not None and self._tail.crc32c is not None:
                 if not self._tail.fits(writer.block_crc32c, own):
@@ -198,10 +200,10 @@ class Relay:
                         self._relays.view.avoid(node_id)
                     raise self._wrong(f"what came is not what {self._last_source[:8]} has")
                 self._relays.view.trust(self._last_source)
-            elif self.guarded:
+            elif self.unverified:
                 await self._reread(policy)
         if own is not None:
-            self._relays.view.board.keep_digest(self._place, own)
+            self._relays.view.fleet_state.keep_digest(self._block_hash, own)
 
     async def _own_digest(self) -> bytes | None:
         """This node's, of the block as it has come; None: nobody will ask for it."""
@@ -219,15 +221,15 @@ class Relay:
 
     def _owners(self) -> list[Member]:
         view = self._relays.view
-        return view.order(self._place, view.zone if self.level == ZONE else None)[:OWNERS_MAX]
+        return view.order(self._block_hash, view.zone if self.level == ZONE else None)[:OWNERS_MAX]
 
     def _go_down(self) -> None:
-        self.level = self._relays.level_above(self._place) if self.level == ZONE else ORIGIN
-        self._join(new_fill_id(self.level, guarded=self.guarded))
+        self.level = self._relays.level_above(self._block_hash) if self.level == ZONE else ORIGIN
+        self._join(new_fill_id(self.level, unverified=self.unverified))
 
     def _join(self, fill_id: int) -> None:
         self.fill_id = fill_id
-        self._relays.view.board.join(self._place, fill_id)
+        self._relays.view.fleet_state.join(self._block_hash, fill_id)
 
     async def _read_within(self, owner: Member, rest: Rest) -> bool:
         """Reads from whom this owner names, until all is there; False: it can't help any more."""
@@ -235,7 +237,7 @@ class Relay:
         tried: list[str] = []
         me = view.me()
         for _ in range(SOURCES_MAX):
-            uploads = view.board.total(UPLOADS)
+            uploads = view.fleet_state.total(UPLOADS)
             slow = me is not None and me.slow
             ask = Ask(self._record.version.digest, self._index, self.level, uploads, slow, tuple(tried))
             try:
@@ -259,7 +261,7 @@ class Relay:
 
         One that goes silent in mid-body is asked again: it may wait, and say so; but not SILENCES_MAX times.
         """
-        self.guarded = True
+        self.unverified = True
         silences = 0
         while True:
             taken_bytes = rest.taken_bytes
@@ -299,7 +301,7 @@ class Relay:
             self._used.add(used)
             self._givers[source.node_id] = None
             self._unchecked = None  # what was counted up to the origin's bytes is not all any more
-            self._relays.view.board.add(self._relays.row, RECEIVED_BYTES, taken_bytes)
+            self._relays.view.fleet_state.add(self._relays.row, RECEIVED_BYTES, taken_bytes)
 
     def _note(self, error: PeerFailed) -> None:
         log.debug("block %d of %s: %s", self._index, self._record.version.key, error)
@@ -309,7 +311,7 @@ class Relay:
     async def _bring_from_origin(self, rest: Rest, policy: RetryPolicy, *, urgent: bool) -> None:
         if self._lease is None and (await self._read_at_former(rest) or await self._read_at_holder(rest)):
             return
-        if self.guarded and self._unchecked is None and self._writer is not None:
+        if self.unverified and self._unchecked is None and self._writer is not None:
             self._unchecked = self._writer.progress
         self._tail = None
         span, version = ByteRange(rest.start, rest.end), self._record.version
@@ -322,16 +324,16 @@ class Relay:
     async def _read_at_former(self, rest: Rest) -> bool:
         """The block, whole, from who owned it before this node came; False: they don't have it."""
         view, writer = self._relays.view, self._writer
-        if self.guarded or writer is None or writer.progress:
+        if self.unverified or writer is None or writer.progress:
             return False
-        for member in view.order(self._place)[1 : 1 + FORMER_MAX]:
+        for member in view.order(self._block_hash)[1 : 1 + FORMER_MAX]:
             if member.node_id == view.node_id:
                 continue
-            self._join(new_fill_id(ORIGIN, guarded=True))
+            self._join(new_fill_id(ORIGIN, unverified=True))
             if await self._read(member, 0, rest, "former") or self._givers:
                 return not rest.left
-        if self.guarded:
-            self.guarded = False
+        if self.unverified:
+            self.unverified = False
             self._join(new_fill_id(ORIGIN))
         return False
 
@@ -343,7 +345,7 @@ class Relay:
         began_s, taken_bytes = time.monotonic(), rest.taken_bytes
         while True:
             if level_of(self.fill_id) != ORIGIN:
-                self._join(new_fill_id(ORIGIN, guarded=self.guarded))
+                self._join(new_fill_id(ORIGIN, unverified=self.unverified))
             got = await leases.take(digest, self._index, self.fill_id, instead)
             if isinstance(got, Lease):
                 if not got.real and leases.expected:
@@ -352,7 +354,7 @@ class Relay:
                 return False
             holder = view.roster.by_id.get(got.node_id) or Member(got.node_id, got.url, got.url)
             if holder.url:
-                self._join(new_fill_id(LEASED, guarded=True))
+                self._join(new_fill_id(LEASED, unverified=True))
                 if await self._read(holder, got.fill_id, rest, "lease") or not rest.left:
                     return True
             if got.done:
@@ -362,7 +364,7 @@ class Relay:
                 began_s, taken_bytes = time.monotonic(), rest.taken_bytes
             elif time.monotonic() - began_s > HOLDER_PATIENCE_S:
                 UNLEASED_FILLS.labels("holder").inc()
-                self._join(new_fill_id(ORIGIN, guarded=self.guarded))
+                self._join(new_fill_id(ORIGIN, unverified=self.unverified))
                 return False
             await asyncio.sleep(HOLDER_PAUSE_S)
 

@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from proxy.fleet.rate_store import LimitBoard
+from proxy.fleet.rate_store import RateStore
 from proxy.rate_limited_log import Notice
 from proxy.upstream.limiter import (
     BANDWIDTH,
@@ -132,18 +132,18 @@ class SharedLimiter:
 
 
 class Sharing:
-    """All limiters of a node. `board` is None without Redis, whose client raises `errors`; `members` counts all."""
+    """All limiters of a node. `rates` is None without Redis, whose client raises `errors`; `members` counts all."""
 
     def __init__(
         self,
         shared_limiters: Sequence[SharedLimiter],
         members: Callable[[], int],
-        board: LimitBoard | None = None,
+        rates: RateStore | None = None,
         errors: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._shared_limiters = shared_limiters
         self._members = members
-        self._board = board
+        self._rates = rates
         self._errors = errors
 
     async def run(self) -> None:
@@ -156,22 +156,22 @@ class Sharing:
 
     async def exchange(self) -> None:
         """Once, for all origins that are in use."""
-        if self._board is None:
+        if self._rates is None:
             return
         told = [(shared, report) for shared in self._shared_limiters if (report := shared.report()) is not None]
-        await asyncio.gather(*(self._exchange_one(self._board, shared, report) for shared, report in told))
+        await asyncio.gather(*(self._exchange_one(self._rates, shared, report) for shared, report in told))
 
-    async def _exchange_one(self, board: LimitBoard, shared: SharedLimiter, own: RateReport) -> None:
+    async def _exchange_one(self, rates: RateStore, shared: SharedLimiter, own: RateReport) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                swapped = await board.swap(shared.name, render(own), REPORT_S)
+                swapped = await rates.swap(shared.name, render(own), REPORT_S)
                 plan = _read_plan(swapped.plan)
                 if swapped.reports is None:
                     shared.stop_planning()
                 else:
                     reports = _read_reports(swapped.reports)
                     plan = shared.next_plan(swapped.now_s, reports, plan)
-                    await board.plan(shared.name, render(plan))
+                    await rates.plan(shared.name, render(plan))
         except self._errors as error:
             _notice.say(f"the fleet's limits can't be shared by Redis: {error or type(error).__name__}")
             return

@@ -8,11 +8,11 @@ from typing import Any
 
 from proxy.blocks import ByteSink, update_sum
 from proxy.fleet.fill_ids import new_fill_id
-from proxy.fleet.owners import block_place
-from proxy.fleet.protocol import Ask, Named, WantedBlock
+from proxy.fleet.owners import hash_block
+from proxy.fleet.protocol import Ask, NamedSource, WantedBlock
 from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.roster import Member, Roster, render_roster
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.fleet.tail import Tail
 from proxy.fleet.view import FleetView
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
@@ -43,9 +43,9 @@ def crc32c(data: bytes) -> int:
 class ScriptedPeers:
     """`serves`: what each node does at its first read, its second, and so on; the last one again and again.
 
-    An owner names itself, unless `names` says whom; a name that was tried is passed over, as a desk does. `gone` owners
-    answer nothing. `whole`: what nodes do that are asked for the block only if they have all of it, by no fill's name;
-    all others have nothing.
+    An owner names itself, unless `names` says whom; a name that was tried is passed over, as a directory does. `gone`
+    owners answer nothing. `whole`: what nodes do that are asked for the block only if they have all of it, by no fill's
+    name; all others have nothing.
     """
 
     serves: dict[str, list[Serve]] = field(default_factory=dict)
@@ -57,13 +57,13 @@ class ScriptedPeers:
     whole: dict[str, Serve] = field(default_factory=dict)
     whole_asked: list[str] = field(default_factory=list)
 
-    async def ask(self, owner: Member, ask: Ask) -> Named:
+    async def ask(self, owner: Member, ask: Ask) -> NamedSource:
         self.asks.append((owner.node_id, ask))
         if owner.node_id in self.gone:
             raise PeerFailed(owner.node_id, "gone", "no connection")
         fill_id = self.fill_ids.setdefault((owner.node_id, ask.level), new_fill_id(ask.level))
         named = self.names.get(owner.node_id, [owner.node_id])
-        return Named(next((name for name in named if name not in ask.tried), None), fill_id)
+        return NamedSource(next((name for name in named if name not in ask.tried), None), fill_id)
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
         return Tail(await self._serve(source, wanted, sink))
@@ -142,17 +142,17 @@ class Neighbours:
     def __init__(
         self, record: ObjectRecord, index: int, members: Sequence[Member], *, me: int = -1, redis: Any = None
     ) -> None:
-        self.place = block_place(record.version.digest, index)
-        self.board = Board.create()
-        self.board.publish_roster(render_roster(Roster(tuple(members))))
-        names = [each.node_id for each in FleetView(self.board, "?").order(self.place)]
+        self.block_hash = hash_block(record.version.digest, index)
+        self.fleet_state = FleetState.create()
+        self.fleet_state.publish_roster(render_roster(Roster(tuple(members))))
+        names = [each.node_id for each in FleetView(self.fleet_state, "?").order(self.block_hash)]
         self.order = names
         self.me = names[me]
         self.now_s = 1000.0
-        self.view = FleetView(self.board, self.me, clock=lambda: self.now_s)
+        self.view = FleetView(self.fleet_state, self.me, clock=lambda: self.now_s)
         self.peers = ScriptedPeers()
         self.leases = lease.Leases(redis, "test", self.me, REDIS_ERRORS)
         self.relays = Relays(self.view, self.peers, self.leases, 0)
 
     def close(self) -> None:
-        self.board.close()
+        self.fleet_state.close()

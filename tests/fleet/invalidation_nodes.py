@@ -14,13 +14,13 @@ from proxy.cache.disks import DiskSettings
 from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
-from proxy.fleet.channel import Bulletin, sender_name
+from proxy.fleet.channel import InvalidationChannel, sender_name
 from proxy.fleet.freshness import Freshness
 from proxy.fleet.messages import Seals
-from proxy.fleet.publisher import Writes
+from proxy.fleet.publisher import InvalidationPublisher
 from proxy.fleet.redis import open_redis
-from proxy.fleet.state import Board
-from proxy.fleet.subscriber import News
+from proxy.fleet.state import FleetState
+from proxy.fleet.subscriber import InvalidationSubscriber
 from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
 from tests.waiting import until
 
@@ -39,7 +39,7 @@ class Node:
 
     def __init__(self, path: Path, url: str, node_id: str, patience_s: float) -> None:
         self.node_id = node_id
-        self.board = Board.create()
+        self.fleet_state = FleetState.create()
         self.tables = SharedTables.create()
         self.store = Store(
             [DiskSettings(path / node_id, 1 << 30)],
@@ -50,11 +50,11 @@ class Node:
             max_open_segments=4,
         )
         self.redis = open_redis(url)
-        self.bulletin = Bulletin(self.redis, "test", SEALS)
-        name = sender_name(node_id, self.board)
-        self.news = News(self.bulletin, name, self.board, self._forget)
-        self.writes = Writes(self.bulletin, name, patience_s=patience_s)
-        self.freshness = Freshness(self.board)
+        self.channel = InvalidationChannel(self.redis, "test", SEALS)
+        name = sender_name(node_id, self.fleet_state)
+        self.subscriber = InvalidationSubscriber(self.channel, name, self.fleet_state, self._forget)
+        self.publisher = InvalidationPublisher(self.channel, name, patience_s=patience_s)
+        self.freshness = Freshness(self.fleet_state)
         self.listening: asyncio.Task[None] | None = None
         self.go_on = threading.Event()
         self.go_on.set()
@@ -78,10 +78,10 @@ class Node:
 
     @property
     def leased(self) -> bool:
-        return time.monotonic() < self.board.fresh_until_s
+        return time.monotonic() < self.fleet_state.fresh_until_s
 
     async def listen(self) -> Self:
-        self.listening = asyncio.create_task(self.news.run())
+        self.listening = asyncio.create_task(self.subscriber.run())
         await until(lambda: self.leased)
         return self
 
@@ -107,8 +107,8 @@ async def start_node(
         node.go_on.set()
         if node.listening is not None:
             await node.stop_listening()
-        await node.writes.aclose()
+        await node.publisher.aclose()
         await node.redis.aclose()
         node.store.close()
         node.tables.close()
-        node.board.close()
+        node.fleet_state.close()

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from proxy.blocks import update_sum
 from proxy.fleet.fill_ids import new_fill_id
-from proxy.fleet.members.status import Sighting, render_sighting
-from proxy.fleet.protocol import ASK_PATH, BLOCK_PATH, HELLO_PATH, Ask, Named, WantedBlock, parse_query
+from proxy.fleet.members.status import NodeStatus, render_status
+from proxy.fleet.protocol import ASK_PATH, BLOCK_PATH, HELLO_PATH, Ask, NamedSource, WantedBlock, parse_query
 from proxy.fleet.roster import Member
 from proxy.fleet.signing import PROOF_HEADER, Caller, Proofs, verify
 from proxy.fleet.tail import render_tail
@@ -83,7 +83,7 @@ class Liar:
         path, _, query = request.target.partition(b"?")
         if path == HELLO_PATH.encode():
             member = Member(self.node_id, self.url, self.url, capacity_bytes=self._capacity_bytes)
-            await _say(exchange, caller.proofs, render_sighting(Sighting(member)))
+            await _say(exchange, caller.proofs, render_status(NodeStatus(member)))
         elif path == ASK_PATH.encode():
             await self._answer_ask(exchange, Ask.parse(parse_query(query)), caller.proofs)
         elif path == BLOCK_PATH.encode():
@@ -93,10 +93,10 @@ class Liar:
             await _say(exchange, caller.proofs, b"{}", 404)
 
     async def _answer_ask(self, exchange: Exchange, ask: Ask, proofs: Proofs) -> None:
-        answer: Any = Named(self.node_id, new_fill_id(ask.level)).render()
+        answer: Any = NamedSource(self.node_id, new_fill_id(ask.level)).render()
         if self.manner in ("nonsense", "nobody"):
             self.deceived += 1
-            answer = "nonsense" if self.manner == "nonsense" else Named("f" * 32, new_fill_id(ask.level)).render()
+            answer = "nonsense" if self.manner == "nonsense" else NamedSource("f" * 32, new_fill_id(ask.level)).render()
         await _say(exchange, proofs, json.dumps(answer).encode())
 
     async def _answer_block(self, exchange: Exchange, wanted: WantedBlock, proofs: Proofs) -> None:

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from proxy.fleet.members import address
-from proxy.fleet.members.address import Found, find_address
-from proxy.fleet.members.advertise import Place, Places, locate
-from proxy.fleet.members.registry import Company
+from proxy.fleet.members.address import FoundHost, find_address
+from proxy.fleet.members.advertise import AddressFinder, AdvertisedAddress, locate
+from proxy.fleet.members.registry import MemberRegistry
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 
 
 def ways(monkeypatch: pytest.MonkeyPatch, table: dict[str, str]) -> None:
@@ -21,42 +21,42 @@ def ways(monkeypatch: pytest.MonkeyPatch, table: dict[str, str]) -> None:
 
 
 def test_a_listener_of_one_address_is_reached_there() -> None:
-    assert find_address("10.0.0.7", [("nowhere.invalid", 1)]) == Found("10.0.0.7")
+    assert find_address("10.0.0.7", [("nowhere.invalid", 1)]) == FoundHost("10.0.0.7")
 
 
 def test_the_way_to_the_others_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"redis": "10.0.0.7", "192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("10.0.0.7")
+    assert find_address("0.0.0.0", [("redis", 6379)]) == FoundHost("10.0.0.7")
 
 
 def test_the_first_member_that_a_way_leads_to_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"there": "10.0.0.7"})
-    assert find_address("0.0.0.0", [("gone", 1), ("there", 1)]) == Found("10.0.0.7")
+    assert find_address("0.0.0.0", [("gone", 1), ("there", 1)]) == FoundHost("10.0.0.7")
 
 
 def test_while_no_way_leads_to_anybody_the_default_routes_address_is_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("192.168.0.7", sure=False)
+    assert find_address("0.0.0.0", [("redis", 6379)]) == FoundHost("192.168.0.7", sure=False)
     ways(monkeypatch, {})
-    assert find_address("0.0.0.0", [("redis", 6379)]) == Found("127.0.0.1", sure=False)
-    assert find_address("::", [("redis", 6379)]) == Found("::1", sure=False)
+    assert find_address("0.0.0.0", [("redis", 6379)]) == FoundHost("127.0.0.1", sure=False)
+    assert find_address("::", [("redis", 6379)]) == FoundHost("::1", sure=False)
 
 
 def test_with_redis_on_this_machine_the_default_route_tells_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"localhost": "127.0.0.1", "192.0.2.1": "192.168.0.7"})
-    assert find_address("0.0.0.0", [("localhost", 6379)]) == Found("192.168.0.7")
-    assert find_address("0.0.0.0", []) == Found("192.168.0.7")  # a unix socket
+    assert find_address("0.0.0.0", [("localhost", 6379)]) == FoundHost("192.168.0.7")
+    assert find_address("0.0.0.0", []) == FoundHost("192.168.0.7")  # a unix socket
 
 
 def test_a_machine_without_a_network_is_reached_by_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"localhost": "127.0.0.1"})
-    assert find_address("0.0.0.0", [("localhost", 6379)]) == Found("127.0.0.1")
+    assert find_address("0.0.0.0", [("localhost", 6379)]) == FoundHost("127.0.0.1")
 
 
 def test_the_address_is_of_the_listeners_family_where_there_is_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     ways(monkeypatch, {"four": "10.0.0.7", "six": "fd00::7"})
-    assert find_address("::", [("four", 1), ("six", 1)]) == Found("fd00::7")
-    assert find_address("0.0.0.0", [("six", 1), ("four", 1)]) == Found("10.0.0.7")
+    assert find_address("::", [("four", 1), ("six", 1)]) == FoundHost("fd00::7")
+    assert find_address("0.0.0.0", [("six", 1), ("four", 1)]) == FoundHost("10.0.0.7")
 
 
 def test_the_kernel_is_really_asked() -> None:
@@ -65,37 +65,39 @@ def test_the_kernel_is_really_asked() -> None:
     assert address._local_addresses("nowhere.invalid", 1) == []
 
 
-PLACES: list[tuple[Places, str, str]] = [
-    (Places(("10.0.0.7", 9000), ("10.0.0.7", 9001), ()), "http://10.0.0.7:9000", "http://10.0.0.7:9001"),
-    (Places(("fd00::7", 9000), ("::", 9001), (), tls=True), "https://[fd00::7]:9000", "https://[fd00::7]:9001"),
-    (Places(("10.0.0.7", 9000), ("10.1.0.7", 9001), ()), "http://10.0.0.7:9000", "http://10.1.0.7:9001"),
+PLACES: list[tuple[AddressFinder, str, str]] = [
+    (AddressFinder(("10.0.0.7", 9000), ("10.0.0.7", 9001), ()), "http://10.0.0.7:9000", "http://10.0.0.7:9001"),
+    (AddressFinder(("fd00::7", 9000), ("::", 9001), (), tls=True), "https://[fd00::7]:9000", "https://[fd00::7]:9001"),
+    (AddressFinder(("10.0.0.7", 9000), ("10.1.0.7", 9001), ()), "http://10.0.0.7:9000", "http://10.1.0.7:9001"),
     (
-        Places(("10.0.0.7", 9000), ("10.0.0.7", 9001), (), advertise="https://seven.fleet"),
+        AddressFinder(("10.0.0.7", 9000), ("10.0.0.7", 9001), (), advertise="https://seven.fleet"),
         "https://seven.fleet",
         "http://seven.fleet:9001",
     ),
 ]
 
 
-@pytest.mark.parametrize(("places", "url", "control_url"), PLACES)
-async def test_urls_are_made_of_listeners_and_what_is_advertised(places: Places, url: str, control_url: str) -> None:
-    assert await places.find() == Place(url, control_url)
+@pytest.mark.parametrize(("finder", "url", "control_url"), PLACES)
+async def test_urls_are_made_of_listeners_and_what_is_advertised(
+    finder: AddressFinder, url: str, control_url: str
+) -> None:
+    assert await finder.find() == AdvertisedAddress(url, control_url)
 
 
 async def test_a_guess_is_taken_and_put_right_when_a_way_leads_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),))
-    board = Board.create()
-    company = Company(board, Member("aa", "", ""))
+    finder = AddressFinder(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),))
+    fleet_state = FleetState.create()
+    registry = MemberRegistry(fleet_state, Member("aa", "", ""))
     ways(monkeypatch, {"192.0.2.1": "192.168.0.7"})
-    await locate(company, places)
-    assert company.own.url == "http://192.168.0.7:9000"
+    await locate(registry, finder)
+    assert registry.own.url == "http://192.168.0.7:9000"
     ways(monkeypatch, {"192.0.2.1": "192.168.0.7", "redis": "10.0.0.7"})
-    await locate(company, places)
-    assert company.roster.by_id["aa"].control_url == "http://10.0.0.7:9001"
+    await locate(registry, finder)
+    assert registry.roster.by_id["aa"].control_url == "http://10.0.0.7:9001"
     ways(monkeypatch, {})
-    await locate(company, places)
-    assert company.own.url == "http://10.0.0.7:9000"
-    board.close()
+    await locate(registry, finder)
+    assert registry.own.url == "http://10.0.0.7:9000"
+    fleet_state.close()
 
 
 async def test_a_look_up_that_hangs_is_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +110,7 @@ async def test_a_look_up_that_hangs_is_a_guess(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(address, "_local_addresses", look)
     monkeypatch.setattr("proxy.fleet.members.advertise.FIND_TIMEOUT_S", 0.01)
     try:
-        found = await Places(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),)).find()
+        found = await AddressFinder(("0.0.0.0", 9000), ("0.0.0.0", 9001), (("redis", 6379),)).find()
     finally:
         go_on.set()
-    assert found == Place("http://127.0.0.1:9000", "http://127.0.0.1:9001", sure=False)
+    assert found == AdvertisedAddress("http://127.0.0.1:9000", "http://127.0.0.1:9001", sure=False)

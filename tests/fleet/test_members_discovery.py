@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import uvicorn
 
-from proxy.fleet.directory import Desk
-from proxy.fleet.members.advertise import Places
-from proxy.fleet.members.discovery import LISTED_S, SILENCE_S, Addresses, Greetings, look_up
-from proxy.fleet.members.registry import Company
+from proxy.fleet.directory import BlockDirectory
+from proxy.fleet.members.advertise import AddressFinder
+from proxy.fleet.members.discovery import LISTED_S, SILENCE_S, Addresses, HelloDiscovery, look_up
+from proxy.fleet.members.registry import MemberRegistry
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
-from proxy.peering.control_app import Reception
+from proxy.fleet.state import FleetState
+from proxy.peering.control_app import ControlApp
 from proxy.process.server import Server
 from proxy.wire import Endpoint, WireClient
 from tests.waiting import until
@@ -63,34 +63,36 @@ class Port:
 
 
 class Node:
-    """A data port, a control port, and greetings by hand."""
+    """A data port, a control port, and hellos by hand."""
 
     def __init__(self, name: str, clock: Clock, secrets: Sequence[bytes] = (SECRET,)) -> None:
-        self.board = Board.create()
-        self.company = Company(self.board, Member(name, "", "", capacity_bytes=1), lambda: {"hits": 1}, clock)
-        reception = Reception(self.company, Desk(name, self.board), secrets)
-        self.data, self.control = Port(reception), Port(reception)
-        self.company.locate(str(self.data.endpoint), str(self.control.endpoint))
+        self.fleet_state = FleetState.create()
+        self.registry = MemberRegistry(
+            self.fleet_state, Member(name, "", "", capacity_bytes=1), lambda: {"hits": 1}, clock
+        )
+        control_app = ControlApp(self.registry, BlockDirectory(name, self.fleet_state), secrets)
+        self.data, self.control = Port(control_app), Port(control_app)
+        self.registry.locate(str(self.data.endpoint), str(self.control.endpoint))
         self.found: list[Endpoint] = []
         self.client = WireClient(head_timeout_s=5, connect_timeout_s=5)
         self.addresses = Addresses(lambda: self.found, clock)
-        self.greetings = Greetings(
-            self.company, self.addresses, secrets, self.client, Places(("", 0), ("", 0), ()), clock=clock
+        self.discovery = HelloDiscovery(
+            self.registry, self.addresses, secrets, self.client, AddressFinder(("", 0), ("", 0), ()), clock=clock
         )
 
     @property
     def known(self) -> list[str]:
-        return [member.node_id for member in self.company.roster.members]
+        return [member.node_id for member in self.registry.roster.members]
 
     async def greet(self) -> list[str]:
         await self.addresses.refresh()
-        await self.greetings.greet()
+        await self.discovery.greet()
         return self.known
 
     async def aclose(self) -> None:
         await self.client.aclose()
         await asyncio.gather(self.data.close(), self.control.close())
-        self.board.close()
+        self.fleet_state.close()
 
 
 class Street:
@@ -122,7 +124,7 @@ async def test_nodes_of_a_list_know_each_other_and_a_node_meets_itself_without_a
     street: Street, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, _ = await street.two()
-    assert a.company.roster.by_id["bb"].control_url == str(street.nodes[1].control.endpoint)
+    assert a.registry.roster.by_id["bb"].control_url == str(street.nodes[1].control.endpoint)
     assert "one id" not in caplog.text
 
 
@@ -130,7 +132,7 @@ async def test_stats_come_with_the_hello(street: Street) -> None:
     a, b = await street.two()
     await b.greet()
     await a.greet()
-    assert a.company.others["bb"].stats == {"hits": 1}
+    assert a.registry.others["bb"].stats == {"hits": 1}
 
 
 async def test_who_does_not_answer_for_a_while_is_gone_and_may_come_back(street: Street) -> None:
@@ -149,25 +151,25 @@ async def test_who_does_not_answer_for_a_while_is_gone_and_may_come_back(street:
 async def test_a_node_that_drains_is_heard_by_its_control_port_after_its_data_port_has_closed(street: Street) -> None:
     a, b = await street.two()
     await b.data.close()
-    b.company.drain()
+    b.registry.drain()
     street.clock.now_s += 10 * SILENCE_S
     assert await a.greet() == ["aa", "bb"]
-    assert a.company.roster.by_id["bb"].draining
+    assert a.registry.roster.by_id["bb"].draining
 
 
 async def test_a_node_that_restarted_with_another_control_port_is_met_at_its_address_again(street: Street) -> None:
     a, b = await street.two()
     await b.control.close()
     moved = Port(b.control.app)
-    b.company.locate(str(b.data.endpoint), str(moved.endpoint))
+    b.registry.locate(str(b.data.endpoint), str(moved.endpoint))
     assert await a.greet() == ["aa", "bb"]
-    assert a.company.roster.by_id["bb"].control_url == str(moved.endpoint)
+    assert a.registry.roster.by_id["bb"].control_url == str(moved.endpoint)
     await moved.close()
 
 
 async def test_another_node_behind_an_old_address_takes_the_place_of_the_one_before(street: Street) -> None:
     a, b = await street.two()
-    b.company.own = Member("cc", b.company.own.url, b.company.own.control_url)
+    b.registry.own = Member("cc", b.registry.own.url, b.registry.own.control_url)
     assert await a.greet() == ["aa", "cc"]
 
 
@@ -208,7 +210,7 @@ async def test_this_nodes_own_id_at_another_url_is_a_twin(street: Street, caplog
     a, twin = street.node("aa"), street.node("aa")
     a.found = [a.data.endpoint, twin.data.endpoint]
     assert await a.greet() == ["aa"]
-    assert f"two nodes have one id: {a.company.own.url} and {twin.company.own.url}" in caplog.text
+    assert f"two nodes have one id: {a.registry.own.url} and {twin.registry.own.url}" in caplog.text
 
 
 async def test_an_address_that_one_answer_leaves_out_stays_and_one_that_all_do_goes(street: Street) -> None:
@@ -256,7 +258,7 @@ async def test_a_look_up_that_hangs_is_not_started_twice(monkeypatch: pytest.Mon
 async def test_rounds_go_on_until_cancelled(street: Street) -> None:
     a, b = street.node("aa"), street.node("bb")
     a.found = [b.data.endpoint]
-    running = asyncio.create_task(a.greetings.run())
+    running = asyncio.create_task(a.discovery.run())
     await until(lambda: a.known == ["aa", "bb"])
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from proxy.fleet.channel import Beat, Bulletin, Write
-from proxy.fleet.members.advertise import Places
-from proxy.fleet.members.heartbeat import GRACE_S, NODES_PER_PERIOD, Beats
-from proxy.fleet.members.registry import Company
-from proxy.fleet.members.status import Sighting, sighting_values
+from proxy.fleet.channel import Beat, Invalidation, InvalidationChannel
+from proxy.fleet.members.advertise import AddressFinder
+from proxy.fleet.members.heartbeat import GRACE_S, NODES_PER_PERIOD, RedisMembership
+from proxy.fleet.members.registry import MemberRegistry
+from proxy.fleet.members.status import NodeStatus, status_values
 from proxy.fleet.messages import Seals
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.objects import ObjectKey
 from tests.fleet.redis_servers import RedisServer, start_redis
 
 ROOT = Path(__file__).parents[2]
 SEALS = Seals([b"0123456789abcdef"])
-NOWHERE = Places(("127.0.0.1", 1), ("127.0.0.1", 2), ())
+NOWHERE = AddressFinder(("127.0.0.1", 1), ("127.0.0.1", 2), ())
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,23 @@ class Node:
     """One node's heart, beaten by hand."""
 
     def __init__(self, redis: Redis, name: str, clock: list[float], prefix: str = "fleet", url: str = "") -> None:
-        self.board = Board.create()
-        self.company = Company(self.board, Member(name, "", "", capacity_bytes=1), dict, lambda: clock[0])
-        self.company.locate(url or f"http://{name}:9000", f"http://{name}:9001")
-        self.beats = Beats(self.company, self.board, redis, prefix, NOWHERE, SEALS, clock=lambda: clock[0])
+        self.fleet_state = FleetState.create()
+        self.registry = MemberRegistry(self.fleet_state, Member(name, "", "", capacity_bytes=1), dict, lambda: clock[0])
+        self.registry.locate(url or f"http://{name}:9000", f"http://{name}:9001")
+        self.membership = RedisMembership(
+            self.registry, self.fleet_state, redis, prefix, NOWHERE, SEALS, clock=lambda: clock[0]
+        )
 
     @property
     def known(self) -> list[str]:
-        return [member.node_id for member in self.company.roster.members]
+        return [member.node_id for member in self.registry.roster.members]
 
     async def beat(self) -> bool:
         """Whether Redis took it; what follows from a failure is done as `run` does it."""
         try:
-            await self.beats.beat()
+            await self.membership.beat()
         except REDIS_ERRORS as error:
-            self.beats._lost(error)
+            self.membership._lost(error)
             return False
         return True
 
@@ -87,7 +89,7 @@ async def fleet(server: RedisServer) -> AsyncIterator[Fleet]:
     fleet = Fleet(server, redis)
     yield fleet
     for node in fleet.nodes:
-        node.board.close()
+        node.fleet_state.close()
     await redis.aclose()
 
 
@@ -111,7 +113,7 @@ async def test_who_leaves_is_gone_at_once(fleet: Fleet, caplog: pytest.LogCaptur
     """Its last word says so, until that expires: one that is just gone is worth a warning."""
     caplog.set_level("INFO", "warmstart.fleet")
     a, b = await fleet.two()
-    await b.beats.leave()
+    await b.membership.leave()
     await a.beat()
     assert a.known == ["aa"]
     assert 0 < await fleet.redis.pttl("fleet:member:bb") <= 4000
@@ -136,9 +138,9 @@ async def test_two_prefixes_are_two_fleets(fleet: Fleet) -> None:
 async def test_a_node_without_an_address_listens_and_says_nothing(fleet: Fleet) -> None:
     await fleet.two()
     quiet = fleet.node("cc")
-    quiet.company.own = Member("cc", "", "")
+    quiet.registry.own = Member("cc", "", "")
     await quiet.beat()
-    assert sorted(quiet.company.others) == ["aa", "bb"]
+    assert sorted(quiet.registry.others) == ["aa", "bb"]
     assert await fleet.redis.exists("fleet:member:cc") == 0
 
 
@@ -149,10 +151,10 @@ async def test_while_redis_is_gone_the_members_stay_and_for_a_while_afterwards(f
         assert not await a.beat()
         fleet.clock[0] += 60
     assert a.known == ["aa", "bb"]
-    assert not a.board.coordinated
+    assert not a.fleet_state.coordinated
     fleet.server.restart()
     assert await a.beat()
-    assert a.board.coordinated
+    assert a.fleet_state.coordinated
     assert a.known == ["aa", "bb"]  # nobody but this node has written yet
     fleet.clock[0] += GRACE_S / 2
     await b.beat()
@@ -184,10 +186,10 @@ async def test_a_redis_that_was_emptied_between_two_beats_makes_nobody_alone(fle
 
 async def test_a_member_that_drained_needs_no_grace(fleet: Fleet) -> None:
     a, b = await fleet.two()
-    b.company.drain()
+    b.registry.drain()
     await b.beat()
     await a.beat()
-    assert a.company.roster.by_id["bb"].draining
+    assert a.registry.roster.by_id["bb"].draining
     await fleet.redis.flushall()
     fleet.clock[0] += 1
     await a.beat()
@@ -197,10 +199,12 @@ async def test_a_member_that_drained_needs_no_grace(fleet: Fleet) -> None:
 async def test_a_new_control_process_does_not_forget_the_members_of_the_last_one(fleet: Fleet) -> None:
     a, _ = await fleet.two()
     fleet.server.restart()
-    company = Company(a.board, Member("aa", "", ""), dict, lambda: fleet.clock[0])
-    beats = Beats(company, a.board, fleet.redis, "fleet", NOWHERE, SEALS, clock=lambda: fleet.clock[0])
-    await beats.beat()
-    assert list(company.others) == ["bb"]
+    registry = MemberRegistry(a.fleet_state, Member("aa", "", ""), dict, lambda: fleet.clock[0])
+    membership = RedisMembership(
+        registry, a.fleet_state, fleet.redis, "fleet", NOWHERE, SEALS, clock=lambda: fleet.clock[0]
+    )
+    await membership.beat()
+    assert list(registry.others) == ["bb"]
 
 
 async def test_another_node_with_this_ones_id_is_noticed(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,7 +223,7 @@ async def test_what_this_node_wrote_before_its_restart_is_no_twin(
     before, after = fleet.node("aa"), fleet.node("aa", url="http://moved:9000")
     await before.beat()
     await after.beat()
-    after.company.locate("http://moved-again:9000", "http://moved-again:9001")
+    after.registry.locate("http://moved-again:9000", "http://moved-again:9001")
     await after.beat()
     await after.beat()
     assert "one id" not in caplog.text
@@ -239,12 +243,12 @@ async def test_a_large_fleet_is_read_less_often_than_it_is_told(fleet: Fleet) ->
     a, b = await fleet.two()
     crowd = {f"{number:04}": Member(f"{number:04}", "http://x:1", "http://x:2") for number in range(NODES_PER_PERIOD)}
     for name, member in crowd.items():
-        await fleet.redis.set(f"fleet:member:{name}", SEALS.seal("member", name, sighting_values(Sighting(member))))
+        await fleet.redis.set(f"fleet:member:{name}", SEALS.seal("member", name, status_values(NodeStatus(member))))
         await fleet.redis.zadd("fleet:members", {name: 9e12})
     await a.beat()
     assert len(a.known) == NODES_PER_PERIOD + 2
     await fleet.expire("bb")
-    a.beats.hurry()
+    a.membership.hurry()
     await a.beat()
     assert "bb" not in a.known
     await b.beat()
@@ -256,12 +260,12 @@ async def test_a_large_fleet_is_read_less_often_than_it_is_told(fleet: Fleet) ->
 
 async def test_a_beat_is_due_at_once_when_a_node_has_something_to_say(fleet: Fleet) -> None:
     a, b = await fleet.two()
-    running = asyncio.create_task(b.beats.run())
+    running = asyncio.create_task(b.membership.run())
     try:
-        b.company.drain()
-        b.beats.hurry()
+        b.registry.drain()
+        b.membership.hurry()
         async with asyncio.timeout(30):
-            while not a.company.others["bb"].member.draining:
+            while not a.registry.others["bb"].member.draining:
                 await a.beat()
     finally:
         running.cancel()
@@ -273,15 +277,15 @@ async def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> No
     assert line
     with start_redis(tmp_path, arguments=("--user", *line[1].split(), "--user", "default", "off")) as server:
         redis = open_redis(server.url.replace("//", "//warmstart:password@"))
-        node, bulletin = Node(redis, "aa", [0.0], prefix="warmstart"), Bulletin(redis, "warmstart", SEALS)
+        node, channel = Node(redis, "aa", [0.0], prefix="warmstart"), InvalidationChannel(redis, "warmstart", SEALS)
         assert await node.beat()
-        await bulletin.beat(Beat("aa", "run", 0.0))
-        await bulletin.tell(Write("1", "aa", (ObjectKey("o", "b", "k"),), bulletin.reply_channel("aa")))
-        await node.beats.leave()
+        await channel.beat(Beat("aa", "run", 0.0))
+        await channel.tell(Invalidation("1", "aa", (ObjectKey("o", "b", "k"),), channel.reply_channel("aa")))
+        await node.membership.leave()
         with pytest.raises(REDIS_ERRORS):
             await redis.set("others", "value")
         await redis.aclose()
-        node.board.close()
+        node.fleet_state.close()
 
 
 async def test_leaving_without_redis_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -289,7 +293,7 @@ async def test_leaving_without_redis_is_no_error(tmp_path: Path, caplog: pytest.
         redis = open_redis(server.url)
         node = Node(redis, "aa", [0.0])
         server.kill()
-        await node.beats.leave()
+        await node.membership.leave()
         assert "can't leave" in caplog.text
         await redis.aclose()
-        node.board.close()
+        node.fleet_state.close()

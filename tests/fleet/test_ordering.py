@@ -1,7 +1,8 @@
 """Whatever order things happen in, no read gives less than a write that had returned: the rules, against a model.
 
-The nodes' own parts are real (`News`, `Freshness`, the board); the channel, the clock, the origin and the nodes'
-memories are the model's. A writer is modelled by its rule: wait for the nodes that listen, or for a lease and a margin.
+The nodes' own parts are real (`InvalidationSubscriber`, `Freshness`, the fleet state); the channel, the clock, the
+origin and the nodes' memories are the model's. A writer is modelled by its rule: wait for the nodes that listen, or for
+a freshness window and a margin.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.concurrency.threads import Threads
-from proxy.fleet.channel import LISTENING_S, Beat, Bulletin, Message, Write, render_message
-from proxy.fleet.freshness import DRIFT_S, LEASE_S, Freshness
+from proxy.fleet.channel import LISTENING_S, Beat, Invalidation, InvalidationChannel, Message, render_message
+from proxy.fleet.freshness import DRIFT_S, FRESHNESS_S, Freshness
 from proxy.fleet.messages import Seals
-from proxy.fleet.state import Board
-from proxy.fleet.subscriber import News
+from proxy.fleet.state import FleetState
+from proxy.fleet.subscriber import InvalidationSubscriber
 from tests.fleet.invalidation_nodes import KEY, SEALS
 
 Args = TypeVarTuple("Args")
@@ -43,10 +44,16 @@ class ModelNode:
     def __init__(self, name: str, fleet: Fleet) -> None:
         self.name = name
         self.fleet = fleet
-        self.board = Board.create()
-        self.freshness = Freshness(self.board, fleet.clock)
-        self.news = News(
-            cast(Bulletin, self), name, self.board, self.forget, threads=Inline(), clock=fleet.clock, now=fleet.clock
+        self.fleet_state = FleetState.create()
+        self.freshness = Freshness(self.fleet_state, fleet.clock)
+        self.subscriber = InvalidationSubscriber(
+            cast(InvalidationChannel, self),
+            name,
+            self.fleet_state,
+            self.forget,
+            threads=Inline(),
+            clock=fleet.clock,
+            now=fleet.clock,
         )
         self.sent: list[Beat] = []  # on their way to Redis
         self.next: int | None = None  # what the channel brings next; None: not subscribed
@@ -59,7 +66,7 @@ class ModelNode:
 
     @property
     def seals(self) -> Seals:
-        """The bulletin's, as is the next one."""
+        """The channel's, as is the next one."""
         return SEALS
 
     async def beat(self, message: Beat) -> None:
@@ -101,8 +108,8 @@ class Fleet:
 
     def beat(self, number: int) -> None:
         node = self.nodes[number]
-        if node.news.ready.is_set():
-            at_once(node.news.beat())
+        if node.subscriber.ready.is_set():
+            at_once(node.subscriber.beat())
 
     def pass_beat(self, number: int) -> None:
         """Redis gets a beat that was on its way."""
@@ -114,15 +121,15 @@ class Fleet:
     def deliver(self, number: int, messages: int = 1) -> None:
         node = self.nodes[number]
         if node.next is not None and not node.confirmed:
-            at_once(node.news.take("subscribe", b""))
+            at_once(node.subscriber.take("subscribe", b""))
             node.confirmed = True
         for _ in range(messages):
             if node.next is None or node.next == len(self.channel):
                 return
             message = self.channel[node.next]
             node.next += 1
-            at_once(node.news.take("message", b"%d " % node.next + render_message(SEALS, message)))
-            if isinstance(message, Write):
+            at_once(node.subscriber.take("message", b"%d " % node.next + render_message(SEALS, message)))
+            if isinstance(message, Invalidation):
                 self.writes[int(message.write_id)].waiting.discard(node.name)
 
     def connection_breaks(self, number: int) -> None:
@@ -147,10 +154,10 @@ class Fleet:
         alive = {name for name, at_s in self.listening.items() if self.now_s - at_s <= LISTENING_S}
         others = {node.name for node in self.nodes if node is not writer}
         write = ModelWrite(self.version, writer.name, self.now_s, alive & others, others - alive)
-        write.complete = self.now_s - self.redis_since_s > LEASE_S + DRIFT_S
+        write.complete = self.now_s - self.redis_since_s > FRESHNESS_S + DRIFT_S
         if not write.complete:
             write.unwaited = set()
-        self.channel.append(Write(str(len(self.writes)), writer.name, (KEY,), "reply"))
+        self.channel.append(Invalidation(str(len(self.writes)), writer.name, (KEY,), "reply"))
         self.writes.append(write)
 
     def read(self, number: int) -> None:
@@ -159,7 +166,7 @@ class Fleet:
             node.record = self.version, self.now_s
 
     def recover(self, number: int) -> None:
-        """All that a node does to have a lease."""
+        """All that a node does to have a freshness window."""
         self.subscribe(number)
         self.deliver(number, 1000)
         self.beat(number)
@@ -177,7 +184,7 @@ class Fleet:
     def check(self) -> None:
         """Writes return as soon as they may, and no memory that a node would serve is older."""
         for write in self.writes:
-            over = self.now_s >= write.published_s + LEASE_S + DRIFT_S
+            over = self.now_s >= write.published_s + FRESHNESS_S + DRIFT_S
             if write.returned_s is None and (over or (write.complete and not write.waiting)):
                 write.returned_s = self.now_s
                 self.nodes[int(write.writer)].record = None
@@ -189,21 +196,21 @@ class Fleet:
     def least(self, node: ModelNode) -> int:
         """The version of the last write that a reader of this node may count on.
 
-        A node that had been without Redis for LISTENING_S when it was written may be late by a lease.
+        A node that had been without Redis for LISTENING_S when it was written may be late by a freshness window.
         """
         return max(
             (
                 write.version
                 for write in self.writes
                 if write.returned_s is not None
-                and write.returned_s + (LEASE_S if node.name in write.unwaited else 0.0) <= self.now_s
+                and write.returned_s + (FRESHNESS_S if node.name in write.unwaited else 0.0) <= self.now_s
             ),
             default=0,
         )
 
     def close(self) -> None:
         for node in self.nodes:
-            node.board.close()
+            node.fleet_state.close()
 
 
 ONE_NODE = {"beat": 2, "pass_beat": 2, "deliver": 3, "connection_breaks": 2, "subscribe": 1, "recover": 2}

@@ -1,4 +1,4 @@
-"""Who owns a place: shares, what moves when the members change, zones, and who may own at all."""
+"""Who owns an item: shares, what moves when the members change, zones, and who may own at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hashlib import sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.fleet.owners import Owners, block_place, eligible, hash_name, key_place, mix
+from proxy.fleet.owners import Owners, eligible, hash_block, hash_key, hash_name, mix
 from proxy.fleet.roster import Member, Roster
 
 TIB = 1 << 40
@@ -144,10 +144,10 @@ def test_nodes_that_tell_no_capacity_share_evenly() -> None:
 def test_the_blocks_of_one_object_are_spread_over_the_nodes() -> None:
     owners = Owners(Roster(tuple(member(number) for number in range(8))))
     digest = sha256(b"a version").digest()
-    found = Counter(owners.owner(block_place(digest, index)) for index in range(800))
+    found = Counter(owners.owner(hash_block(digest, index)) for index in range(800))
     assert len(found) == 8
     assert all(abs(share - 100) < 50 for share in found.values())
-    assert len({block_place(digest, index) for index in range(10_000)}) == 10_000
+    assert len({hash_block(digest, index) for index in range(10_000)}) == 10_000
 
 
 def test_places_and_hashes_are_64_bits_and_the_same_for_ever() -> None:
@@ -155,9 +155,9 @@ def test_places_and_hashes_are_64_bits_and_the_same_for_ever() -> None:
     digest = bytes(range(32))
     assert mix(1) == 0x5692161D100B05E5
     assert hash_name("00ff") == 0x6DF0F2EA9F566142
-    assert key_place(digest) == 0x0706050403020100
-    assert [block_place(digest, index) for index in (0, 7)] == [0xEA3C324570509D0D, 0x510C0789C33FBE00]
-    assert 0 <= block_place(digest, 1 << 40) < 1 << 64
+    assert hash_key(digest) == 0x0706050403020100
+    assert [hash_block(digest, index) for index in (0, 7)] == [0xEA3C324570509D0D, 0x510C0789C33FBE00]
+    assert 0 <= hash_block(digest, 1 << 40) < 1 << 64
 
 
 def test_the_highest_number_of_all_has_a_score_too() -> None:

@@ -14,7 +14,7 @@ from proxy.fleet.protocol import (
     BLOCK_PATH,
     RECORD_PATH,
     Ask,
-    Named,
+    NamedSource,
     WantedBlock,
     WantedRecord,
     parse_query,
@@ -97,7 +97,7 @@ def test_a_wanted_record_arrives_as_it_was(
 
 @given(source=st.none() | st.text("0123456789abcdef", max_size=64), fill_id=words)
 def test_an_owners_answer_arrives_as_it_was(source: str | None, fill_id: int) -> None:
-    assert Named.parse(Named(source, fill_id).render()) == Named(source, fill_id)
+    assert NamedSource.parse(NamedSource(source, fill_id).render()) == NamedSource(source, fill_id)
 
 
 ANSWERS: list[Any] = [
@@ -120,7 +120,7 @@ ANSWERS: list[Any] = [
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_answers_that_no_owner_gives_are_refused(answer: Any) -> None:
     with pytest.raises(ValueError):  # each has words of its own
-        Named.parse(answer)
+        NamedSource.parse(answer)
 
 
 @given(st.binary(max_size=300))

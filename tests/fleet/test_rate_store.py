@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from proxy.fleet.rate_store import LimitBoard
+from proxy.fleet.rate_store import RateStore
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.upstream.limiter import AdaptiveLimiter, Ticket, private_numbers
 from proxy.upstream.sharing import SharedLimiter, Sharing
@@ -25,15 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def boards(server: RedisServer) -> AsyncIterator[tuple[LimitBoard, LimitBoard]]:
+async def boards(server: RedisServer) -> AsyncIterator[tuple[RateStore, RateStore]]:
     with server.client() as client:
         client.flushall()
     redis = open_redis(server.url)
-    yield LimitBoard(redis, "test", "one", SEALS), LimitBoard(redis, "test", "two", SEALS)
+    yield RateStore(redis, "test", "one", SEALS), RateStore(redis, "test", "two", SEALS)
     await redis.aclose()
 
 
-async def test_the_first_to_come_plans_and_sees_all_reports(boards: tuple[LimitBoard, LimitBoard]) -> None:
+async def test_the_first_to_come_plans_and_sees_all_reports(boards: tuple[RateStore, RateStore]) -> None:
     one, two = boards
     first = await one.swap("o", "mine", FRESH_S)
     assert (first.plan, first.reports) == (None, {"one": b"mine"})
@@ -45,14 +45,14 @@ async def test_the_first_to_come_plans_and_sees_all_reports(boards: tuple[LimitB
     assert again.reports == {"one": b"mine again", "two": b"and mine"}
 
 
-async def test_another_origin_may_have_another_planner(boards: tuple[LimitBoard, LimitBoard]) -> None:
+async def test_another_origin_may_have_another_planner(boards: tuple[RateStore, RateStore]) -> None:
     one, two = boards
     await one.swap("o", "", FRESH_S)
     assert (await two.swap("p", "", FRESH_S)).reports == {"two": b""}
 
 
 async def test_a_planner_that_is_gone_is_replaced_and_its_late_plan_refused(
-    boards: tuple[LimitBoard, LimitBoard],
+    boards: tuple[RateStore, RateStore],
 ) -> None:
     one, two = boards
     await one.swap("o", "", FRESH_S)
@@ -65,7 +65,7 @@ async def test_a_planner_that_is_gone_is_replaced_and_its_late_plan_refused(
     assert (await two.swap("o", "", FRESH_S)).plan == b"the plan"
 
 
-async def test_old_reports_are_dropped(boards: tuple[LimitBoard, LimitBoard], server: RedisServer) -> None:
+async def test_old_reports_are_dropped(boards: tuple[RateStore, RateStore], server: RedisServer) -> None:
     one, two = boards
     await one.swap("o", "", FRESH_S)
     await two.swap("o", "", FRESH_S)
@@ -76,13 +76,13 @@ async def test_old_reports_are_dropped(boards: tuple[LimitBoard, LimitBoard], se
         assert all(client.ttl(key) > 0 for key in client.keys("*"))
 
 
-async def test_everything_is_shared_through_redis_and_goes_on_without_it(boards: tuple[LimitBoard, LimitBoard]) -> None:
-    def sharing(board: LimitBoard, errors: tuple[type[BaseException], ...]) -> tuple[AdaptiveLimiter, Sharing]:
+async def test_everything_is_shared_through_redis_and_goes_on_without_it(boards: tuple[RateStore, RateStore]) -> None:
+    def sharing(rates: RateStore, errors: tuple[type[BaseException], ...]) -> tuple[AdaptiveLimiter, Sharing]:
         numbers = private_numbers()
         limiter = AdaptiveLimiter(numbers, 0, concurrency_max=64, name=ORIGIN)
-        return limiter, Sharing([SharedLimiter(limiter, numbers)], lambda: 2, board, errors)
+        return limiter, Sharing([SharedLimiter(limiter, numbers)], lambda: 2, rates, errors)
 
-    (first, one), (second, two) = (sharing(board, REDIS_ERRORS) for board in boards)
+    (first, one), (second, two) = (sharing(rates, REDIS_ERRORS) for rates in boards)
     for limiter in (first, second):
         assert isinstance(limiter.enter(), Ticket)
     await one.exchange()
@@ -108,7 +108,7 @@ async def test_a_redis_that_does_not_answer_changes_nothing(tmp_path_factory: py
         assert isinstance(limiter.enter(), Ticket)
         gone.kill()
         await Sharing(
-            [SharedLimiter(limiter, numbers)], lambda: 2, LimitBoard(redis, "test", "one", SEALS), REDIS_ERRORS
+            [SharedLimiter(limiter, numbers)], lambda: 2, RateStore(redis, "test", "one", SEALS), REDIS_ERRORS
         ).exchange()
         assert not limiter.is_shared
         await redis.aclose()

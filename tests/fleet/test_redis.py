@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from proxy.fleet.redis import REDIS_ERRORS, first_place, open_redis, parse_sentinel_url
+from proxy.fleet.redis import REDIS_ERRORS, first_address, open_redis, parse_sentinel_url
 from tests.fakes.certificates import make_certificates
 from tests.fleet.redis_servers import start_redis, start_sentinels, tls_door
 from tests.servers import free_port
@@ -124,10 +124,10 @@ def test_a_url_of_sentinels_says_places_master_and_both_kinds_of_credentials() -
 
 
 def test_the_way_to_redis_leads_over_its_first_place() -> None:
-    assert first_place("redis://:x@[fd00::1]:7/0") == ("fd00::1", 7)
-    assert first_place("redis://redis/0") == ("redis", 6379)
-    assert first_place("redis+sentinel://one,two/m/0") == ("one", 26379)
-    assert first_place("unix:///run/redis.sock") is None
+    assert first_address("redis://:x@[fd00::1]:7/0") == ("fd00::1", 7)
+    assert first_address("redis://redis/0") == ("redis", 6379)
+    assert first_address("redis+sentinel://one,two/m/0") == ("one", 26379)
+    assert first_address("unix:///run/redis.sock") is None
 
 
 @pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])

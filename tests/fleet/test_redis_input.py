@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from proxy.fleet.channel import Beat, Bulletin, Write, render_message
-from proxy.fleet.members.status import Sighting, render_sighting
+from proxy.fleet.channel import Beat, Invalidation, InvalidationChannel, render_message
+from proxy.fleet.members.status import NodeStatus, render_status
 from proxy.fleet.messages import Seals
-from proxy.fleet.rate_store import LimitBoard
+from proxy.fleet.rate_store import RateStore
 from proxy.fleet.redis import REDIS_ERRORS, open_redis
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.fleet.roster import Member
-from proxy.fleet.state import Board
-from proxy.fleet.subscriber import News
+from proxy.fleet.state import FleetState
+from proxy.fleet.subscriber import InvalidationSubscriber
 from proxy.metrics import DROPPED_MESSAGES
 from proxy.objects import ObjectKey
 from proxy.relay.lease import LEASE_S, Lease, Leases
@@ -35,7 +35,7 @@ from tests.gateways import GatewayProcess, start_gateway
 from tests.waiting import wait_until
 
 KEY = ObjectKey("s3://origin", "bucket", "key")
-FORGED = Sighting(Member("f" * 32, "http://127.0.0.1:1", "http://127.0.0.1:2", capacity_bytes=1 << 50))
+FORGED = NodeStatus(Member("f" * 32, "http://127.0.0.1:1", "http://127.0.0.1:2", capacity_bytes=1 << 50))
 JUNK: dict[str, bytes] = {
     "nothing": b"",
     "bytes": b"\xff\xfe\x00",
@@ -48,7 +48,7 @@ JUNK: dict[str, bytes] = {
     "infinity": b'5 {"kind":"beat","node":"a","run":"b","at":1e300}',
     "not a number": b'5 {"kind":"beat","node":"a","run":"b","at":NaN}',
     "a forged write": b'5 {"kind":"write","id":"1","from":"a","reply":"","keys":[["s3://origin","bucket","key",null]]}',
-    "a forged member": render_sighting(FORGED),
+    "a forged member": render_status(FORGED),
     "a member with another secret": Seals([b"another secret, as long"]).seal("member", "f" * 32, {}),
     "much": b"x" * (1 << 20),
 }
@@ -82,42 +82,44 @@ class Listener:
     """A node's ear, given what the channel brings by hand."""
 
     def __init__(self, redis: Redis) -> None:
-        self.board = Board.create()
+        self.fleet_state = FleetState.create()
         self.forgotten: list[ObjectKey] = []
         self.clock = [100.0]
-        self.bulletin = Bulletin(redis, "test", SEALS)
-        self.news = News(self.bulletin, "me", self.board, self._forget, clock=lambda: self.clock[0])
+        self.channel = InvalidationChannel(redis, "test", SEALS)
+        self.subscriber = InvalidationSubscriber(
+            self.channel, "me", self.fleet_state, self._forget, clock=lambda: self.clock[0]
+        )
 
     def _forget(self, key: ObjectKey) -> bool:
         self.forgotten.append(key)
         return True
 
-    async def hear(self, message: Beat | Write, stamp: bytes = b"5") -> None:
-        await self.news.take("message", stamp + b" " + render_message(SEALS, message))
+    async def hear(self, message: Beat | Invalidation, stamp: bytes = b"5") -> None:
+        await self.subscriber.take("message", stamp + b" " + render_message(SEALS, message))
 
 
 @pytest.fixture
 def listener(redis: Redis) -> Iterator[Listener]:
     made = Listener(redis)
     yield made
-    made.board.close()
+    made.fleet_state.close()
 
 
 @pytest.mark.parametrize("name", sorted(JUNK))
 async def test_junk_on_the_channel_is_dropped_and_counted_and_changes_nothing(listener: Listener, name: str) -> None:
     before = dropped("news")
-    await listener.news.take("message", JUNK[name])
+    await listener.subscriber.take("message", JUNK[name])
     assert dropped("news") == before + 1
-    assert (listener.forgotten, listener.board.heard, listener.board.due_before_s) == ([], 0, 0.0)
-    await listener.hear(Write("1", "other", (KEY,)))
-    assert (listener.forgotten, listener.board.heard) == ([KEY], 5)
+    assert (listener.forgotten, listener.fleet_state.heard, listener.fleet_state.due_before_s) == ([], 0, 0.0)
+    await listener.hear(Invalidation("1", "other", (KEY,)))
+    assert (listener.forgotten, listener.fleet_state.heard) == ([KEY], 5)
 
 
 @given(st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_bytes_on_the_channel_are_dropped(listener: Listener, data: bytes) -> None:
     before = dropped("news")
-    await listener.news.take("message", data)
+    await listener.subscriber.take("message", data)
     assert dropped("news") == before + 1
 
 
@@ -126,16 +128,16 @@ async def test_a_write_counts_whatever_its_stamp_is_and_a_wrong_stamp_does_not(
     listener: Listener, stamp: bytes
 ) -> None:
     """The seal covers the write; the stamp is Redis's word alone, and one far ahead would make every owner ask anew."""
-    await listener.hear(Write("1", "other", (KEY,)), stamp)
-    assert (listener.forgotten, listener.board.heard) == ([KEY], 0)
+    await listener.hear(Invalidation("1", "other", (KEY,)), stamp)
+    assert (listener.forgotten, listener.fleet_state.heard) == ([KEY], 0)
 
 
 @pytest.mark.parametrize("at_s", [1e300, 100.5, float("nan"), float("inf")])
 async def test_a_beat_of_the_future_renews_no_lease(listener: Listener, at_s: float) -> None:
-    await listener.hear(Beat("me", listener.news._run, at_s))
-    assert listener.board.fresh_until_s == 0.0
-    await listener.hear(Beat("me", listener.news._run, 100.0))
-    assert listener.board.fresh_until_s > 100.0
+    await listener.hear(Beat("me", listener.subscriber._run, at_s))
+    assert listener.fleet_state.fresh_until_s == 0.0
+    await listener.hear(Beat("me", listener.subscriber._run, 100.0))
+    assert listener.fleet_state.fresh_until_s > 100.0
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "stamp", "future", "words"])
@@ -153,9 +155,9 @@ async def test_keys_that_hold_what_no_node_has_written_are_begun_anew(redis: Red
     if kind in values:
         await redis.set(names[0], values[kind])
         await redis.hset(names[2], info["run_id"], values[kind])
-    bulletin = Bulletin(redis, "test", SEALS)
-    await bulletin.beat(Beat("one", "run", 0.0))
-    told = await bulletin.tell(Write("1", "two", (KEY,), bulletin.reply_channel("two")))
+    channel = InvalidationChannel(redis, "test", SEALS)
+    await channel.beat(Beat("one", "run", 0.0))
+    told = await channel.tell(Invalidation("1", "two", (KEY,), channel.reply_channel("two")))
     assert told.waiting == 1
     stamp = int(await redis.get(names[0]) or b"")
     assert abs(stamp - time.time() * 1e6) < 60e6
@@ -169,7 +171,7 @@ async def test_reports_and_plans_that_no_member_has_written_share_nothing_out(
     for name, text in texts.items():
         await redis.hset("test:limits:o:reports", name, b"%f " % time.time() + text)
     await redis.set("test:limits:o:plan", plan)
-    swapped = await LimitBoard(redis, "test", "me", SEALS).swap("o", "mine", 100.0)
+    swapped = await RateStore(redis, "test", "me", SEALS).swap("o", "mine", 100.0)
     assert (swapped.plan, swapped.reports) == (None, {"me": b"mine"})
     await redis.delete("test:limits:o:planner")
 
@@ -177,12 +179,12 @@ async def test_reports_and_plans_that_no_member_has_written_share_nothing_out(
 @pytest.mark.parametrize("name", ["reports", "plan", "planner"])
 async def test_limits_of_another_type_are_begun_anew(redis: Redis, name: str) -> None:
     await redis.rpush(f"test:limits:o:{name}", "x")
-    swapped = await LimitBoard(redis, "test", "me", SEALS).swap("o", "mine", 100.0)
+    swapped = await RateStore(redis, "test", "me", SEALS).swap("o", "mine", 100.0)
     assert (swapped.plan, swapped.reports) == (None, {"me": b"mine"})
 
 
 async def test_a_member_that_reports_nonsense_ends_nobodys_sharing(redis: Redis) -> None:
-    other = LimitBoard(redis, "test", "other", SEALS)
+    other = RateStore(redis, "test", "other", SEALS)
     for text in ("[]", '{"served":1e400}', '{"served":NaN}', "[" * 1000):
         numbers = private_numbers()
         limiter = AdaptiveLimiter(numbers, 0, concurrency_max=64, name="s3://origin")
@@ -191,7 +193,7 @@ async def test_a_member_that_reports_nonsense_ends_nobodys_sharing(redis: Redis)
         await redis.delete(f"test:limits:{limits.name}:planner")
         await other.swap(limits.name, text, 100.0)
         await other.plan(limits.name, text)
-        await Sharing([limits], lambda: 2, LimitBoard(redis, "test", "me", SEALS), REDIS_ERRORS).exchange()
+        await Sharing([limits], lambda: 2, RateStore(redis, "test", "me", SEALS), REDIS_ERRORS).exchange()
 
 
 @given(junk)

@@ -1,4 +1,5 @@
-"""The fleet as a worker sees it: the members on the board, who owns a place, and whom to leave alone for how long."""
+"""The fleet as a worker sees it: the members in the fleet state, who owns an item, and whom to leave alone for how
+long."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 from proxy.fleet import view as view_module
 from proxy.fleet.owners import Owners
 from proxy.fleet.roster import Member, Roster, render_roster
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.fleet.view import AVOID_MAX_S, AVOID_S, FleetView
 
 NAMES = [f"{number:02x}" for number in range(12)]
@@ -20,22 +21,22 @@ def member(node_id: str, zone: str = "") -> Member:
 
 
 class Outlook:
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    def __init__(self, fleet_state: FleetState) -> None:
+        self.fleet_state = fleet_state
         self.now_s = 1000.0
-        self.view = FleetView(board, "00", clock=lambda: self.now_s)
+        self.view = FleetView(fleet_state, "00", clock=lambda: self.now_s)
 
     def publish(self, *members: Member) -> Roster:
         roster = Roster(members)
-        self.board.publish_roster(render_roster(roster))
+        self.fleet_state.publish_roster(render_roster(roster))
         return roster
 
 
 @pytest.fixture
 def outlook() -> Iterator[Outlook]:
-    board = Board.create()
-    yield Outlook(board)
-    board.close()
+    fleet_state = FleetState.create()
+    yield Outlook(fleet_state)
+    fleet_state.close()
 
 
 def test_before_the_control_process_has_spoken_the_node_is_alone_and_owns_everything(outlook: Outlook) -> None:
@@ -64,10 +65,10 @@ def test_owners_are_those_of_the_rule_and_change_with_the_members(outlook: Outlo
 def test_a_roster_that_is_being_written_or_makes_no_sense_leaves_the_last_one(outlook: Outlook) -> None:
     outlook.publish(member("00"), member("01"))
     assert not outlook.view.alone
-    outlook.board.publish_roster(b'[{"node_id": 7}]')
+    outlook.fleet_state.publish_roster(b'[{"node_id": 7}]')
     assert len(outlook.view.roster.members) == 2
-    outlook.board._words[2] |= 1  # a writer that died in the middle
-    outlook.board._text[:2] = b"xx"
+    outlook.fleet_state._words[2] |= 1  # a writer that died in the middle
+    outlook.fleet_state._text[:2] = b"xx"
     assert len(outlook.view.roster.members) == 2
     outlook.publish(member("00"))
     assert outlook.view.alone
@@ -81,7 +82,7 @@ def test_a_roster_that_makes_no_sense_is_looked_at_once(outlook: Outlook, monkey
         raise ValueError("not a roster")
 
     monkeypatch.setattr(view_module, "parse_roster", parse)
-    outlook.board.publish_roster(b"nonsense")
+    outlook.fleet_state.publish_roster(b"nonsense")
     for _ in range(5):
         assert outlook.view.alone
     assert parsed == [b"nonsense"]
@@ -136,7 +137,7 @@ def test_a_node_never_avoids_itself_and_forgets_those_that_left(outlook: Outlook
 
 
 def test_orders_that_are_kept_are_bounded(outlook: Outlook) -> None:
-    outlook.view = FleetView(outlook.board, "00", orders_max=8)
+    outlook.view = FleetView(outlook.fleet_state, "00", orders_max=8)
     outlook.publish(*map(member, NAMES))
     before = [outlook.view.order(place) for place in range(30)]
     assert [outlook.view.order(place) for place in range(30)] == before

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.errors import NotFound
-from proxy.fleet.freshness import LEASE_S, Freshness
-from proxy.fleet.state import Board
+from proxy.fleet.freshness import FRESHNESS_S, Freshness
+from proxy.fleet.state import FleetState
 from proxy.gateway.answers import ReadObject
 from proxy.gateway.routes import Consistency
 from proxy.objects import ObjectName
@@ -20,13 +20,13 @@ OLD, NEW = b"old content", b"new and longer content"
 
 
 @pytest.fixture
-def board(rig: Rig) -> Iterator[Board]:
-    """The rig's node is in a fleet; it has a lease until the test takes it away. One clock for all."""
-    board = Board.create()
-    board.fresh_until_s = rig.now_s + 1000
-    rig.rule(lease=Freshness(board, clock=lambda: rig.now_s))
-    yield board
-    board.close()
+def fleet_state(rig: Rig) -> Iterator[FleetState]:
+    """The rig's node is in a fleet; it has a freshness window until the test takes it away. One clock for all."""
+    fleet_state = FleetState.create()
+    fleet_state.fresh_until_s = rig.now_s + 1000
+    rig.rule(freshness=Freshness(fleet_state, clock=lambda: rig.now_s))
+    yield fleet_state
+    fleet_state.close()
 
 
 def hot(rig: Rig) -> bool:
@@ -41,7 +41,7 @@ async def soon_hot(rig: Rig) -> bool:
     return True
 
 
-async def test_with_a_lease_a_record_lasts_its_ttl(rig: Rig, board: Board) -> None:
+async def test_within_the_window_a_record_lasts_its_ttl(rig: Rig, fleet_state: FleetState) -> None:
     rig.origin.put("k", OLD)
     for _ in range(3):
         await rig.get("k")
@@ -52,11 +52,11 @@ async def test_with_a_lease_a_record_lasts_its_ttl(rig: Rig, board: Board) -> No
     assert not hot(rig)
 
 
-async def test_without_a_lease_the_origin_is_asked_once_in_a_while(rig: Rig, board: Board) -> None:
+async def test_without_a_window_the_origin_is_asked_once_in_a_while(rig: Rig, fleet_state: FleetState) -> None:
     rig.origin.put("k", OLD)
     await rig.get("k")
-    board.fresh_until_s = rig.now_s
-    rig.now_s += LEASE_S - 0.1
+    fleet_state.fresh_until_s = rig.now_s
+    rig.now_s += FRESHNESS_S - 0.1
     assert await rig.get("k") == OLD
     assert await soon_hot(rig)
     assert rig.origin.heads == 1
@@ -67,10 +67,10 @@ async def test_without_a_lease_the_origin_is_asked_once_in_a_while(rig: Rig, boa
     assert rig.origin.heads == 2
 
 
-async def test_what_was_checked_before_a_gap_is_asked_for_once(rig: Rig, board: Board) -> None:
+async def test_what_was_checked_before_a_gap_is_asked_for_once(rig: Rig, fleet_state: FleetState) -> None:
     rig.origin.put("k", OLD)
     await rig.get("k")
-    board.due_before_s = rig.now_s
+    fleet_state.due_before_s = rig.now_s
     rig.now_s += 0.1
     rig.origin.put("k", NEW)
     assert not hot(rig)
@@ -80,32 +80,34 @@ async def test_what_was_checked_before_a_gap_is_asked_for_once(rig: Rig, board: 
     assert rig.origin.heads == 2
 
 
-async def test_an_immutable_bucket_needs_no_lease(rig: Rig, board: Board) -> None:
+async def test_an_immutable_bucket_needs_no_window(rig: Rig, fleet_state: FleetState) -> None:
     rig.rule(consistency=Consistency.IMMUTABLE)
     rig.origin.put("k", OLD)
     await rig.get("k")
-    board.fresh_until_s, board.due_before_s = 0.0, rig.now_s
+    fleet_state.fresh_until_s, fleet_state.due_before_s = 0.0, rig.now_s
     rig.now_s += 1e6
     assert await soon_hot(rig)
 
 
-async def test_not_found_is_believed_no_longer_than_a_record(rig: Rig, board: Board) -> None:
+async def test_not_found_is_believed_no_longer_than_a_record(rig: Rig, fleet_state: FleetState) -> None:
     rig.rule(negative_ttl_s=60.0)
     with pytest.raises(NotFound):
         await rig.get("k")
     rig.origin.put("k", NEW)
     with pytest.raises(NotFound):
         await rig.get("k")
-    board.fresh_until_s = rig.now_s
-    rig.now_s += LEASE_S + 0.1
+    fleet_state.fresh_until_s = rig.now_s
+    rig.now_s += FRESHNESS_S + 0.1
     assert await rig.get("k") == NEW
 
 
-async def test_nobody_joins_a_question_from_before_a_write_that_this_node_has_missed(rig: Rig, board: Board) -> None:
+async def test_nobody_joins_a_question_from_before_a_write_that_this_node_has_missed(
+    rig: Rig, fleet_state: FleetState
+) -> None:
     rig.rule(ttl_s=1000.0)
     rig.origin.put("k", OLD)
     await rig.get("k")
-    board.fresh_until_s = rig.now_s
+    fleet_state.fresh_until_s = rig.now_s
     rig.now_s += 60
     asked, answer_now = asyncio.Event(), asyncio.Event()
     old = rig.origin.objects["k"]
@@ -117,7 +119,7 @@ async def test_nobody_joins_a_question_from_before_a_write_that_this_node_has_mi
     rig.origin.before_head = before_head
     first = asyncio.ensure_future(rig.get("k"))
     await asked.wait()
-    rig.now_s += LEASE_S + 0.1
+    rig.now_s += FRESHNESS_S + 0.1
     rig.origin.put("k", NEW)
     second = asyncio.ensure_future(rig.get("k"))
     await asyncio.sleep(0)

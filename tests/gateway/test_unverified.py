@@ -193,7 +193,7 @@ async def test_what_was_sent_before_the_disk_failed_is_compared_with_the_origins
 async def test_a_predecessors_bytes_are_held_back_from_the_first_reader_on(tmp_path: Path) -> None:
     """A worker died amid other nodes' bytes; the next one, whose own fill asks the origin, goes on there."""
     async with start_node(tmp_path, me=0) as node:
-        assert node.fleet.relays.level(node.fleet.place) == ORIGIN
+        assert node.fleet.relays.level(node.fleet.block_hash) == ORIGIN
         leave_behind(node, WRONG[:PART_BYTES], new_fill_id(ZONE))
         node.serve(gives(BLOCK))
         assert await node.rig.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
@@ -321,7 +321,7 @@ def leave_behind(node: Node, data: bytes, fill_id: int) -> None:
     assert writer.write(memoryview(data)) is None
     writer.leave()
     if fill_id:
-        node.fleet.board.join(node.fleet.place, fill_id)
+        node.fleet.fleet_state.join(node.fleet.block_hash, fill_id)
 
 
 async def begun(node: Node) -> None:

@@ -7,8 +7,8 @@ from functools import partial
 
 from hypothesis import given, settings
 
-from proxy.fleet.members.status import SIGHTING_BYTES_MAX, parse_sighting
-from proxy.fleet.protocol import Ask, Named, WantedBlock, WantedRecord, parse_query
+from proxy.fleet.members.status import STATUS_BYTES_MAX, parse_status
+from proxy.fleet.protocol import Ask, NamedSource, WantedBlock, WantedRecord, parse_query
 from proxy.fleet.signing import sign, verify
 from tests.hostile.cost import Shape, assert_linear, hostile
 
@@ -44,11 +44,11 @@ def test_a_query_costs_no_more_than_its_length(shape: Shape) -> None:
 @few
 @given(hostile(['{"self":', '{"protocol":2,"self":{"node_id":"', '"stats":{', '"a":1,', "}"]))
 def test_a_sighting_costs_no_more_than_its_length(shape: Shape) -> None:
-    assert_linear(parse_sighting, shape.raw, longest=SIGHTING_BYTES_MAX)
+    assert_linear(parse_status, shape.raw, longest=STATUS_BYTES_MAX)
 
 
 def test_an_owners_answer_has_a_fill_id_of_64_bits() -> None:
     for fill in ("f" * 17, "-1", "x", "1" * 10_000):
         with contextlib.suppress(ValueError):
-            Named.parse({"source": None, "fill": fill})
+            NamedSource.parse({"source": None, "fill": fill})
             raise AssertionError("it was read")

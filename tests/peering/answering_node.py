@@ -25,7 +25,7 @@ from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.objects import ObjectRecord, SumKind
 from proxy.peering.blocks import Blocks
-from proxy.peering.data_app import PeerApp
+from proxy.peering.data_app import DataApp
 from proxy.peering.keys import Keys
 from proxy.relay.client import PeerClient
 from proxy.relay.digests import derive_key
@@ -58,14 +58,14 @@ class Station:
         self.record: ObjectRecord = self.origin.put("k", content, sums=sums)
         self.fleet = Neighbours(self.record, 0, [member(f"{number:02x}") for number in range(4)], me=me)
         self.fleet.peers.serves = {name: [self._give] for name in self.fleet.order}
-        self.board = self.fleet.board
-        self.place = self.fleet.place
+        self.fleet_state = self.fleet.fleet_state
+        self.block_hash = self.fleet.block_hash
         self.rig = Rig(path, self.origin, relays=replace(self.fleet.relays, digest_key=derive_key(secrets[0])))
         self.now_s = time.time()
         origins = {self.origin.id: self.origin}
-        self.blocks = Blocks(self.rig.supply, origins, self.board, 0, block_bytes=BLOCK_BYTES, secret=secrets[0])
+        self.blocks = Blocks(self.rig.supply, origins, self.fleet_state, 0, block_bytes=BLOCK_BYTES, secret=secrets[0])
         self.keys = Keys(self.rig.versions, origins)
-        self.app = PeerApp(
+        self.app = DataApp(
             self.fleet.me, secrets, self.blocks, self.keys, lambda: {"node": self.fleet.me}, lambda: self.now_s
         )
         self.url = ""
@@ -82,7 +82,7 @@ class Station:
 
     @property
     def uploads(self) -> int:
-        return self.board.total(UPLOADS)
+        return self.fleet_state.total(UPLOADS)
 
     def sign(self, target: bytes, **more: Any) -> Signed:
         values = {"sender": ASKER, "receiver": self.fleet.me, "method": "GET", "now_s": self.now_s, **more}
@@ -182,7 +182,7 @@ async def start_asker(
 
 
 def own(station: Station, level: int = ZONE) -> int:
-    """As the desk does at the first ask: the fill is this node's."""
+    """As the block directory does at the first ask: the fill is this node's."""
     fill_id = new_fill_id(level)
-    station.board.own(station.place + level, fill_id)
+    station.fleet_state.own(station.block_hash + level, fill_id)
     return fill_id

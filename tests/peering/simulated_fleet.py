@@ -1,4 +1,5 @@
-"""A fleet in one process: real stores, flights, desks, relays and sockets, and whatever a test lets go wrong.
+"""A fleet in one process: real stores, flights, block directories, relays and sockets, and whatever a test lets go
+wrong.
 
 `Faults` decide, by a seed, what happens to each ask, each body and each request to the origin. Wrong bytes come to who
 reads them as they would from a broken machine: on the wire, before any checksum.
@@ -21,16 +22,16 @@ from uvicorn.server import ServerState
 from proxy.blocks import ByteSink
 from proxy.cache.shared import SharedTables
 from proxy.errors import OriginUnavailable
-from proxy.fleet.directory import Desk
-from proxy.fleet.protocol import Ask, Named, WantedBlock
+from proxy.fleet.directory import BlockDirectory
+from proxy.fleet.protocol import Ask, NamedSource, WantedBlock
 from proxy.fleet.roster import Member, Roster, render_roster
-from proxy.fleet.state import UPLOADS, Board
+from proxy.fleet.state import UPLOADS, FleetState
 from proxy.fleet.tail import Tail
 from proxy.fleet.view import FleetView
 from proxy.lanes.connection import Limits
 from proxy.lanes.express import ExpressProtocol
 from proxy.peering.blocks import Blocks
-from proxy.peering.data_app import PeerApp
+from proxy.peering.data_app import DataApp
 from proxy.peering.keys import Keys
 from proxy.relay.client import PeerClient
 from proxy.relay.digests import derive_key
@@ -99,17 +100,17 @@ class ColonyPeers:
         self.wire = WireClient(head_timeout_s=2.0, read_timeout_s=2.0, lively=True)
         self._client = PeerClient(self.wire, node_id, [SECRET])
 
-    async def ask(self, owner: Member, ask: Ask) -> Named:
+    async def ask(self, owner: Member, ask: Ask) -> NamedSource:
         await asyncio.sleep(0)
         faults = self._colony.faults
         if faults.happens(faults.ask_fails):
             raise PeerFailed(owner.node_id, faults.random.choice(["gone", "silent", "unavailable"]), "a fault")
         _, _, query = ask.target().decode().partition("?")
-        values = self._colony.nodes[owner.node_id].desk.answer(
+        values = self._colony.nodes[owner.node_id].directory.answer(
             {name: value.replace("%2C", ",") for name, _, value in (pair.partition("=") for pair in query.split("&"))},
             self._node_id,
         )
-        return Named.parse(json.loads(json.dumps(values)))
+        return NamedSource.parse(json.loads(json.dumps(values)))
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
         faults = self._colony.faults
@@ -126,19 +127,19 @@ class ColonyPeers:
 
 
 class ColonyWorker:
-    """One of a node's processes: all its own but the board and the disk."""
+    """One of a node's processes: all its own but the fleet state and the disk."""
 
     def __init__(self, colony: Colony, node: ColonyNode, path: Path, row: int, tables: SharedTables | None) -> None:
         self.peers = ColonyPeers(colony, node.node_id)
-        self.view = FleetView(node.board, node.node_id)
+        self.view = FleetView(node.fleet_state, node.node_id)
         self.leases = Leases(colony.redis, "test", node.node_id, where=self.view.url)
         self.relays = Relays(
             self.view, self.peers, self.leases, row, digest_key=derive_key(SECRET), prove=lambda source: True
         )
         self.rig = Rig(path, colony.origin, relays=self.relays, tables=tables, writer_id=f"w{row}")
         origins = {colony.origin.id: colony.origin}
-        blocks = Blocks(self.rig.supply, origins, node.board, row, block_bytes=BLOCK_BYTES, secret=SECRET)
-        self.app = PeerApp(node.node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
+        blocks = Blocks(self.rig.supply, origins, node.fleet_state, row, block_bytes=BLOCK_BYTES, secret=SECRET)
+        self.app = DataApp(node.node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
         self.state = ServerState()
         self.url = ""
         self.server: asyncio.Server | None = None
@@ -175,8 +176,8 @@ class ColonyWorker:
 class ColonyNode:
     def __init__(self, colony: Colony, path: Path, node_id: str, workers: int) -> None:
         self.node_id = node_id
-        self.board = Board.create()
-        self.desk = Desk(node_id, self.board)
+        self.fleet_state = FleetState.create()
+        self.directory = BlockDirectory(node_id, self.fleet_state)
         self.workers: list[ColonyWorker] = []
         for row in range(workers):
             tables = self.workers[0].rig.tables if self.workers else None
@@ -187,11 +188,11 @@ class ColonyNode:
         return Member(self.node_id, self.workers[0].url, self.workers[0].url, capacity_bytes=1)
 
     def know(self, members: list[Member]) -> None:
-        self.board.publish_roster(render_roster(Roster(tuple(members))))
+        self.fleet_state.publish_roster(render_roster(Roster(tuple(members))))
 
     @property
     def idle(self) -> bool:
-        return self.board.total(UPLOADS) == 0 and all(worker.rig.flights.count() == 0 for worker in self.workers)
+        return self.fleet_state.total(UPLOADS) == 0 and all(worker.rig.flights.count() == 0 for worker in self.workers)
 
 
 class Colony:
@@ -237,4 +238,4 @@ async def start_colony(
         for worker in reversed(colony.workers):
             await worker.aclose()
         for node in colony.nodes.values():
-            node.board.close()
+            node.fleet_state.close()

@@ -53,7 +53,7 @@ async def test_a_whole_block_is_given_whatever_fill_it_is_wanted_for(
     assert await asker.read(station.wanted(new_fill_id(level))) == (BLOCK, crc32c(BLOCK))
     assert await asker.read(station.wanted(new_fill_id(level), 5, 100)) == (BLOCK[5:100], None)
     await station.quiet()
-    assert station.board.total(SENT_BYTES) == BLOCK_BYTES + 95
+    assert station.fleet_state.total(SENT_BYTES) == BLOCK_BYTES + 95
 
 
 async def test_the_last_block_of_an_object_is_shorter(station: Station, asker: Asker) -> None:
@@ -100,8 +100,8 @@ async def test_another_version_of_the_key_is_another_block(station: Station, ask
 async def test_an_unfinished_block_is_given_within_its_fill_as_it_comes(station: Station, asker: Asker) -> None:
     gate, sink = Gate(station), CopyingSink()
     reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-    await until(lambda: station.board.joined(station.place) != 0, "the fill")
-    asked = asyncio.ensure_future(asker.read(station.wanted(station.board.joined(station.place)), sink))
+    await until(lambda: station.fleet_state.joined(station.block_hash) != 0, "the fill")
+    asked = asyncio.ensure_future(asker.read(station.wanted(station.fleet_state.joined(station.block_hash)), sink))
     await until(lambda: len(sink.data) == HALF, "the first half")
     assert station.uploads == 1
     gate.opened.set()
@@ -114,7 +114,7 @@ async def test_an_unfinished_block_is_refused_to_every_other_fill(station: Stati
     """Its reader may stand behind the very one that asks."""
     gate = Gate(station)
     reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-    await until(lambda: station.board.joined(station.place) != 0, "the fill")
+    await until(lambda: station.fleet_state.joined(station.block_hash) != 0, "the fill")
     for level in (ORIGIN, LEASED, REGION, ZONE):
         assert await fails(asker, station, new_fill_id(level)) == "busy"
     gate.opened.set()
@@ -125,11 +125,11 @@ async def test_an_unfinished_block_is_refused_to_every_other_fill(station: Stati
 async def test_who_names_no_fill_gets_a_whole_block_only_whatever_the_board_knows(
     station: Station, asker: Asker
 ) -> None:
-    """0 is no fill, and 0 stands on the board while nobody knows which fill it is."""
+    """0 is no fill, and 0 stands in the fleet state while nobody knows which fill it is."""
     gate = Gate(station, 0)
     reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-    await until(lambda: station.board.joined(station.place) != 0, "the fill")
-    station.board.join(station.place, 0)
+    await until(lambda: station.fleet_state.joined(station.block_hash) != 0, "the fill")
+    station.fleet_state.join(station.block_hash, 0)
     assert await fails(asker, station, 0) == "busy"
     gate.opened.set()
     await reading
@@ -141,9 +141,9 @@ async def test_of_two_fills_of_a_block_each_is_given_to_its_own(station: Station
     which may wait for that very node."""
     gate, sink = Gate(station), CopyingSink()
     reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-    await until(lambda: station.board.joined(station.place) != 0, "the fill")
-    own_id, other_id = station.board.joined(station.place), new_fill_id(ORIGIN)
-    station.board.join(station.place, other_id)
+    await until(lambda: station.fleet_state.joined(station.block_hash) != 0, "the fill")
+    own_id, other_id = station.fleet_state.joined(station.block_hash), new_fill_id(ORIGIN)
+    station.fleet_state.join(station.block_hash, other_id)
     assert await fails(asker, station, other_id) == "busy"
     asked = asyncio.ensure_future(asker.read(station.wanted(own_id), sink))
     await until(lambda: len(sink.data) == HALF, "the first half")
@@ -156,7 +156,7 @@ async def test_a_node_may_be_named_as_a_source_before_its_own_fill_has_begun(
 ) -> None:
     monkeypatch.setattr(blocks_module, "PATIENCE_S", 20.0)
     fill_id = new_fill_id(ORIGIN)
-    monkeypatch.setattr("proxy.relay.relay.new_fill_id", lambda level, guarded=False: fill_id)
+    monkeypatch.setattr("proxy.relay.relay.new_fill_id", lambda level, unverified=False: fill_id)
     asked = asyncio.ensure_future(asker.read(station.wanted(fill_id)))
     joins = 0
     join = station.rig.supply.join
@@ -228,13 +228,13 @@ async def test_an_owner_brings_the_block_once_for_all_that_ask(station: Station,
     gate.opened.set()
     assert await asyncio.gather(*asked) == [(BLOCK, crc32c(BLOCK))] * 8
     assert len(station.origin.reads) == 1
-    assert level_of(station.board.joined(station.place)) == ORIGIN
+    assert level_of(station.fleet_state.joined(station.block_hash)) == ORIGIN
 
 
 async def test_an_owner_that_serves_one_tree_waits_for_none_of_that_tree(tmp_path: Path) -> None:
     """It thinks that another node is the owner; who asks knows other members. It must not ask on within the tree."""
     async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        assert station.fleet.relays.level(station.place) == ZONE
+        assert station.fleet.relays.level(station.block_hash) == ZONE
         first = station.fleet.order[0]
         station.fleet.peers.serves = {first: [gives(BLOCK)]}
         assert await asker.read(station.wanted(own(station, ZONE))) == (BLOCK, crc32c(BLOCK))
@@ -274,7 +274,7 @@ async def test_a_fill_that_was_given_up_is_not_one_that_waits(tmp_path: Path) ->
         writer = block.reserve(0)
         assert writer is not None
         writer.write(memoryview(BLOCK[:HALF]))
-        station.board.join(station.place, new_fill_id(ZONE))
+        station.fleet_state.join(station.block_hash, new_fill_id(ZONE))
         assert station.rig.supply.level(station.record.version, 0) == ZONE
         writer.leave()
         assert station.rig.supply.level(station.record.version, 0) is None
@@ -295,7 +295,7 @@ async def test_a_worker_that_goes_on_with_anothers_fill_waits_for_none_of_those_
         station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
         reading = asyncio.ensure_future(other.get("k", 0, BLOCK_BYTES - 1))
         await until(lambda: bool(station.fleet.peers.reads), "the other worker's fill")
-        asked = asyncio.ensure_future(asker.read(station.wanted(station.board.joined(station.place))))
+        asked = asyncio.ensure_future(asker.read(station.wanted(station.fleet_state.joined(station.block_hash))))
         await until(lambda: station.rig.flights.count() == 1, "the asker behind it")
         station.fleet.peers.asks.clear()
         await other.flights.aclose()
@@ -315,7 +315,7 @@ async def test_an_owner_that_has_no_such_origin_gives_what_it_has(station: Stati
     await station.rig.get("k", 0, BLOCK_BYTES - 1)
     station.blocks._origins = {}
     assert (await asker.read(station.wanted(own(station))))[0] == BLOCK
-    station.board.own(station.place, 0)
+    station.fleet_state.own(station.block_hash, 0)
     version = station.record.version
     other = ObjectVersion("s3://elsewhere", "b", "k", 'etag "1"', version.size_bytes)
     wanted = station.wanted(new_fill_id(ZONE))

@@ -62,9 +62,9 @@ async def test_an_asker_that_must_know_now_has_the_origin_asked(station: Station
 
 
 async def test_an_owner_that_has_heard_of_fewer_writes_than_the_asker_asks_anew(station: Station, asker: Asker) -> None:
-    station.board.heard = 100
-    station.board.fresh_until_s = float("inf")
-    keys = Keys(station.rig.versions, {station.origin.id: station.origin}, Freshness(station.board))
+    station.fleet_state.heard = 100
+    station.fleet_state.fresh_until_s = float("inf")
+    keys = Keys(station.rig.versions, {station.origin.id: station.origin}, Freshness(station.fleet_state))
     station.app._keys = keys
     await ask(asker, heard=100)
     await ask(asker, heard=99)

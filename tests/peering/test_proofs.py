@@ -224,7 +224,7 @@ async def test_a_block_of_an_earlier_run_is_read_for_its_digest_once(
         return sum_and_digest(piece, key)
 
     monkeypatch.setattr(blocks_module, "sum_and_digest", count)
-    station.board.keep_digest(station.place + SLOT_COUNT, bytes(16))  # another block takes the slot
+    station.fleet_state.keep_digest(station.block_hash + SLOT_COUNT, bytes(16))  # another block takes the slot
     async with start_asker(station) as asker:
         for _ in range(3):
             assert fits(*await read(asker, station.wanted(own(station))))

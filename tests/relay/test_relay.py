@@ -10,7 +10,7 @@ from proxy.blocks import ByteSink
 from proxy.errors import OriginUnavailable
 from proxy.fill.flight import Flights
 from proxy.fill.limiter import FillLimiter
-from proxy.fleet.fill_ids import ORIGIN, REGION, ZONE, is_guarded, new_fill_id
+from proxy.fleet.fill_ids import ORIGIN, REGION, ZONE, is_unverified, new_fill_id
 from proxy.fleet.protocol import WantedBlock
 from proxy.fleet.state import RECEIVED_BYTES
 from proxy.fleet.view import FleetView
@@ -43,9 +43,9 @@ async def test_a_block_comes_from_the_source_that_its_owner_names() -> None:
         [(name, wanted)] = t.peers.reads
         assert (name, wanted.start, wanted.end, wanted.last) == (other, 0, 100, True)
         assert wanted.fill_id == t.peers.fill_ids[owner, ZONE]
-        assert t.fleet.board.joined(t.fleet.place) == wanted.fill_id
-        assert relay.guarded
-        assert t.fleet.board.total(RECEIVED_BYTES) == 100
+        assert t.fleet.fleet_state.joined(t.fleet.block_hash) == wanted.fill_id
+        assert relay.unverified
+        assert t.fleet.fleet_state.total(RECEIVED_BYTES) == 100
 
 
 async def test_the_zones_owner_asks_the_regions_and_that_one_the_origin() -> None:
@@ -54,7 +54,7 @@ async def test_the_zones_owner_asks_the_regions_and_that_one_the_origin() -> Non
         await t.fill()
         assert t.origin.asked == [SPAN]
         assert t.peers.asks == []
-        assert not is_guarded(t.fleet.board.joined(t.fleet.place))
+        assert not is_unverified(t.fleet.fleet_state.joined(t.fleet.block_hash))
 
 
 async def test_two_zones_stand_one_above_the_other() -> None:
@@ -66,9 +66,9 @@ async def test_two_zones_stand_one_above_the_other() -> None:
     second = next(name for name in fleet.order if zones[name] != zones[first])
     levels = {}
     for each in members:
-        view = FleetView(fleet.board, each.node_id)
+        view = FleetView(fleet.fleet_state, each.node_id)
         relays = Relays(view, fleet.peers, fleet.leases, 0)
-        levels[each.node_id] = relays.level(fleet.place)
+        levels[each.node_id] = relays.level(fleet.block_hash)
         for below, allowed in ((REGION, {ORIGIN}), (ZONE, {ORIGIN, REGION})):
             opened = relays.open(MemoryOrigin(CONTENT), record, INDEX, SPAN, below)
             assert opened is not None
@@ -232,7 +232,7 @@ async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill()
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 40)]}
         t.flights = Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=4), RetryPolicy(deadline_s=0))
-        spoilt = t.fleet.board.spoilt(t.fleet.place)
+        discarded = t.fleet.fleet_state.discarded(t.fleet.block_hash)
 
         async def script(number: int, sent: int) -> None:
             raise OriginUnavailable("down")
@@ -241,8 +241,8 @@ async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill()
         with pytest.raises(OriginUnavailable):
             await t.fill()
         assert t.writer.outcome == "left"
-        assert t.fleet.board.spoilt(t.fleet.place) == spoilt
-        assert is_guarded(t.fleet.board.joined(t.fleet.place))
+        assert t.fleet.fleet_state.discarded(t.fleet.block_hash) == discarded
+        assert is_unverified(t.fleet.fleet_state.joined(t.fleet.block_hash))
 
 
 async def test_an_origin_that_is_this_nodes_own_has_no_relay() -> None:

@@ -31,7 +31,7 @@ async def test_a_block_whose_lease_another_node_holds_is_read_there() -> None:
         assert t.origin.asked == []
         [(name, wanted)] = t.peers.reads
         assert (name, wanted.fill_id) == (holder, fill_id)
-        assert level_of(t.fleet.board.joined(t.fleet.place)) == LEASED
+        assert level_of(t.fleet.fleet_state.joined(t.fleet.block_hash)) == LEASED
         assert len(redis.keys) == 1
         assert holder in next(iter(redis.keys.values()))
 

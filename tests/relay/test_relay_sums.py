@@ -6,7 +6,7 @@ import pytest
 
 from proxy.blocks import ByteSink
 from proxy.errors import BytesWrong
-from proxy.fleet.fill_ids import ORIGIN, ZONE, is_guarded, new_fill_id
+from proxy.fleet.fill_ids import ORIGIN, ZONE, is_unverified, new_fill_id
 from proxy.fleet.protocol import WantedBlock
 from proxy.fleet.view import AVOID_S
 from proxy.ranges import ByteRange
@@ -25,12 +25,14 @@ async def test_a_wrong_checksum_throws_the_block_away_and_its_source_is_avoided(
     async with trial(sums=True) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [gives(BLOCK, crc=1)]}
-        spoilt = t.fleet.board.spoilt(t.fleet.place)
+        discarded = t.fleet.fleet_state.discarded(t.fleet.block_hash)
         with pytest.raises(BytesWrong):
             await t.fill()
         assert t.writer.outcome == "abandoned"
         assert t.fleet.view.avoids(owner)
-        assert t.fleet.board.spoilt(t.fleet.place) != spoilt, "other workers that follow the fill must hear of it"
+        assert t.fleet.fleet_state.discarded(t.fleet.block_hash) != discarded, (
+            "other workers that follow the fill must hear of it"
+        )
 
 
 async def test_a_node_that_lies_again_and_again_is_avoided_for_longer_each_time() -> None:
@@ -174,18 +176,18 @@ async def test_wrong_bytes_in_front_of_the_wrap_are_found_by_the_last_answers_ch
 @pytest.mark.parametrize("level", [ORIGIN, ZONE])
 async def test_what_a_predecessor_left_is_checked_where_it_may_be_of_other_nodes(level: int) -> None:
     async with trial(me=0) as t:
-        t.fleet.board.join(t.fleet.place, new_fill_id(level))
+        t.fleet.fleet_state.join(t.fleet.block_hash, new_fill_id(level))
         t.writer = MemoryWriter(BLOCK_BYTES, progress=40, content=BLOCK[:40])
         relay = await t.fill()
-        assert relay.guarded == (level == ZONE)
-        assert is_guarded(t.fleet.board.joined(t.fleet.place)) == (level == ZONE)
+        assert relay.unverified == (level == ZONE)
+        assert is_unverified(t.fleet.fleet_state.joined(t.fleet.block_hash)) == (level == ZONE)
         assert t.origin.asked == [ByteRange(140, 200)] + ([ByteRange(100, 140)] if level == ZONE else [])
 
 
 async def test_wrong_bytes_of_a_predecessor_never_make_a_block() -> None:
     async with trial() as t:
         owner = t.owners[0]
-        t.fleet.board.join(t.fleet.place, new_fill_id(ZONE))
+        t.fleet.fleet_state.join(t.fleet.block_hash, new_fill_id(ZONE))
         t.writer = MemoryWriter(BLOCK_BYTES, progress=40, content=WRONG[:40])
         t.peers.serves = {owner: [gives(BLOCK)]}
         with pytest.raises(BytesWrong):

@@ -1,7 +1,7 @@
 """Who is in the fleet: found by heartbeats in Redis (`heartbeat`), or by saying hello at known addresses (`discovery`).
 
 Either way the result is the same: `registry` holds who was seen last, with this node among them, and writes the roster
-that the node's workers read from the board. Runs in the control process; knows no blocks and no keys.
+that the node's workers read from the fleet state. Runs in the control process; knows no blocks and no keys.
 """
 
 from typing import Protocol
@@ -11,7 +11,7 @@ class Membership(Protocol):
     """One way to find the members. `leave` raises nothing."""
 
     async def run(self) -> None:
-        """Keep the company up to date until cancelled."""
+        """Keep the registry up to date until cancelled."""
 
     def hurry(self) -> None:
         """This node has changed: the others should know soon."""

@@ -17,27 +17,27 @@ FAR_AWAY = (("192.0.2.1", 9), ("2001:db8::1", 9))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundHost:
     """An address of this machine; not `sure`: no way to the others is known yet, and theirs may be another."""
 
     host: str
     sure: bool = True
 
 
-def find_address(listening: str, towards: Sequence[tuple[str, int]]) -> Found:
+def find_address(listening: str, towards: Sequence[tuple[str, int]]) -> FoundHost:
     """The host that others should use, for a listener on the host `listening`.
 
     Blocking: names are looked up. A listener of one address is reached there. `towards` are tried in turn; where all of
     them are this machine itself, or none is known yet, the default route tells the address, or loopback without one.
     """
     if listening not in EVERY_ADDRESS:
-        return Found(listening)
-    found = [address for place in towards for address in _local_addresses(*place)]
+        return FoundHost(listening)
+    found = [address for peer in towards for address in _local_addresses(*peer)]
     outside = [address for address in found if not ipaddress.ip_address(address).is_loopback]
-    outside = outside or [address for place in FAR_AWAY for address in _local_addresses(*place)]
+    outside = outside or [address for peer in FAR_AWAY for address in _local_addresses(*peer)]
     fitting = [address for address in outside if (":" in address) == (":" in listening)]
     loopback = "::1" if ":" in listening else "127.0.0.1"
-    return Found(next(iter(fitting or outside or found), loopback), bool(found) or not towards)
+    return FoundHost(next(iter(fitting or outside or found), loopback), bool(found) or not towards)
 
 
 def make_url(host: str, port: int, *, tls: bool) -> str:
@@ -51,10 +51,10 @@ def _local_addresses(host: str, port: int) -> list[str]:
     except OSError:
         return []
     found = []
-    for family, kind, protocol, _, place in infos:
+    for family, kind, protocol, _, peer in infos:
         try:
             with socket.socket(family, kind, protocol) as probe:
-                probe.connect(place)
+                probe.connect(peer)
                 found.append(str(probe.getsockname()[0]).partition("%")[0])
         except OSError:
             continue

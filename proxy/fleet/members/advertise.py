@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from proxy.fleet.members.address import EVERY_ADDRESS, find_address, make_url
-from proxy.fleet.members.registry import Company
-from proxy.fleet.redis import first_place
+from proxy.fleet.members.registry import MemberRegistry
+from proxy.fleet.redis import first_address
 
 if TYPE_CHECKING:
     from proxy.config.cluster import ClusterSettings
@@ -19,7 +19,7 @@ FIND_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AdvertisedAddress:
     """Where other nodes reach this one; not `sure`: as far as can be told before a way leads to any of them."""
 
     url: str
@@ -28,7 +28,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class AddressFinder:
     """`served_at` and `control_at`: host and port of the listeners. `towards`: others, to whom a way must lead."""
 
     served_at: tuple[str, int]
@@ -37,17 +37,17 @@ class Places:
     tls: bool = False
     advertise: str | None = None
 
-    async def find(self) -> Place:
+    async def find(self) -> AdvertisedAddress:
         """A name that can't be looked up, as DNS may not know it before somebody is ready, holds nobody up."""
         if self.advertise is not None:
-            return Place(self.advertise, self._control_url(str(urlsplit(self.advertise).hostname)))
+            return AdvertisedAddress(self.advertise, self._control_url(str(urlsplit(self.advertise).hostname)))
         try:
             async with asyncio.timeout(FIND_TIMEOUT_S):
                 found = await asyncio.to_thread(find_address, self.served_at[0], self.towards)
         except TimeoutError:
             found = replace(find_address(self.served_at[0], ()), sure=False)
         url = make_url(found.host, self.served_at[1], tls=self.tls)
-        return Place(url, self._control_url(found.host), found.sure)
+        return AdvertisedAddress(url, self._control_url(found.host), found.sure)
 
     def _control_url(self, host: str) -> str:
         """On the host of the other one, unless the control listener has an address of its own."""
@@ -55,25 +55,25 @@ class Places:
         return make_url(host if own in (*EVERY_ADDRESS, self.served_at[0]) else own, port, tls=self.tls)
 
 
-async def locate(company: Company, places: Places) -> None:
-    """Have the company know where this node is reached, once a round: at first as well as can be known."""
-    if company.surely_located:
+async def locate(registry: MemberRegistry, finder: AddressFinder) -> None:
+    """Have the registry know where this node is reached, once a round: at first as well as can be known."""
+    if registry.surely_located:
         return
-    place = await places.find()
-    if place.sure or place.url != company.own.url:
-        company.locate(place.url, place.control_url, sure=place.sure)
+    address = await finder.find()
+    if address.sure or address.url != registry.own.url:
+        registry.locate(address.url, address.control_url, sure=address.sure)
 
 
-def known_places(
+def address_finder(
     cluster: ClusterSettings, served_at: tuple[str, int], control_at: tuple[str, int], *, tls: bool
-) -> Places:
-    return Places(served_at, control_at, tuple(_towards(cluster)), tls, cluster.advertise)
+) -> AddressFinder:
+    return AddressFinder(served_at, control_at, tuple(_towards(cluster)), tls, cluster.advertise)
 
 
 def _towards(cluster: ClusterSettings) -> Sequence[tuple[str, int]]:
     if cluster.redis is not None:
-        place = first_place(cluster.redis.get_secret_value())
-        return [place] if place is not None else []
+        address = first_address(cluster.redis.get_secret_value())
+        return [address] if address is not None else []
     if cluster.dns is not None:
         name, _, port = cluster.dns.rpartition(":")
         return [(name, int(port))]

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from proxy.fleet.members.advertise import Places, locate
-from proxy.fleet.members.registry import Company
-from proxy.fleet.members.status import Sighting, parse_sighting
+from proxy.fleet.members.advertise import AddressFinder, locate
+from proxy.fleet.members.registry import MemberRegistry
+from proxy.fleet.members.status import NodeStatus, parse_status
 from proxy.fleet.protocol import HELLO_PATH
 from proxy.fleet.signing import PROOF_HEADER, sign
 from proxy.rate_limited_log import Notice
@@ -90,28 +90,28 @@ class Addresses:
         self._failed = True
 
 
-class Greetings:
+class HelloDiscovery:
     """This node's rounds. `clock` counts seconds, from whenever; `now` is Unix time."""
 
     def __init__(
         self,
-        company: Company,
+        registry: MemberRegistry,
         addresses: Addresses,
         secrets: Sequence[bytes],
         client: WireClient,
-        places: Places,
+        finder: AddressFinder,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._company = company
+        self._registry = registry
         self._addresses = addresses
         self._secrets = secrets
         self._client = client
-        self._places = places
+        self._finder = finder
         self._clock = clock
         self._now = now
-        self._met: dict[Endpoint, tuple[Sighting, float]] = {}  # by address: who answered there last, and when
+        self._met: dict[Endpoint, tuple[NodeStatus, float]] = {}  # by address: who answered there last, and when
         self._turns = asyncio.Semaphore(HELLOS_MAX)
         self._notice = Notice(log)
 
@@ -120,7 +120,7 @@ class Greetings:
         try:
             while True:
                 began_s = self._clock()
-                await locate(self._company, self._places)
+                await locate(self._registry, self._finder)
                 await self._addresses.refresh()
                 await self.greet()
                 await asyncio.sleep(max(0.0, began_s + ROUND_S - self._clock()))
@@ -135,7 +135,7 @@ class Greetings:
 
     async def greet(self) -> None:
         """One round."""
-        self._company.sight()
+        self._registry.note_status()
         listed = list(self._addresses.listed)
         await asyncio.gather(*(self._meet(address) for address in listed))
         now_s = self._clock()
@@ -144,18 +144,18 @@ class Greetings:
             for address, (seen, heard_s) in self._met.items()
             if now_s - heard_s < SILENCE_S and address in listed
         }
-        self._company.see(self._sort_out())
+        self._registry.see(self._sort_out())
 
-    def _sort_out(self) -> dict[str, Sighting]:
+    def _sort_out(self) -> dict[str, NodeStatus]:
         """The latest word of each other node; where this one's own id answers with another URL, that is said."""
-        own, twin = self._company.own, None
-        found: dict[str, Sighting] = {}
+        own, twin = self._registry.own, None
+        found: dict[str, NodeStatus] = {}
         for seen, _ in sorted(self._met.values(), key=lambda met: met[1]):
             if seen.member.node_id != own.node_id:
                 found[seen.member.node_id] = seen
-            elif self._company.located and seen.member.url != own.url:
+            elif self._registry.located and seen.member.url != own.url:
                 twin = seen.member.url
-        self._company.note_twin(twin)
+        self._registry.note_twin(twin)
         return found
 
     async def _meet(self, address: Endpoint) -> None:
@@ -172,11 +172,11 @@ class Greetings:
         if seen is not None:
             self._met[address] = (seen, self._clock())
 
-    async def _say_hello(self, endpoint: Endpoint | None, receiver: str) -> Sighting | None:
+    async def _say_hello(self, endpoint: Endpoint | None, receiver: str) -> NodeStatus | None:
         """Who answers there with the proof of a member; None: nobody does."""
         if endpoint is None:
             return None
-        target, own = HELLO_PATH.encode(), self._company.own.node_id
+        target, own = HELLO_PATH.encode(), self._registry.own.node_id
         signed = sign(self._secrets, sender=own, receiver=receiver, method="GET", target=target, now_s=self._now())
         headers = [("authorization", signed.authorization)]
         try:
@@ -199,17 +199,17 @@ class Greetings:
             log.debug("no member at %s: status %s", endpoint, answer.status)
             return None
         try:
-            return parse_sighting(answer.body)
+            return parse_status(answer.body)
         except ValueError as error:
             self._notice.say(f"the node at {endpoint} is no member for this one: {error}")
             return None
 
 
-def open_greetings(company: Company, cluster: ClusterSettings, places: Places) -> Greetings:
+def open_discovery(registry: MemberRegistry, cluster: ClusterSettings, finder: AddressFinder) -> HelloDiscovery:
     """With the addresses of `cluster.peers`, or of `cluster.dns`; those are spoken to as this node is."""
     if cluster.dns is not None:
         name, _, port = cluster.dns.rpartition(":")
-        addresses = Addresses(lambda: look_up(name, int(port), tls=places.tls))
+        addresses = Addresses(lambda: look_up(name, int(port), tls=finder.tls))
     else:
         listed = [Endpoint.parse(url) for url in cluster.peers]
         addresses = Addresses(lambda: listed)
@@ -223,7 +223,7 @@ def open_greetings(company: Company, cluster: ClusterSettings, places: Places) -
         tls_name=cluster.tls_name,
         buffer_bytes=64 << 10,
     )
-    return Greetings(company, addresses, cluster.secrets(), client, places)
+    return HelloDiscovery(registry, addresses, cluster.secrets(), client, finder)
 
 
 def look_up(name: str, port: int, *, tls: bool) -> list[Endpoint]:

@@ -1,8 +1,8 @@
 """Membership by heartbeats in Redis.
 
-How it works. Each second a node writes its sighting under a key of its own, which expires after EXPIRES_S, and reads
+How it works. Each second a node writes its status under a key of its own, which expires after EXPIRES_S, and reads
 those of all others: one script, one round trip, by Redis's clock alone. Large fleets read less often than they write.
-Sightings are sealed (`proxy.fleet.messages`): one that no member has written, or an old one, is dropped and counted.
+Statuses are sealed (`proxy.fleet.messages`): one that no member has written, or an old one, is dropped and counted.
 
 Redis may lose everything: then nobody is there until each has written again, and no node may believe that it is alone.
 So whoever is missing stays a member for GRACE_S after the first round that Redis has answered again, or after the
@@ -21,13 +21,13 @@ from dataclasses import replace
 
 from redis.asyncio import Redis
 
-from proxy.fleet.members.advertise import Places, locate
-from proxy.fleet.members.registry import Company
-from proxy.fleet.members.status import SIGHTING_BYTES_MAX, Sighting, read_sighting, sighting_values
+from proxy.fleet.members.advertise import AddressFinder, locate
+from proxy.fleet.members.registry import MemberRegistry
+from proxy.fleet.members.status import STATUS_BYTES_MAX, NodeStatus, read_status, status_values
 from proxy.fleet.messages import Seals, Unsealed
 from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.rediskeys import RedisKeys
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.metrics import DROPPED_MESSAGES, FLEET_COORDINATED, FLEET_FAILED_BEATS
 from proxy.rate_limited_log import Notice
 
@@ -42,9 +42,9 @@ NODES_MAX = 10_000  # more entries are not read: fleets have 2,000 at most
 
 assert PERIOD_S + PAUSE_MAX_S + ANSWER_TIMEOUT_S < GRACE_S
 
-# KEYS: members by the time of their last beat (ms), this node's sighting. ARGV: node, sighting ("": not written),
-# expiry in ms, the prefix of sightings ("": not read), the most bytes of one, the most nodes. Gives this node's
-# sighting as it was, then all that stand; longer ones are cut, and so found wrong.
+# KEYS: members by the time of their last beat (ms), this node's status. ARGV: node, status ("": not written),
+# expiry in ms, the prefix of statuses ("": not read), the most bytes of one, the most nodes. Gives this node's
+# status as it was, then all that stand; longer ones are cut, and so found wrong.
 _BEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -63,9 +63,9 @@ end
 if ARGV[4] ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[3]))
     for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[6] - 1)) do
-        local sighting = read(ARGV[4] .. node)
-        if sighting ~= '' then
-            found[#found + 1] = sighting
+        local status = read(ARGV[4] .. node)
+        if status ~= '' then
+            found[#found + 1] = status
         end
     end
 end
@@ -76,23 +76,23 @@ log = logging.getLogger("warmstart.fleet")
 _unsealed = Notice(log)
 
 
-class Beats:
+class RedisMembership:
     """This node's heartbeat. `clock` counts seconds, from whenever."""
 
     def __init__(
         self,
-        company: Company,
-        board: Board,
+        registry: MemberRegistry,
+        fleet_state: FleetState,
         redis: Redis,
         prefix: str,
-        places: Places,
+        finder: AddressFinder,
         seals: Seals,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._company = company
-        self._board = board
+        self._registry = registry
+        self._fleet_state = fleet_state
         self._redis = redis
-        self._places = places
+        self._finder = finder
         self._seals = seals
         self._clock = clock
         self._names = RedisKeys(prefix)
@@ -109,7 +109,7 @@ class Beats:
         FLEET_COORDINATED.set(0)
         while True:
             began_s = self._clock()
-            await locate(self._company, self._places)
+            await locate(self._registry, self._finder)
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     await self.beat()
@@ -123,12 +123,12 @@ class Beats:
         self._wake.set()
 
     async def leave(self) -> None:
-        """Out of the membership at once: its last sighting says so, until it expires. Raises nothing."""
-        own = self._company.last_sight()
-        text = self._seals.seal(KIND, own.member.node_id, sighting_values(replace(own, left=True)))
+        """Out of the membership at once: its last status says so, until it expires. Raises nothing."""
+        own = self._registry.last_status()
+        text = self._seals.seal(KIND, own.member.node_id, status_values(replace(own, left=True)))
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                if self._company.located:
+                if self._registry.located:
                     await self._redis.set(self._names.member(own.member.node_id), text, px=int(1000 * EXPIRES_S))
         except REDIS_ERRORS as error:
             log.warning("can't leave the fleet's members, as Redis does not answer: %s", error)
@@ -136,14 +136,14 @@ class Beats:
     async def beat(self) -> None:
         """One round. Raises REDIS_ERRORS."""
         began_s = self._clock()
-        company, own = self._company, self._company.sight()
-        reads = self._rounds % (1 + len(company.others) // NODES_PER_PERIOD) == 0
+        registry, own = self._registry, self._registry.note_status()
+        reads = self._rounds % (1 + len(registry.others) // NODES_PER_PERIOD) == 0
         self._rounds += 1
-        text = self._seals.seal(KIND, own.member.node_id, sighting_values(own)) if company.located else b""
+        text = self._seals.seal(KIND, own.member.node_id, status_values(own)) if registry.located else b""
         keys = [self._names.members(), self._names.member(own.member.node_id)]
         prefix, expires_ms = self._names.member("") if reads else "", int(1000 * EXPIRES_S)
         arguments: list[str | bytes | int] = [own.member.node_id, text, expires_ms, prefix]
-        arguments += [SIGHTING_BYTES_MAX, NODES_MAX]
+        arguments += [STATUS_BYTES_MAX, NODES_MAX]
         before, *found = await self._beat(keys, arguments)
         self._answered(began_s, before)
         if text:
@@ -155,11 +155,11 @@ class Beats:
         """Redis is there; `before` is what it had of this node."""
         fresh = self._written_s is not None and began_s - self._written_s < EXPIRES_S / 2
         if self._sure_from_s is None or (fresh and not before):
-            self._sure_from_s = self._clock() + (GRACE_S if self._company.others else 0.0)
-        if self._failures or not self._board.coordinated:
+            self._sure_from_s = self._clock() + (GRACE_S if self._registry.others else 0.0)
+        if self._failures or not self._fleet_state.coordinated:
             log.info("Redis answers")
         self._failures = 0
-        self._board.coordinated = True
+        self._fleet_state.coordinated = True
         FLEET_COORDINATED.set(1)
         self._look_for_twin(before if fresh else b"")
 
@@ -169,32 +169,32 @@ class Beats:
             log.warning("Redis does not answer, and the last members stay: %s", error or type(error).__name__)
         self._failures += 1
         self._sure_from_s = None
-        self._board.coordinated = False
+        self._fleet_state.coordinated = False
         FLEET_COORDINATED.set(0)
 
     def _see(self, found: list[bytes]) -> None:
-        seen: dict[str, Sighting] = {}
+        seen: dict[str, NodeStatus] = {}
         for text in found:
-            sighting = self._open(text)
-            if sighting is not None:
-                seen[sighting.member.node_id] = sighting
-        left = {name for name, sighting in seen.items() if sighting.left}
-        for name in (*left, self._company.own.node_id):
+            status = self._open(text)
+            if status is not None:
+                seen[status.member.node_id] = status
+        left = {name for name, status in seen.items() if status.left}
+        for name in (*left, self._registry.own.node_id):
             seen.pop(name, None)
         if self._sure_from_s is None or self._clock() < self._sure_from_s:
-            others = self._company.others.items()
+            others = self._registry.others.items()
             staying = {name: other for name, other in others if not other.member.draining and name not in left}
             seen = {**staying, **seen}
-        self._company.see(seen, left)
+        self._registry.see(seen, left)
 
-    def _open(self, text: bytes) -> Sighting | None:
+    def _open(self, text: bytes) -> NodeStatus | None:
         """None: no member's; counted, and said."""
         try:
-            message = self._seals.open(KIND, text, bytes_max=SIGHTING_BYTES_MAX)
-            sighting = read_sighting(message.values)
-            if sighting.member.node_id != message.node_id:
+            message = self._seals.open(KIND, text, bytes_max=STATUS_BYTES_MAX)
+            status = read_status(message.values)
+            if status.member.node_id != message.node_id:
                 raise ValueError("a node speaks for itself alone")
-            return sighting
+            return status
         except Unsealed as error:
             DROPPED_MESSAGES.labels("member", error.reason).inc()
             look_at = "the clocks of all nodes" if error.reason == "time" else "cluster.secret and the version"
@@ -210,7 +210,7 @@ class Beats:
         if before:
             twin = self._open(before)
             url = twin.member.url if twin is not None else None  # what no member has written is no twin
-        self._company.note_twin(url if url != self._written_url else None)
+        self._registry.note_twin(url if url != self._written_url else None)
 
     async def _pause(self, took_s: float) -> None:
         """Until the next beat is due: on time while all is well, after a growing pause while Redis is away."""

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from proxy.fleet.members.slowness import Slowness
-from proxy.fleet.members.status import Sighting
+from proxy.fleet.members.status import NodeStatus
 from proxy.fleet.roster import Member, Roster, parse_roster, render_roster, with_own
-from proxy.fleet.state import Board
+from proxy.fleet.state import FleetState
 from proxy.metrics import FLEET_MEMBERS, FLEET_TWINS
 
 GONE_SHOWN_S = 300.0
@@ -20,7 +20,7 @@ TWIN_SAID_EVERY_S = 60.0
 log = logging.getLogger("warmstart.fleet")
 
 
-class Company:
+class MemberRegistry:
     """`own` has no URL until `locate` gives it one: until then there is no roster, and the node works alone.
 
     `read_stats` gives this node's; `clock` counts seconds, from whenever.
@@ -28,19 +28,19 @@ class Company:
 
     def __init__(
         self,
-        board: Board,
+        fleet_state: FleetState,
         own: Member,
         read_stats: Callable[[], Mapping[str, float]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.own = own
         self.surely_located = False
-        self._board = board
+        self._fleet_state = fleet_state
         self._read_stats = read_stats
         self._clock = clock
         self._stats: Mapping[str, float] = {}
-        self._others = _last_members(board, own.node_id)
-        self._gone: dict[str, tuple[Sighting, float]] = {}
+        self._others = _last_members(fleet_state, own.node_id)
+        self._gone: dict[str, tuple[NodeStatus, float]] = {}
         self._roster = Roster()
         self._slowness = Slowness()
         self._twin_said_s: float | None = None
@@ -51,7 +51,7 @@ class Company:
         return self._roster
 
     @property
-    def others(self) -> Mapping[str, Sighting]:
+    def others(self) -> Mapping[str, NodeStatus]:
         """At first those that this process's predecessor knew, where there was one: it has died, they have not."""
         return self._others
 
@@ -75,7 +75,7 @@ class Company:
         self.own = replace(self.own, draining=True)
         self._publish()
 
-    def sight(self) -> Sighting:
+    def note_status(self) -> NodeStatus:
         """This node, with fresh stats: call it once a round."""
         self._stats = self._read_stats()
         rates = [rate for other in self._others.values() if (rate := other.stats.get("receive_rate")) is not None]
@@ -84,13 +84,13 @@ class Company:
             log.warning("this node's link is slow" if slow else "this node's link is well again")
             self.own = replace(self.own, slow=slow)
             self._publish()
-        return Sighting(self.own, self._stats)
+        return NodeStatus(self.own, self._stats)
 
-    def last_sight(self) -> Sighting:
+    def last_status(self) -> NodeStatus:
         """This node with the stats of the last round."""
-        return Sighting(self.own, self._stats)
+        return NodeStatus(self.own, self._stats)
 
-    def see(self, others: Mapping[str, Sighting], left: Collection[str] = ()) -> None:
+    def see(self, others: Mapping[str, NodeStatus], left: Collection[str] = ()) -> None:
         """These are all the other members, by their ids; those that `left` have said so."""
         now_s = self._clock()
         lost = {name: (seen, now_s) for name, seen in self._others.items() if name not in others}
@@ -130,8 +130,8 @@ class Company:
     def describe(self) -> list[dict[str, Any]]:
         """All members for people: with stats, state (up, draining, slow, gone), and for how long one has been gone."""
         now_s = self._clock()
-        sightings = [self.last_sight(), *self._others.values()] if self.located else list(self._others.values())
-        alive = [_describe(seen, _state(seen.member)) for seen in sightings]
+        statuses = [self.last_status(), *self._others.values()] if self.located else list(self._others.values())
+        alive = [_describe(seen, _state(seen.member)) for seen in statuses]
         gone = [
             _describe(seen, "gone") | {"gone_s": round(now_s - since_s, 1)} for seen, since_s in self._gone.values()
         ]
@@ -145,23 +145,23 @@ class Company:
         if roster == self._roster:
             return
         try:
-            self._board.publish_roster(render_roster(roster))
-        except ValueError as error:  # more members than the board holds: the last roster stays
+            self._fleet_state.publish_roster(render_roster(roster))
+        except ValueError as error:  # more members than the fleet state holds: the last roster stays
             log.error("the fleet is too large: %s", error)
             return
         self._roster = roster
 
 
-def _last_members(board: Board, own_id: str) -> dict[str, Sighting]:
-    found = board.read_roster()
+def _last_members(fleet_state: FleetState, own_id: str) -> dict[str, NodeStatus]:
+    found = fleet_state.read_roster()
     try:
         members = parse_roster(found[1]).members if found is not None else ()
     except ValueError:
         members = ()
-    return {member.node_id: Sighting(member) for member in members if member.node_id != own_id}
+    return {member.node_id: NodeStatus(member) for member in members if member.node_id != own_id}
 
 
-def _describe(seen: Sighting, state: str) -> dict[str, Any]:
+def _describe(seen: NodeStatus, state: str) -> dict[str, Any]:
     return asdict(seen.member) | {"state": state, "stats": dict(seen.stats)}
 
 

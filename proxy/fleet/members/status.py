@@ -16,11 +16,11 @@ from proxy.fleet.roster import Member, parse_member
 from proxy.fleet.signing import PROTOCOL
 
 STATS_MAX = 64
-SIGHTING_BYTES_MAX = 16 << 10  # one has less than a kilobyte
+STATUS_BYTES_MAX = 16 << 10  # one has less than a kilobyte
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class NodeStatus:
     """A member as it was seen last. `stats` are numbers by name: proxy.fleet.members.stats lists them.
 
     `left`: this was its last word, it is no member any more.
@@ -31,15 +31,15 @@ class Sighting:
     left: bool = False
 
 
-def sighting_values(sighting: Sighting) -> dict[str, Any]:
-    values = {"protocol": PROTOCOL, "self": asdict(sighting.member), "stats": dict(sighting.stats)}
-    return values | {"left": True} if sighting.left else values
+def status_values(status: NodeStatus) -> dict[str, Any]:
+    values = {"protocol": PROTOCOL, "self": asdict(status.member), "stats": dict(status.stats)}
+    return values | {"left": True} if status.left else values
 
 
-def read_sighting(values: Any) -> Sighting:
+def read_status(values: Any) -> NodeStatus:
     """What this program does not know is left out. Raises ValueError."""
     if not isinstance(values, dict):
-        raise ValueError("a sighting is a mapping")
+        raise ValueError("a status is a mapping")
     if values.get("protocol") != PROTOCOL:
         said = str(values.get("protocol", 1))[:20]
         raise ValueError(f"it speaks protocol {said} of the fleet, this node {PROTOCOL}: run one version on both")
@@ -48,16 +48,16 @@ def read_sighting(values: Any) -> Sighting:
         raise ValueError("stats are a mapping")
     numbers = {name: value for name, value in stats.items() if _is_number(value)}
     left = values.get("left") is True
-    return Sighting(parse_member(values.get("self")), dict(list(numbers.items())[:STATS_MAX]), left)
+    return NodeStatus(parse_member(values.get("self")), dict(list(numbers.items())[:STATS_MAX]), left)
 
 
-def render_sighting(sighting: Sighting) -> bytes:
-    return json.dumps(sighting_values(sighting), separators=(",", ":")).encode()
+def render_status(status: NodeStatus) -> bytes:
+    return json.dumps(status_values(status), separators=(",", ":")).encode()
 
 
-def parse_sighting(text: bytes) -> Sighting:
+def parse_status(text: bytes) -> NodeStatus:
     """Raises ValueError."""
-    return read_sighting(parse_json(text, bytes_max=SIGHTING_BYTES_MAX))
+    return read_status(parse_json(text, bytes_max=STATUS_BYTES_MAX))
 
 
 def _is_number(value: object) -> bool:
