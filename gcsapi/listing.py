@@ -21,7 +21,7 @@ from proxy.gateway.answers import ListedObject
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import derive_generation
 from proxy.objects import ObjectVersion
-from proxy.surface.page_tokens import parse_place
+from proxy.surface.page_tokens import parse_page_token
 
 RESULTS_MAX = 1000
 PAGES_MAX = 10
@@ -198,7 +198,7 @@ def _order(name: str) -> bytes:
 
 
 def _parse_token(token: str, parameter: str) -> str:
-    after = parse_place(token)
+    after = parse_page_token(token)
     if after is None:
         raise InvalidRequest("invalid", f"Invalid value for {parameter}: it is not from a listing of this gateway.")
     return after

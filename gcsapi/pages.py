@@ -12,7 +12,7 @@ from proxy.gateway.answers import ListedObject
 from proxy.gateway.routes import BucketRoute
 from proxy.generations import METAGENERATION
 from proxy.http.xml import document, element
-from proxy.surface.page_tokens import render_place
+from proxy.surface.page_tokens import render_page_token
 
 NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
 
@@ -20,7 +20,7 @@ NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
 def json_page(route: BucketRoute, page: Page, host: str) -> Resource:
     resource: Resource = {"kind": "storage#objects"}
     if page.next_after:
-        resource["nextPageToken"] = render_place(page.next_after)
+        resource["nextPageToken"] = render_page_token(page.next_after)
     if page.prefixes:
         resource["prefixes"] = list(page.prefixes)
     if page.objects:
@@ -71,7 +71,7 @@ def _place_v2(parameters: Mapping[str, str], page: Page, encoded: bool) -> list[
     if parameters.get("start-after"):
         content.append(element("StartAfter", _name(parameters["start-after"], encoded)))
     if page.next_after:
-        content.append(element("NextContinuationToken", render_place(page.next_after)))
+        content.append(element("NextContinuationToken", render_page_token(page.next_after)))
     return content
 
 

@@ -144,7 +144,7 @@ class BlockWriter(Protocol):
     def abandon(self) -> None: ...
 
 
-class Origin(Protocol):
+class RangeSource(Protocol):
     """What a fill needs of an origin; `proxy.origin` states the whole contract."""
 
     @property

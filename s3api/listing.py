@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ListedObject, ListPage
-from proxy.surface.page_tokens import parse_place, render_place
+from proxy.surface.page_tokens import parse_page_token, render_page_token
 from s3api.xml import document, element
 
 MAX_KEYS = 1000
@@ -98,7 +98,7 @@ def render_location() -> bytes:
 
 def parse_token(token: str) -> str:
     """Where the page begins; raises InvalidRequest for a token that this gateway has not made."""
-    after = parse_place(token)
+    after = parse_page_token(token)
     if after is None:
         raise InvalidRequest("InvalidArgument", "The continuation token provided is incorrect")
     return after
@@ -128,7 +128,7 @@ def _render_place_v2(request: ListRequest, page: ListPage) -> list[str]:
     if request.start_after:
         content.append(element("StartAfter", _name(request, request.start_after)))
     if page.next_after is not None and request.max_keys:
-        content.append(element("NextContinuationToken", render_place(page.next_after)))
+        content.append(element("NextContinuationToken", render_page_token(page.next_after)))
     return content
 
 

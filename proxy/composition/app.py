@@ -36,7 +36,7 @@ from proxy.gateway.body import BodyParts
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.read import Gateway
 from proxy.gateway.routes import BucketRoute, Consistency, FreshnessWindow, Routes
-from proxy.gateway.verify import Soundness
+from proxy.gateway.verify import ObjectVerifier
 from proxy.gateway.versions import Versions
 from proxy.http.dialects import Dialect
 from proxy.http.headers import Headers
@@ -128,10 +128,10 @@ def build_parts(
     publisher = fleet.publisher if fleet is not None else None
     flights = _build_flights(limits, policy, above)
     followers = Followers(flights, stopped=lambda: tables.stopped(time.monotonic(), STOPPED_S))
-    soundness = Soundness(store, threads, versions_max=limits.metadata_entries)
+    verifier = ObjectVerifier(store, threads, versions_max=limits.metadata_entries)
     supply = Supply(store, flights, followers, threads, fleet.relays if fleet is not None else None)
     room = admission.uncached_reads
-    body_parts = BodyParts(supply, soundness, policy, store.block_bytes, window_blocks, limits.stall_timeout, room)
+    body_parts = BodyParts(supply, verifier, policy, store.block_bytes, window_blocks, limits.stall_timeout, room)
     versions = build_versions(store, tables, policy, threads, fleet, keys_max=limits.metadata_entries)
     routes = build_routes(settings, origins, fleet.freshness if fleet is not None else None)
     gateway = Gateway(routes, versions, store, flights, body_parts)

@@ -20,7 +20,7 @@ BLOCKS_MAX = 4096
 Finish = Callable[[], Awaitable[None]]
 
 
-class Remainders:
+class BackgroundFills:
     """`wait_idle` returns when a fill disturbs nobody."""
 
     def __init__(self, wait_idle: Callable[[], Awaitable[None]]) -> None:
@@ -37,7 +37,7 @@ class Remainders:
         if len(self._waiting) > BLOCKS_MAX:
             self._waiting.popitem(last=False)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="remainders")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="background fills")
 
     async def _run(self) -> None:
         while self._waiting:

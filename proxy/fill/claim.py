@@ -1,12 +1,12 @@
-"""One block's way to a writer, for the flight that is to fill it: `proxy.fill.flight.Claim`."""
+"""One block's way to a writer, for the flight that is to fill it: `proxy.fill.flight.FlightClaim`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.blocks import BlockWriter, Origin
+from proxy.blocks import BlockWriter, RangeSource
 from proxy.cache.blockmap import BlockKind
-from proxy.fill.follow import BlockArrival
+from proxy.fill.follow import FollowedProgress
 from proxy.objects import ObjectRecord
 from proxy.relay.relay import Relay
 from proxy.upstream.speculative import SpeculativeSource
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from proxy.fill.supply import Supply
 
 
-class Claim:
-    """One block's way to a writer: `proxy.fill.flight.Claim`. `source` is the origin, or what stands before it."""
+class BlockClaim:
+    """One block's way to a writer: `proxy.fill.flight.FlightClaim`. `source` is the origin, or what stands before
+    it."""
 
-    def __init__(self, supply: Supply, origin: Origin, record: ObjectRecord, arrival: BlockArrival) -> None:
+    def __init__(self, supply: Supply, origin: RangeSource, record: ObjectRecord, arrival: FollowedProgress) -> None:
         self._supply = supply
         self.origin = origin
-        self.source: Origin | SpeculativeSource | Relay = origin
+        self.source: RangeSource | SpeculativeSource | Relay = origin
         self.record = record
         self.version = record.version
         self.arrival = arrival
@@ -54,7 +55,7 @@ class Claim:
             self.source.drop()
             self.source = self.origin
 
-    def follow(self) -> BlockArrival | None:
+    def follow(self) -> FollowedProgress | None:
         """The followed arrival; None where there is nothing to follow: the block is there, or its segment is not."""
         block = self.arrival.block
         if block.retired or block.state().kind is BlockKind.PRESENT:

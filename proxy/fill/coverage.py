@@ -20,7 +20,7 @@ def is_here(block: Block) -> bool:
     return state.kind is BlockKind.PRESENT or state.progress == block.length
 
 
-def peek_presence(store: Store, version: ObjectVersion, span: ByteRange) -> tuple[int, int] | None:
+def peek_coverage(store: Store, version: ObjectVersion, span: ByteRange) -> tuple[int, int] | None:
     """The range's blocks that are here, and all of them; None: that takes looking at the disk. Inline."""
     blocks = blocks_of(span, store.block_bytes)
     if len(blocks) > PEEK_BLOCKS_MAX:
@@ -34,10 +34,10 @@ def peek_presence(store: Store, version: ObjectVersion, span: ByteRange) -> tupl
     return present, len(blocks)
 
 
-def read_presence(
+def read_coverage(
     store: Store, version: ObjectVersion, span: ByteRange, make: tuple[SumKind, ...] | None = None
 ) -> tuple[int, int]:
-    """As `peek_presence`. Blocking.
+    """As `peek_coverage`. Blocking.
 
     For a read that comes next, `make` (with these sums) the first block's segment, where it must be made: that saves it
     a turn in a thread.

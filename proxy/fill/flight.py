@@ -28,10 +28,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from proxy.blocks import BlockWriter, Origin
+from proxy.blocks import BlockWriter, RangeSource
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fill.limiter import FillLimiter
-from proxy.fill.progress import Arrival, FillPaused
+from proxy.fill.progress import FillPaused, FillProgress
 from proxy.fill.room import with_room
 from proxy.metrics import FILLS
 from proxy.objects import ObjectVersion
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 FlightKey = tuple[bytes, int]  # the version's digest, the block's index
 
 
-class Claim(Protocol):
+class FlightClaim(Protocol):
     """How a flight comes by its block's writer. `held`: it has it already, taken over from a fill that had begun.
 
     `take` gives None where another process fills the block, or has; `pass_on` then sees to the arrival. `prepare`
@@ -91,7 +91,7 @@ class Flights:
         self._limiter = limiter
         self._above = dict(above or {})
         self._policy = policy
-        self._arrivals: dict[FlightKey, Arrival] = {}
+        self._arrivals: dict[FlightKey, FillProgress] = {}
         self._tasks: dict[FlightKey, asyncio.Task[None]] = {}
         self._waiting: set[FlightKey] = set()  # for room in the limiter, and dropped when nobody wants them
         self._dropped: set[FlightKey] = set()  # of those, the ones that were cancelled for want of interest
@@ -102,7 +102,7 @@ class Flights:
         """What requests to that origin pass."""
         return self._policy.throttles.of(origin_id)
 
-    def find(self, version: ObjectVersion, index: int) -> Arrival | None:
+    def find(self, version: ObjectVersion, index: int) -> FillProgress | None:
         return self._arrivals.get((version.digest, index))
 
     def count(self) -> int:
@@ -113,12 +113,12 @@ class Flights:
         """Whether some flight of the version has not ended: `settled` is still to be called."""
         return self._per_version[version.digest] > 0
 
-    def finishing(self, version: ObjectVersion) -> list[Arrival]:
+    def finishing(self, version: ObjectVersion) -> list[FillProgress]:
         """Arrivals of a version whose bytes are all there and which are about to be published."""
         arrivals = [arrival for key, arrival in self._arrivals.items() if key[0] == version.digest]
         return [arrival for arrival in arrivals if arrival.complete]
 
-    def follow(self, version: ObjectVersion, index: int, arrival: Arrival) -> None:
+    def follow(self, version: ObjectVersion, index: int, arrival: FillProgress) -> None:
         """Enters an arrival that another process fills."""
         assert (version.digest, index) not in self._arrivals
         self._arrivals[version.digest, index] = arrival
@@ -129,12 +129,12 @@ class Flights:
 
     def launch(
         self,
-        origin: Origin | Brings,
+        origin: RangeSource | Brings,
         version: ObjectVersion,
         index: int,
         block: ByteRange,
-        claim: Claim,
-        arrival: Arrival,
+        claim: FlightClaim,
+        arrival: FillProgress,
     ) -> None:
         """Starts the fill of bytes `block`. The arrival is a new one, or one that was followed and is taken over."""
         key = (version.digest, index)
@@ -144,7 +144,7 @@ class Flights:
         flight = self._fly(key, origin, version, block, claim, arrival)
         self._tasks[key] = asyncio.get_running_loop().create_task(flight, name=f"fill {version.key!r} {index}")
 
-    def release(self, version: ObjectVersion, index: int, arrival: Arrival) -> None:
+    def release(self, version: ObjectVersion, index: int, arrival: FillProgress) -> None:
         """A reader goes away (or has what it wanted)."""
         arrival.interest -= 1
         assert arrival.interest >= 0
@@ -157,11 +157,11 @@ class Flights:
     async def _fly(
         self,
         key: FlightKey,
-        origin: Origin | Brings,
+        origin: RangeSource | Brings,
         version: ObjectVersion,
         block: ByteRange,
-        claim: Claim,
-        arrival: Arrival,
+        claim: FlightClaim,
+        arrival: FillProgress,
     ) -> None:
         fill = _Fill(arrival)
         source = origin if isinstance(origin, Brings) else None
@@ -211,13 +211,13 @@ class Flights:
                 source.end(done=False)
             self._end(version)
 
-    def _publish(self, key: FlightKey, writer: BlockWriter, arrival: Arrival) -> None:
+    def _publish(self, key: FlightKey, writer: BlockWriter, arrival: FillProgress) -> None:
         self._leave(key, arrival)
         writer.commit()
         arrival.publish()
         FILLS.labels("done").inc()
 
-    async def _fail(self, key: FlightKey, fill: _Fill, arrival: Arrival, error: BaseException) -> None:
+    async def _fail(self, key: FlightKey, fill: _Fill, arrival: FillProgress, error: BaseException) -> None:
         self._unlist(key, arrival)
         await fill.settle()
         self._leave(key, arrival)
@@ -231,7 +231,7 @@ class Flights:
             del self._per_version[version.digest]
             self.settled(version)
 
-    def _step_back(self, key: FlightKey, writer: BlockWriter, claim: Claim, arrival: Arrival) -> None:
+    def _step_back(self, key: FlightKey, writer: BlockWriter, claim: FlightClaim, arrival: FillProgress) -> None:
         """Small readers have what they wanted, and nobody wants the rest now."""
         self._leave(key, arrival)
         writer.leave()
@@ -244,7 +244,7 @@ class Flights:
         limiter: FillLimiter,
         room: AsyncExitStack,
         key: FlightKey,
-        arrival: Arrival,
+        arrival: FillProgress,
         *,
         droppable: bool,
         urgent: bool,
@@ -265,12 +265,12 @@ class Flights:
                 self._waiting.discard(key)
                 return
 
-    def _unlist(self, key: FlightKey, arrival: Arrival) -> None:
+    def _unlist(self, key: FlightKey, arrival: FillProgress) -> None:
         """Nobody joins it from now on."""
         if self._arrivals.get(key) is arrival:
             del self._arrivals[key]
 
-    def _leave(self, key: FlightKey, arrival: Arrival) -> None:
+    def _leave(self, key: FlightKey, arrival: FillProgress) -> None:
         self._unlist(key, arrival)
         self._tasks.pop(key, None)
         self._waiting.discard(key)
@@ -293,14 +293,14 @@ class Flights:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _take(claim: Claim) -> BlockWriter | None:
+async def _take(claim: FlightClaim) -> BlockWriter | None:
     return claim.take()
 
 
 class _Fill:
     """The writer of a flight, from the moment it has one."""
 
-    def __init__(self, arrival: Arrival) -> None:
+    def __init__(self, arrival: FillProgress) -> None:
         self._arrival = arrival
         self._writer: BlockWriter | None = None
         self._sink: WriterSink | None = None

@@ -24,7 +24,7 @@ from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block
 from proxy.errors import BytesWrong, StoreUnavailable
 from proxy.fill.flight import Flights
-from proxy.fill.progress import Arrival
+from proxy.fill.progress import FillProgress
 from proxy.objects import ObjectVersion
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ POLL_S = 0.002
 TRY_LOCK_S = 0.05
 
 
-class BlockArrival(Arrival):
+class FollowedProgress(FillProgress):
     """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
 
     `read_unverified` tells whether bytes of other nodes are in it, which count only when the block is published (None:
@@ -92,7 +92,7 @@ TakeOver = Callable[[BlockWriter], None]
 class _Followed:
     version: ObjectVersion
     block: Block
-    arrival: BlockArrival
+    arrival: FollowedProgress
     take_over: TakeOver
     moved_at: float
     try_at: float
@@ -116,7 +116,7 @@ class Followers:
         self._followed: list[_Followed] = []
         self._poll: asyncio.Task[None] | None = None
 
-    def follow(self, version: ObjectVersion, arrival: BlockArrival, take_over: TakeOver) -> None:
+    def follow(self, version: ObjectVersion, arrival: FollowedProgress, take_over: TakeOver) -> None:
         """Moves the arrival as the other worker's fill does; `take_over` launches ours when that one is gone."""
         state = arrival.block.state()
         if state.kind is BlockKind.FILLING:
@@ -198,7 +198,7 @@ class Followers:
             await asyncio.wait({self._poll})
 
 
-def _is_behind(arrival: BlockArrival, start: int, progress: int) -> bool:
+def _is_behind(arrival: FollowedProgress, start: int, progress: int) -> bool:
     """Whether a fill is not the one whose bytes, of other nodes, readers of the arrival may have sent."""
     return arrival.unverified and arrival.progress > 0 and (start != arrival.start or progress < arrival.progress)
 

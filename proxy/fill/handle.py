@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from proxy.blocks import Piece
 from proxy.cache.store import Block
-from proxy.fill.follow import BlockArrival
+from proxy.fill.follow import FollowedProgress
 from proxy.objects import ObjectRecord
 from proxy.upstream.speculative import SpeculativeRead
 
@@ -15,11 +15,11 @@ SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for it
 
 
 @dataclass(slots=True)
-class Supplied:
+class BlockHandle:
     """A block that is on disk (`arrival` None) or on its way there. `release` it when done."""
 
     block: Block
-    arrival: BlockArrival | None
+    arrival: FollowedProgress | None
 
     def available(self, offset: int) -> int:
         if self.arrival is None:

@@ -40,7 +40,7 @@ class _Waiter(NamedTuple):
     turn: asyncio.Future[BaseException | None]
 
 
-class Arrival:
+class FillProgress:
     """`interest` counts the readers that want it: a fill that nobody wants and that has not begun is dropped.
 
     `whole` is set where some reader wants more than a little of the block.

@@ -26,18 +26,18 @@ import contextlib
 import logging
 from functools import partial
 
-from proxy.blocks import START_STEP_BYTES, BlockWriter, Origin, block_span
+from proxy.blocks import START_STEP_BYTES, BlockWriter, RangeSource, block_span
 from proxy.cache.blockmap import BlockKind
 from proxy.cache.store import Block, Store
 from proxy.concurrency.threads import Threads
 from proxy.errors import StoreUnavailable
-from proxy.fill.background import Remainders
-from proxy.fill.claim import Claim
-from proxy.fill.coverage import peek_presence, read_presence
+from proxy.fill.background import BackgroundFills
+from proxy.fill.claim import BlockClaim
+from proxy.fill.coverage import peek_coverage, read_coverage
 from proxy.fill.flight import Flights
-from proxy.fill.follow import BlockArrival, Followers
-from proxy.fill.handle import SMALL_READ_BYTES, SpeculativeBlock, Supplied
-from proxy.fill.progress import FAR_BYTES, Arrival
+from proxy.fill.follow import FollowedProgress, Followers
+from proxy.fill.handle import SMALL_READ_BYTES, BlockHandle, SpeculativeBlock
+from proxy.fill.progress import FAR_BYTES, FillProgress
 from proxy.fill.room import with_room
 from proxy.fleet.fill_ids import ORIGIN, ZONE, is_unverified, level_of
 from proxy.fleet.owners import hash_block
@@ -74,7 +74,7 @@ class Supply:
     ) -> None:
         self._relays = relays
         self._store = store
-        self._remainders = Remainders(flights.wait_idle)
+        self._background = BackgroundFills(flights.wait_idle)
         self._speculative_reads: dict[Place, SpeculativeRead] = {}
         self._flights = flights
         self._followers = followers
@@ -96,35 +96,35 @@ class Supply:
             return None  # the fleet asks once, for a key and for each block
         block_bytes = self._store.block_bytes
         index, offset = divmod(first, block_bytes)
-        place = (origin.id, bucket, key, index)
-        if place in self._speculative_reads:
+        wanted = (origin.id, bucket, key, index)
+        if wanted in self._speculative_reads:
             return None
         block_start, start, own = index * block_bytes, fill_start(offset), None
         if last is not None and last + 1 - first <= SMALL_READ_BYTES:
             own = own_bytes(start, min(last + 1 - block_start, block_bytes), block_bytes)
         end = block_bytes if own is None else start + own
         span = ByteRange(block_start + start, block_start + end)
-        speculative = self._speculative_reads[place] = SpeculativeRead(
+        speculative = self._speculative_reads[wanted] = SpeculativeRead(
             origin, bucket, key, span, self._flights.throttle(origin.id)
         )
 
         def forget() -> None:
-            if self._speculative_reads.get(place) is speculative:
-                del self._speculative_reads[place]
+            if self._speculative_reads.get(wanted) is speculative:
+                del self._speculative_reads[wanted]
                 speculative.drop()
 
         return SpeculativeBlock(speculative, forget, origin.opening_tells, block_bytes)
 
     async def obtain(
         self,
-        origin: Origin,
+        origin: RangeSource,
         record: ObjectRecord,
         index: int,
         offset: int,
         end: int | None = None,
         *,
         below: int | None = None,
-    ) -> Supplied:
+    ) -> BlockHandle:
         """The block, with this reader's interest taken: in its bytes [offset, end) if it is a small read's block.
 
         `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached. `below`: another
@@ -141,7 +141,7 @@ class Supply:
                 state = block.state()
                 if state.kind is BlockKind.PRESENT:
                     if state.verified or block.is_vouched():
-                        return Supplied(block, None)
+                        return BlockHandle(block, None)
                     if not block.retired:
                         await self._check(version, block)
                     continue
@@ -150,7 +150,7 @@ class Supply:
                 return _joined(arrival, whole=end is None, below=below)
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
 
-    async def join(self, origin: Origin, record: ObjectRecord, index: int) -> Supplied | None:
+    async def join(self, origin: RangeSource, record: ObjectRecord, index: int) -> BlockHandle | None:
         """The block if it is here, or on its way; None: neither. Nothing is begun, but for a fill whose worker died."""
         version = record.version
         block = self._store.peek_block(version, index)
@@ -165,16 +165,16 @@ class Supply:
         if state.kind is BlockKind.PRESENT:
             if not state.verified and not block.is_vouched() and not block.retired:
                 await self._check(version, block)
-            return Supplied(block, None) if block.state().verified or block.is_vouched() else None
+            return BlockHandle(block, None) if block.state().verified or block.is_vouched() else None
         if state.kind is not BlockKind.FILLING:
             return None
-        followed = BlockArrival(block)
-        claim = Claim(self, origin, record, followed)
+        followed = FollowedProgress(block)
+        claim = BlockClaim(self, origin, record, followed)
         self._watch_discarded(claim)
         found = claim.follow()
         return _joined(found, whole=True) if found is not None else None
 
-    def beside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+    def beside(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
         """The block's bytes from the node that keeps it, not to be kept here; None: this node is the one, or alone."""
         version = record.version
         if self._relays is None or version.origin in self._relays.private:
@@ -184,7 +184,7 @@ class Supply:
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         return Pooled(self._relays, origin, record, index, span)
 
-    def aside(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+    def aside(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
         """For a small read of a block that is not here: its bytes alone, compared, from the node that has the block.
 
         The rest of the block comes when there is nothing else to do. None: read it as any other.
@@ -198,7 +198,7 @@ class Supply:
             self._fetch_later(origin, record, index)
         return pooled
 
-    def pooled(self, origin: Origin, record: ObjectRecord, index: int) -> Pooled | None:
+    def pooled(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
         """The same where the block is not here all the same."""
         block = self._store.peek_block(record.version, index)
         here = block is not None and block.state().kind is not BlockKind.ABSENT
@@ -207,7 +207,7 @@ class Supply:
     def level(self, version: ObjectVersion, index: int) -> int | None:
         """The level of the fill that is under way here, or waits; None: none is."""
         arrival = self._flights.find(version, index)
-        if isinstance(arrival, BlockArrival) and arrival.level is not None:
+        if isinstance(arrival, FollowedProgress) and arrival.level is not None:
             return arrival.level()
         block = self._store.peek_block(version, index)
         if block is None or block.state().kind is not BlockKind.FILLING or self._relays is None or _is_idle(block):
@@ -215,10 +215,10 @@ class Supply:
         joined = self._relays.view.fleet_state.joined(hash_block(version.digest, index))
         return level_of(joined) if joined else ZONE  # nobody knows: it may be the highest
 
-    def release(self, version: ObjectVersion, supplied: Supplied) -> None:
-        if supplied.arrival is not None:
-            self._flights.release(version, supplied.block.index, supplied.arrival)
-            supplied.arrival = None
+    def release(self, version: ObjectVersion, handle: BlockHandle) -> None:
+        if handle.arrival is not None:
+            self._flights.release(version, handle.block.index, handle.arrival)
+            handle.arrival = None
 
     async def settle(self, version: ObjectVersion) -> None:
         """Returns when every block whose bytes are all there is published (or its fill has failed)."""
@@ -226,30 +226,30 @@ class Supply:
             with contextlib.suppress(Exception):
                 await arrival.wait_end()
 
-    async def presence(self, record: ObjectRecord, span: ByteRange, *, to_read: bool = False) -> tuple[int, int]:
+    async def coverage(self, record: ObjectRecord, span: ByteRange, *, to_read: bool = False) -> tuple[int, int]:
         """How many of the range's blocks are on this disk, and how many it has. `to_read`: a body follows."""
-        found = peek_presence(self._store, record.version, span)
+        found = peek_coverage(self._store, record.version, span)
         if found is None:
             make = second_sums(record) if to_read else None
-            found = await self._threads.run(read_presence, self._store, record.version, span, make)
+            found = await self._threads.run(read_coverage, self._store, record.version, span, make)
         return found
 
-    async def fetch(self, origin: Origin, record: ObjectRecord, index: int) -> None:
+    async def fetch(self, origin: RangeSource, record: ObjectRecord, index: int) -> None:
         """Returns when the block is there. Raises what its fill does, and StoreUnavailable."""
-        supplied = await self.obtain(origin, record, index, 0)
+        handle = await self.obtain(origin, record, index, 0)
         try:
-            if supplied.arrival is not None:
-                await supplied.arrival.wait_end()
+            if handle.arrival is not None:
+                await handle.arrival.wait_end()
         finally:
-            self.release(record.version, supplied)
+            self.release(record.version, handle)
 
     def _begin(
-        self, origin: Origin, record: ObjectRecord, block: Block, offset: int, end: int | None, below: int | None
-    ) -> BlockArrival | None:
+        self, origin: RangeSource, record: ObjectRecord, block: Block, offset: int, end: int | None, below: int | None
+    ) -> FollowedProgress | None:
         """A flight of our own, or another worker's followed; None: look again."""
         version = record.version
-        arrival = BlockArrival(block)
-        claim = Claim(self, origin, record, arrival)
+        arrival = FollowedProgress(block)
+        claim = BlockClaim(self, origin, record, arrival)
         self._watch_discarded(claim)
         if block.state().kind is BlockKind.FILLING:
             writer = block.reserve(0)
@@ -261,14 +261,14 @@ class Supply:
             claim.start = fill_start(offset)
             claim.first_bytes = own_bytes(claim.start, end, block.length) if end is not None else None
             arrival.move(claim.start, 0)
-        place = (version.origin, version.bucket, version.key, block.index)
-        speculative = self._speculative_reads.pop(place, None)
+        wanted = (version.origin, version.bucket, version.key, block.index)
+        speculative = self._speculative_reads.pop(wanted, None)
         if speculative is not None:
             claim.source = SpeculativeSource(speculative, origin)
         self.launch(claim, below)
         return arrival
 
-    def _watch_discarded(self, claim: Claim) -> None:
+    def _watch_discarded(self, claim: BlockClaim) -> None:
         """Whether another worker's fill brings bytes of other nodes, and threw some away, stands in the fleet state."""
         if self._relays is None or claim.version.origin in self._relays.private:
             return
@@ -284,7 +284,7 @@ class Supply:
         claim.arrival.read_unverified = is_unverified_there
         claim.arrival.watch(lambda: fleet_state.discarded(block_hash))
 
-    def launch(self, claim: Claim, below: int | None = None) -> None:
+    def launch(self, claim: BlockClaim, below: int | None = None) -> None:
         version, index = claim.version, claim.arrival.block.index
         span = block_span(index, version.size_bytes, self._store.block_bytes)
         relays = self._relays
@@ -301,29 +301,29 @@ class Supply:
                 claim.first_bytes = None
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
 
-    def unlevel(self, claim: Claim) -> None:
+    def unlevel(self, claim: BlockClaim) -> None:
         """The flight was not begun: what is under way is another worker's."""
         claim.arrival.level = claim.arrival.fill_id = None
         self._watch_discarded(claim)
 
-    def follow(self, claim: Claim) -> None:
+    def follow(self, claim: BlockClaim) -> None:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)
 
-    def put_off(self, claim: Claim) -> None:
+    def put_off(self, claim: BlockClaim) -> None:
         """The rest of a block can wait."""
         self._fetch_later(claim.origin, claim.record, claim.arrival.block.index)
 
-    def _fetch_later(self, origin: Origin, record: ObjectRecord, index: int) -> None:
+    def _fetch_later(self, origin: RangeSource, record: ObjectRecord, index: int) -> None:
         async def finish() -> None:
             await self.fetch(origin, record, index)
 
-        self._remainders.add(record.version.digest, index, finish)
+        self._background.add(record.version.digest, index, finish)
 
     async def read_back(self, writer: BlockWriter) -> None:
         await self._threads.run(writer.read_back)
 
     async def aclose(self) -> None:
-        await self._remainders.aclose()
+        await self._background.aclose()
         for speculative in self._speculative_reads.values():
             speculative.drop()
 
@@ -345,13 +345,13 @@ class Supply:
             log.warning("block %d of %s was damaged on disk; it is fetched again", block.index, version.key)
 
 
-def _joined(arrival: Arrival, *, whole: bool, below: int | None = None) -> Supplied:
-    assert isinstance(arrival, BlockArrival)
+def _joined(arrival: FillProgress, *, whole: bool, below: int | None = None) -> BlockHandle:
+    assert isinstance(arrival, FollowedProgress)
     arrival.interest += 1
     arrival.whole = arrival.whole or whole
     if below is not None:
         arrival.serve(below)
-    return Supplied(arrival.block, arrival)
+    return BlockHandle(arrival.block, arrival)
 
 
 def _is_idle(block: Block) -> bool:

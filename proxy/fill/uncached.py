@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from proxy.admission import Admission, Room
-from proxy.blocks import Later, Origin
+from proxy.blocks import Later, RangeSource
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
@@ -92,7 +92,7 @@ class Buffer:
 
 
 async def stream_span(
-    source: Origin | Pooled,
+    source: RangeSource | Pooled,
     version: ObjectVersion,
     span: ByteRange,
     policy: RetryPolicy,
@@ -119,7 +119,7 @@ async def stream_span(
 
 
 async def _stream(
-    source: Origin | Pooled, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
+    source: RangeSource | Pooled, version: ObjectVersion, span: ByteRange, policy: RetryPolicy
 ) -> AsyncGenerator[bytes, None]:
     buffer = Buffer(pace=policy.reader_pace)
     delivery = asyncio.get_running_loop().create_task(_bring(source, version, span, buffer, policy))
@@ -142,7 +142,7 @@ async def _stream(
 
 
 async def _bring(
-    source: Origin | Pooled, version: ObjectVersion, span: ByteRange, buffer: Buffer, policy: RetryPolicy
+    source: RangeSource | Pooled, version: ObjectVersion, span: ByteRange, buffer: Buffer, policy: RetryPolicy
 ) -> None:
     streams = policy.throttles.of(version.origin).streams
     divisible = not version.validator.startswith("none")
@@ -167,7 +167,7 @@ async def _bring(
 
 
 async def _bring_part(
-    source: Origin | Pooled,
+    source: RangeSource | Pooled,
     version: ObjectVersion,
     part: ByteRange,
     buffer: Buffer,

@@ -28,14 +28,14 @@ from dataclasses import dataclass, field
 from proxy.admission import Admission, Room
 from proxy.blocks import Piece, block_span, blocks_of
 from proxy.errors import BytesWrong, OriginUnavailable, StoreUnavailable
-from proxy.fill.handle import SMALL_READ_BYTES, Supplied
+from proxy.fill.handle import SMALL_READ_BYTES, BlockHandle
 from proxy.fill.progress import WAKE_BYTES, FillPaused
 from proxy.fill.supply import Supply, own_bytes
 from proxy.fill.uncached import stream_span
 from proxy.gateway.continuation import stream_behind
 from proxy.gateway.lookup import Resolved
 from proxy.gateway.unstored import Unstored, read_piece
-from proxy.gateway.verify import Soundness
+from proxy.gateway.verify import ObjectVerifier
 from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.objects import ObjectRecord
 from proxy.origin import Origin
@@ -61,7 +61,7 @@ class BodyParts:
     """
 
     supply: Supply
-    soundness: Soundness
+    verifier: ObjectVerifier
     policy: RetryPolicy
     block_bytes: int
     window_blocks_max: int
@@ -91,9 +91,9 @@ class Body:
         self._later = later
         self._later_until_s = time.monotonic() + parts.sums_wait_s
         self._taken_bytes = 0
-        self._ahead: dict[int, asyncio.Task[Supplied]] = {}
+        self._ahead: dict[int, asyncio.Task[BlockHandle]] = {}
         self._unchecked_end = span.end == record.size_bytes and span.length > 0
-        self._mismatches = parts.soundness.mismatches(record)
+        self._mismatches = parts.verifier.mismatches(record)
         self._unstored = Unstored()
 
     async def pieces(self) -> AsyncGenerator[Piece | bytes, None]:
@@ -130,41 +130,41 @@ class Body:
         pooled = self._pooled(index, offset, end, block.length)
         sent: Piece | None = None  # unchecked
         while offset < end and pooled is None:
-            supplied: Supplied | None = None
+            handle: BlockHandle | None = None
             began = offset
             try:
-                supplied = await self._obtain(index, blocks, offset, end)
-                if supplied.arrival is not None:
-                    self._parts.soundness.doubt(self._record)
-                    if supplied.is_far(offset, end):
+                handle = await self._obtain(index, blocks, offset, end)
+                if handle.arrival is not None:
+                    self._parts.verifier.doubt(self._record)
+                    if handle.is_far(offset, end):
                         ASIDE_READS.inc()
                         break
                 while offset < end:
                     at_least = 1 if self._taken_bytes == 0 else min(WAKE_BYTES, end - offset)
-                    available = await self._wait(supplied, index, offset, end, at_least)
-                    if supplied.block.at_risk:
-                        if supplied.block.is_lost():
+                    available = await self._wait(handle, index, offset, end, at_least)
+                    if handle.block.at_risk:
+                        if handle.block.is_lost():
                             raise StoreUnavailable("the disk has lost bytes that it had taken")
-                        self._unstored.note(supplied.block)
-                    piece = supplied.piece(offset, min(available, end - offset, PIECE_BYTES_MAX))
+                        self._unstored.note(handle.block)
+                    piece = handle.piece(offset, min(available, end - offset, PIECE_BYTES_MAX))
                     self._look_ahead(index, blocks)
                     offset += piece.length
                     yield piece
             except FillPaused:  # ask for the block again
-                sent = _unchecked(supplied, began, offset)
+                sent = _unchecked(handle, began, offset)
                 if sent is not None:
                     break
             except BytesWrong as error:
                 if offset > began:
                     raise OriginUnavailable(str(error)) from error
             except StoreUnavailable as error:
-                sent = _unchecked(supplied, began, offset)
+                sent = _unchecked(handle, began, offset)
                 UNCACHED_READS.labels("store").inc()
                 _uncached.say(f"reading past the cache: {error}")
                 break
             finally:
-                if supplied is not None:
-                    self._parts.supply.release(self._record.version, supplied)
+                if handle is not None:
+                    self._parts.supply.release(self._record.version, handle)
         if offset == end:
             return
         rest = ByteRange(block.start + (offset if sent is None else began), block.start + end)
@@ -188,7 +188,7 @@ class Body:
         small = self._span.length <= SMALL_READ_BYTES and own_bytes(offset, end, length) is not None
         return supply.aside(self._origin, self._record, index) if small else None
 
-    async def _obtain(self, index: int, blocks: range, offset: int, end: int) -> Supplied:
+    async def _obtain(self, index: int, blocks: range, offset: int, end: int) -> BlockHandle:
         self._learn()
         self._look_ahead(index, blocks)
         task = self._ahead.pop(index, None)
@@ -203,35 +203,35 @@ class Body:
         finally:
             del task  # else its error, the traceback and this frame hold each other, and the blocks that were sent
 
-    async def _wait(self, supplied: Supplied, index: int, offset: int, end: int, at_least: int) -> int:
+    async def _wait(self, handle: BlockHandle, index: int, offset: int, end: int, at_least: int) -> int:
         """How many bytes may be sent from `offset`, at least one; the read takes the block's bytes to `end`."""
-        if supplied.available(offset) < at_least and supplied.arrival is not None:
-            if isinstance(supplied.arrival.error, OriginUnavailable):
+        if handle.available(offset) < at_least and handle.arrival is not None:
+            if isinstance(handle.arrival.error, OriginUnavailable):
                 raise FillPaused  # it failed before this reader came to it, which says nothing of now
-            await supplied.arrival.wait(offset, at_least)
-        if supplied.unverified and supplied.arrival is not None:
+            await handle.arrival.wait(offset, at_least)
+        if handle.unverified and handle.arrival is not None:
             held_from = end - HOLD_BACK_BYTES
             if offset < held_from:
-                return min(supplied.available(offset), held_from - offset)
-            await supplied.arrival.wait_end()
+                return min(handle.available(offset), held_from - offset)
+            await handle.arrival.wait_end()
         last_block = index == (self._record.size_bytes - 1) // self._parts.block_bytes
         if not (last_block and self._unchecked_end and self._doubtful()):
-            return supplied.available(offset)
-        held_from = max(0, supplied.block.length - HOLD_BACK_BYTES)
+            return handle.available(offset)
+        held_from = max(0, handle.block.length - HOLD_BACK_BYTES)
         if offset < held_from:
-            return min(supplied.available(offset), held_from - offset)
-        await self._check(supplied)
-        return supplied.available(offset)
+            return min(handle.available(offset), held_from - offset)
+        await self._check(handle)
+        return handle.available(offset)
 
-    async def _check(self, supplied: Supplied) -> None:
+    async def _check(self, handle: BlockHandle) -> None:
         """Lets the object's last bytes go, or ends the body short."""
         if self._later is not None:
             await asyncio.wait({self._later}, timeout=max(0.0, self._later_until_s - time.monotonic()))
             self._learn()
-        if supplied.arrival is not None:
-            await supplied.arrival.wait_end()
+        if handle.arrival is not None:
+            await handle.arrival.wait_end()
             await self._parts.supply.settle(self._record.version)
-        agrees = await self._parts.soundness.check(self._record)
+        agrees = await self._parts.verifier.check(self._record)
         if agrees is False or self._mismatched():
             raise OriginUnavailable(f"{self._record.version.key!r} failed its checksum")
         self._unchecked_end = False
@@ -248,11 +248,11 @@ class Body:
                 self._record = record
 
     def _doubtful(self) -> bool:
-        return self._later is not None or self._parts.soundness.checkable(self._record) or self._mismatched()
+        return self._later is not None or self._parts.verifier.checkable(self._record) or self._mismatched()
 
     def _mismatched(self) -> bool:
         """Whether the version failed its checksum since this body began."""
-        return self._parts.soundness.mismatches(self._record) != self._mismatches
+        return self._parts.verifier.mismatches(self._record) != self._mismatches
 
     def _look_ahead(self, index: int, blocks: range) -> None:
         window = min(1 + self._taken_bytes // GROWTH_BYTES, self._parts.window_blocks_max)
@@ -274,12 +274,12 @@ class Body:
                 self._parts.supply.release(self._record.version, task.result())
 
 
-def _unchecked(supplied: Supplied | None, began: int, offset: int) -> Piece | None:
+def _unchecked(handle: BlockHandle | None, began: int, offset: int) -> Piece | None:
     """What was sent of a block, [began, offset), where it is of other nodes and was never compared, or may be lost."""
-    if supplied is None or offset == began:
+    if handle is None or offset == began:
         return None
-    doubtful = supplied.unverified or (supplied.block.at_risk and supplied.block.is_lost())
-    return supplied.piece(began, offset - began) if doubtful else None
+    doubtful = handle.unverified or (handle.block.at_risk and handle.block.is_lost())
+    return handle.piece(began, offset - began) if doubtful else None
 
 
 def _length(piece: Piece | bytes) -> int:

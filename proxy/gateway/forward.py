@@ -56,14 +56,14 @@ async def read_body(response: ForwardResponse, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-class Fence(Protocol):
+class WriteFence(Protocol):
     def lift(self) -> None: ...
 
 
 class FenceStore(Protocol):
     """`proxy.cache.keys.KeyStore`."""
 
-    def fence(self, key: ObjectKey) -> Fence: ...
+    def fence(self, key: ObjectKey) -> WriteFence: ...
 
 
 class Forwarder:
@@ -164,17 +164,17 @@ class Forwarder:
         self._passed.discard(passed)
         passed.leave()
 
-    async def _fence(self, keys: Sequence[ObjectKey]) -> list[Fence]:
-        taking: asyncio.Task[list[Fence]] = self._tasks.keep(self._threads.run(self._take_fences, keys))
+    async def _fence(self, keys: Sequence[ObjectKey]) -> list[WriteFence]:
+        taking: asyncio.Task[list[WriteFence]] = self._tasks.keep(self._threads.run(self._take_fences, keys))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             self._tasks.start(self._lift_taken(taking))
             raise
 
-    def _take_fences(self, keys: Sequence[ObjectKey]) -> list[Fence]:
+    def _take_fences(self, keys: Sequence[ObjectKey]) -> list[WriteFence]:
         """Blocking."""
-        fences: list[Fence] = []
+        fences: list[WriteFence] = []
         try:
             for key in keys:
                 fences.append(self._keys.fence(key))
@@ -183,7 +183,7 @@ class Forwarder:
             raise
         return fences
 
-    async def _lift_taken(self, taking: asyncio.Task[list[Fence]]) -> None:
+    async def _lift_taken(self, taking: asyncio.Task[list[WriteFence]]) -> None:
         await self._threads.run(_lift_all, await taking)
 
     async def _told(self, write: _Write) -> None:
@@ -234,7 +234,7 @@ class _Write:
 
     def __init__(self, keys: Sequence[ObjectKey]) -> None:
         self.keys = keys
-        self.fences: Sequence[Fence] = ()
+        self.fences: Sequence[WriteFence] = ()
         self.telling: asyncio.Task[None] | None = None
 
 
@@ -312,7 +312,7 @@ def _length(headers: Sequence[tuple[str, str]]) -> int | None:
     return int(values[0]) if values and values[0].isascii() and values[0].isdigit() else None
 
 
-def _lift_all(fences: Sequence[Fence]) -> None:
+def _lift_all(fences: Sequence[WriteFence]) -> None:
     """Blocking."""
     for fence in fences:
         fence.lift()

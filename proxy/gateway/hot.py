@@ -20,9 +20,9 @@ from proxy.errors import RangeNotSatisfiable, WarmstartError
 from proxy.fill.coverage import PEEK_BLOCKS_MAX
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
 from proxy.gateway.decide import judge
-from proxy.gateway.record_cache import Known
+from proxy.gateway.record_cache import CachedRecord
 from proxy.gateway.routes import BucketRoute, Consistency
-from proxy.gateway.verify import Soundness
+from proxy.gateway.verify import ObjectVerifier
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectKey, ObjectRecord
 from proxy.ranges import ByteRange, parse_range, parse_span
@@ -53,9 +53,9 @@ class HotRead:
 
     __slots__ = (
         "_bytes_max",
+        "_cached",
         "_immutable",
         "_key",
-        "_known",
         "_not_modified",
         "_number",
         "_ranged",
@@ -66,9 +66,9 @@ class HotRead:
         "_segment_bytes",
         "_sends",
         "_size_bytes",
-        "_soundness",
         "_store",
         "_token",
+        "_verifier",
         "_versions",
     )
 
@@ -79,7 +79,7 @@ class HotRead:
         key: ObjectKey,
         versions: Versions,
         store: Store,
-        soundness: Soundness,
+        verifier: ObjectVerifier,
     ) -> None:
         assert not request.revalidate
         assert request.part_number is None
@@ -88,12 +88,12 @@ class HotRead:
         self._key = key
         self._versions = versions
         self._store = store
-        self._soundness = soundness
+        self._verifier = verifier
         self._bytes_max = PEEK_BLOCKS_MAX * store.block_bytes
         self._segment_bytes = store.segment_blocks * store.block_bytes
         self._immutable = route.consistency is Consistency.IMMUTABLE
         self._token: Callable[[], int] = versions.watch(key)
-        self._known: Known | None = None
+        self._cached: CachedRecord | None = None
         # What the conditions mean for `_record`
         self._record: ObjectRecord | None = None
         self._size_bytes = 0
@@ -106,7 +106,7 @@ class HotRead:
 
     def peek(self, wanted: bytes | None) -> Peeked | None:
         """`wanted` is the Range header. Costs a few loads and compares, and one lseek per segment."""
-        known = self._known
+        known = self._cached
         if known is None or known.superseded or known.token != self._token():
             known = self._recall()
             if known is None:
@@ -135,9 +135,9 @@ class HotRead:
             return None
         if not self._sends:
             return Peeked(record, start, end, partial, self._not_modified, ())
-        soundness = self._soundness
-        if (soundness.troubled and soundness.hopeless(record)) or (
-            end == self._size_bytes and soundness.checkable(record)
+        verifier = self._verifier
+        if (verifier.troubled and verifier.hopeless(record)) or (
+            end == self._size_bytes and verifier.checkable(record)
         ):
             return None  # uncached; or the last bytes wait for the object's checksum
         return Peeked(record, start, end, partial, False, pieces)
@@ -160,7 +160,7 @@ class HotRead:
             piece = segment.peek_piece(start - base, end - base)
         return None if piece is None else (piece,)
 
-    def _recall(self) -> Known | None:
+    def _recall(self) -> CachedRecord | None:
         """None: nothing is known of the key, or a verdict that a record out of date may have got wrong."""
         known = self._versions.recall(self._key)
         if known is None or not known.record.cacheable:
@@ -179,5 +179,5 @@ class HotRead:
             self._ranged = modified and conditions.range_applies(record.etag, record.last_modified_s)
             self._sends = modified and not self._request.head_only
             self._number, self._segment = -1, _no_segment
-        self._known = known
+        self._cached = known
         return known

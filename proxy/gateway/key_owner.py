@@ -32,14 +32,14 @@ from proxy.objects import ObjectKey, ObjectRecord
 from proxy.relay.errors import PeerFailed
 
 
-class Peers(Protocol):
+class RecordPeers(Protocol):
     """`proxy.relay.client.PeerClient`."""
 
     async def read_record(self, owner: Member, wanted: WantedRecord) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class OwnerAnswer:
     """`asked`: the origin was asked for this very request."""
 
     record: ObjectRecord
@@ -52,7 +52,7 @@ class KeyOwners:
     def __init__(
         self,
         view: FleetView,
-        peers: Peers,
+        peers: RecordPeers,
         private: frozenset[str],
         freshness: Freshness | None = None,
         clock: Callable[[], float] = time.time,
@@ -69,7 +69,7 @@ class KeyOwners:
 
     async def tell(
         self, key: ObjectKey, ttl_s: float | None, *, anew: bool, negative_ttl_s: float = 0.0
-    ) -> Told | None:
+    ) -> OwnerAnswer | None:
         """What the key's owner says; None: ask the origin. Raises NotFound, AccessDenied, OriginRefused.
 
         `ttl_s`: how old its record may be, None: as old as it likes; `negative_ttl_s` the same of its "not found";
@@ -96,7 +96,7 @@ class KeyOwners:
         order = self._view.order(hash_key(key.digest))
         return order[0] if order and order[0].node_id != self._view.node_id else None
 
-    def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> Told | None:
+    def _parse(self, key: ObjectKey, values: Any, asked_at_s: float) -> OwnerAnswer | None:
         try:
             if "error" in values:
                 raise parse_error(values["error"], asked_at_s)
@@ -104,10 +104,10 @@ class KeyOwners:
             age_s, asked = _age(values), values["asked"] is True
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
-        return Told(replace(record, checked_at_s=asked_at_s - age_s), asked)
+        return OwnerAnswer(replace(record, checked_at_s=asked_at_s - age_s), asked)
 
 
-def render_told(record: ObjectRecord, now_s: float, *, asked: bool) -> dict[str, Any]:
+def render_answer(record: ObjectRecord, now_s: float, *, asked: bool) -> dict[str, Any]:
     """The owner's answer, as JSON."""
     return {"record": record_fields(record), "age_s": now_s - record.checked_at_s, "asked": asked}
 

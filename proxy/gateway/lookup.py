@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.cache.missing import Missing
-from proxy.gateway.key_owner import Told
+from proxy.gateway.key_owner import OwnerAnswer
 from proxy.objects import ObjectKey, ObjectRecord
 
 
@@ -71,7 +71,7 @@ class KeyOwner(Protocol):
 
     async def tell(
         self, key: ObjectKey, ttl_s: float | None, *, anew: bool, negative_ttl_s: float = 0.0
-    ) -> Told | None: ...
+    ) -> OwnerAnswer | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Gateway:
         if route.consistency is Consistency.STRONG:
             return None
         key = route.object_key(request.name)
-        return HotRead(request, route, key, self._versions, self._store, self._parts.soundness)
+        return HotRead(request, route, key, self._versions, self._store, self._parts.verifier)
 
     async def read(self, request: ReadObject) -> ReadAnswer:
         """Raises the errors of `proxy.errors`; what it returns can be sent."""
@@ -188,7 +188,7 @@ class Gateway:
         span = answer.span or ByteRange(0, record.size_bytes)
         if span.length == 0:
             answer.cache, answer.body = CacheStatus.HIT, _nothing()
-        elif not record.cacheable or self._parts.soundness.hopeless(record):
+        elif not record.cacheable or self._parts.verifier.hopeless(record):
             UNCACHED_READS.labels("sum_mismatch" if record.cacheable else "uncacheable").inc()
             answer.cache = CacheStatus.BYPASS
             stream = stream_span(route.origin, record.version, span, self._parts.policy, self._parts.uncached)
@@ -210,7 +210,7 @@ class Gateway:
     def _peek(self, record: ObjectRecord, span: ByteRange) -> list[Piece] | None:
         if len(blocks_of(span, self._parts.block_bytes)) > PEEK_BLOCKS_MAX:
             return None
-        if span.end == record.size_bytes and self._parts.soundness.checkable(record):
+        if span.end == record.size_bytes and self._parts.verifier.checkable(record):
             return None
         return self._store.peek(record.version, span)
 
@@ -219,7 +219,7 @@ class Gateway:
             return CacheStatus.BYPASS
         if span.length == 0:
             return CacheStatus.HIT
-        present, total = await self._parts.supply.presence(record, span, to_read=to_read)
+        present, total = await self._parts.supply.coverage(record, span, to_read=to_read)
         if present == total:
             return CacheStatus.HIT
         return CacheStatus.PARTIAL if present else CacheStatus.MISS
@@ -244,9 +244,9 @@ class Gateway:
 
     def _check_object(self, version: ObjectVersion) -> None:
         record = self._unchecked.pop(version.digest, None)
-        if record is None or not self._parts.soundness.checkable(record):
+        if record is None or not self._parts.verifier.checkable(record):
             return
-        self._background.start(self._parts.soundness.check(record), name=f"check {version.key!r}")
+        self._background.start(self._parts.verifier.check(record), name=f"check {version.key!r}")
 
     async def _begun(self, key: ObjectKey, body: Pieces) -> _Begun:
         """The same body, its first piece already there."""

@@ -9,7 +9,7 @@ from proxy.objects import ObjectRecord
 
 
 @dataclass(slots=True)
-class Known:
+class CachedRecord:
     """One key's record, with the key's token of the moment before it was looked up.
 
     `superseded`: something newer is known by now, or nothing any more; a token alone does not tell, for asking the
@@ -23,26 +23,26 @@ class Known:
     superseded: bool = False
 
 
-class KnownKeys:
+class RecordCache:
     """By the key's digest."""
 
     def __init__(self, keys_max: int) -> None:
         self._keys_max = keys_max
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._cached: OrderedDict[bytes, CachedRecord] = OrderedDict()
 
-    def get(self, digest: bytes) -> Known | None:
-        known = self._known.get(digest)
+    def get(self, digest: bytes) -> CachedRecord | None:
+        known = self._cached.get(digest)
         if known is not None:
-            self._known.move_to_end(digest)
+            self._cached.move_to_end(digest)
         return known
 
-    def put(self, digest: bytes, known: Known) -> None:
+    def put(self, digest: bytes, known: CachedRecord) -> None:
         self.drop(digest)
-        self._known[digest] = known
-        if len(self._known) > self._keys_max:
-            self._known.popitem(last=False)[1].superseded = True  # what comes after it will not find it here
+        self._cached[digest] = known
+        if len(self._cached) > self._keys_max:
+            self._cached.popitem(last=False)[1].superseded = True  # what comes after it will not find it here
 
     def drop(self, digest: bytes) -> None:
-        old = self._known.pop(digest, None)
+        old = self._cached.pop(digest, None)
         if old is not None:
             old.superseded = True

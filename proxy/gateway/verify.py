@@ -24,7 +24,7 @@ from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 log = logging.getLogger(__name__)
 
 
-class Soundness:
+class ObjectVerifier:
     def __init__(self, store: Store, threads: Threads, *, versions_max: int = 100_000) -> None:
         self._store = store
         self._threads = threads

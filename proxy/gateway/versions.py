@@ -33,7 +33,7 @@ from proxy.concurrency.tasks import BackgroundTasks
 from proxy.concurrency.threads import Threads
 from proxy.errors import AccessDenied, NotFound, OriginUnavailable, WarmstartError
 from proxy.gateway.lookup import KeyOwner, LookUp, OnUnknown, Records, Resolved, Tokens, Wish
-from proxy.gateway.record_cache import Known, KnownKeys
+from proxy.gateway.record_cache import CachedRecord, RecordCache
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.metrics import MISSING_REMEMBERED, STALE_SERVED
 from proxy.objects import ObjectKey, ObjectName, ObjectRecord
@@ -73,7 +73,7 @@ class Versions:
         self.clock = clock
         self._announce = announce
         self._owner = owner
-        self._known = KnownKeys(keys_max)
+        self._cached = RecordCache(keys_max)
         self._look_ups: dict[tuple[bytes, bool], LookUp] = {}  # a key's, and its look-ups as an owner
         self._asking_aside: dict[bytes, asyncio.Task[None]] = {}
         self._keeping = BackgroundTasks(log)
@@ -84,9 +84,9 @@ class Versions:
         """The key's token at each call: what `recall` gave holds while its own is the same."""
         return self._tokens.watch(key)
 
-    def recall(self, key: ObjectKey) -> Known | None:
+    def recall(self, key: ObjectKey) -> CachedRecord | None:
         """What is remembered of the key and has not been invalidated, however old it is."""
-        known = self._known.get(key.digest)
+        known = self._cached.get(key.digest)
         return known if known is not None and known.token == self._tokens.peek(key) else None
 
     def peek(self, route: BucketRoute, key: ObjectKey) -> ObjectRecord | None:
@@ -139,7 +139,7 @@ class Versions:
 
     async def outdated(self, key: ObjectKey) -> None:
         """The origin has another version than the record says: forget the record, on disk and in every process."""
-        self._known.drop(key.digest)
+        self._cached.drop(key.digest)
         await self._threads.run(self._records.remove, key)
         if self._announce is not None:
             self._announce([key])
@@ -209,7 +209,7 @@ class Versions:
         known = self.recall(key)
         record = await self._newest(key, known)
         if record is not None and not wish.after_arrival and route.fresh(record.checked_at_s, self.clock()):
-            self._known.put(key.digest, Known(token, record, record.checked_at_s))
+            self._cached.put(key.digest, CachedRecord(token, record, record.checked_at_s))
             return Resolved(record)
         usable = record is not None and route.usable_on_error(record.checked_at_s, self.clock())
         if record is not None and usable and known is not None and self._is_down(key, known):
@@ -221,7 +221,7 @@ class Versions:
                 return by_owner
             async with self._turn(route, key, wish) as by_other:
                 if by_other is not None:
-                    self._known.put(key.digest, Known(token, by_other, by_other.checked_at_s))
+                    self._cached.put(key.digest, CachedRecord(token, by_other, by_other.checked_at_s))
                     return Resolved(by_other)
                 async with self._noting_missing(route, key, token):  # before the next one has its turn
                     if record is None and wish.on_unknown is not None:
@@ -234,7 +234,7 @@ class Versions:
                 return await self._install(key, token, replace(found.result(), later=None))
             if record is None or not usable:
                 raise
-            self._known.put(key.digest, Known(token, record, record.checked_at_s, self.clock() + DOWN_PAUSE_S))
+            self._cached.put(key.digest, CachedRecord(token, record, record.checked_at_s, self.clock() + DOWN_PAUSE_S))
             return self._stale(record)
 
     @asynccontextmanager
@@ -244,7 +244,7 @@ class Versions:
         try:
             yield
         except NotFound as error:
-            self._known.drop(key.digest)
+            self._cached.drop(key.digest)
             missing = Missing(error.what, asked_at_s if error.checked_at_s is None else error.checked_at_s)
             keep = route.negative_ttl_s > 0
             await self._threads.run(partial(self._records.note_missing, key, token, missing, keep=keep))
@@ -316,11 +316,11 @@ class Versions:
             found.set_result(resolved)
         return await self._install(key, token, resolved)
 
-    def _is_down(self, key: ObjectKey, known: Known) -> bool:
+    def _is_down(self, key: ObjectKey, known: CachedRecord) -> bool:
         """Whether the origin's silence is recent news; older news says nothing about now."""
         return key.digest in self._asking_aside or self.clock() < known.down_until_s + DOWN_NEWS_S
 
-    def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: Known) -> None:
+    def _ask_aside(self, route: BucketRoute, key: ObjectKey, known: CachedRecord) -> None:
         """Asks a down origin again, when its pause is over, with nobody waiting for the answer."""
         if self.clock() < known.down_until_s or key.digest in self._asking_aside:
             return
@@ -338,7 +338,7 @@ class Versions:
         self._asking_aside[key.digest] = task
         task.add_done_callback(lambda done: self._asking_aside.pop(key.digest))
 
-    async def _newest(self, key: ObjectKey, known: Known | None) -> ObjectRecord | None:
+    async def _newest(self, key: ObjectKey, known: CachedRecord | None) -> ObjectRecord | None:
         """The disk's record, or memory's where that is newer: another worker may have asked the origin since."""
         record = await self._threads.run(self._records.read, key)
         remembered = known.record if known is not None else None
@@ -374,7 +374,7 @@ class Versions:
     async def _install(self, key: ObjectKey, token: int, resolved: Resolved) -> Resolved:
         record = resolved.record
         if record.cacheable and await self._keep_to_the_end(key, record, token):
-            self._known.put(key.digest, Known(token, record, record.checked_at_s))
+            self._cached.put(key.digest, CachedRecord(token, record, record.checked_at_s))
         return resolved
 
     async def _keep_to_the_end(self, key: ObjectKey, record: ObjectRecord, token: int) -> bool:

@@ -17,10 +17,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 
-from proxy.blocks import ByteSink, Origin, Piece, block_span
+from proxy.blocks import ByteSink, Piece, RangeSource, block_span
 from proxy.errors import OriginUnavailable
-from proxy.fill.follow import BlockArrival
-from proxy.fill.handle import Supplied
+from proxy.fill.follow import FollowedProgress
+from proxy.fill.handle import BlockHandle
 from proxy.fill.progress import WAKE_BYTES
 from proxy.fill.supply import Supply
 from proxy.fleet.fill_ids import REGION, level_of
@@ -56,7 +56,7 @@ class Blocks:
     def __init__(
         self,
         supply: Supply,
-        origins: Mapping[str, Origin],
+        origins: Mapping[str, RangeSource],
         fleet_state: FleetState,
         row: int,
         *,
@@ -79,21 +79,21 @@ class Blocks:
         if wanted.end > block_span(wanted.index, version.size_bytes, self._block_bytes).length:
             raise ValueError("the range lies outside of the block")
         record = ObjectRecord(version, "", None, (), 0.0, sums=wanted.sums)
-        supplied = await self._find(wanted, record)
+        handle = await self._find(wanted, record)
         try:
-            if supplied.arrival is not None:
-                await supplied.arrival.wait(wanted.start)
+            if handle.arrival is not None:
+                await handle.arrival.wait(wanted.start)
                 only_sum = wanted.last and wanted.end - wanted.start == 1
-                if only_sum or (wanted.summed and supplied.unverified):  # in a body there are no signs of life
-                    await supplied.arrival.wait_end()
+                if only_sum or (wanted.summed and handle.unverified):  # in a body there are no signs of life
+                    await handle.arrival.wait_end()
         except BaseException:
-            self._supply.release(version, supplied)
+            self._supply.release(version, handle)
             raise
         return BlockUpload(
-            self._supply, supplied, wanted, self._fleet_state, self._row, partial(self._digests.render, proofs)
+            self._supply, handle, wanted, self._fleet_state, self._row, partial(self._digests.render, proofs)
         )
 
-    async def _find(self, wanted: WantedBlock, record: ObjectRecord) -> Supplied:
+    async def _find(self, wanted: WantedBlock, record: ObjectRecord) -> BlockHandle:
         block_hash = hash_block(record.version.digest, wanted.index)
         origin = self._origins.get(record.version.origin, _NOWHERE)
         level = level_of(wanted.fill_id)
@@ -102,42 +102,42 @@ class Blocks:
         pause_s, loop = LOOK_FIRST_S, asyncio.get_running_loop()
         give_up_at_s = loop.time() + (PATIENCE_S if wanted.fill_id else 0.0)
         while True:
-            supplied = await self._supply.join(origin, record, wanted.index)
-            if supplied is not None:
-                if supplied.arrival is None:
-                    return supplied
-                if self._fill_id(supplied.arrival, block_hash) == wanted.fill_id != 0:
-                    supplied.arrival.serve(level)
-                    return supplied
-                self._supply.release(record.version, supplied)
+            handle = await self._supply.join(origin, record, wanted.index)
+            if handle is not None:
+                if handle.arrival is None:
+                    return handle
+                if self._fill_id(handle.arrival, block_hash) == wanted.fill_id != 0:
+                    handle.arrival.serve(level)
+                    return handle
+                self._supply.release(record.version, handle)
             if loop.time() >= give_up_at_s:
-                if supplied is not None:
+                if handle is not None:
                     raise NotHere(409, "busy", "the block comes here by another fill")
                 raise NotHere(404, "missing", "the block is not here")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
 
-    def _fill_id(self, arrival: BlockArrival, block_hash: int) -> int:
+    def _fill_id(self, arrival: FollowedProgress, block_hash: int) -> int:
         """Of this process's fill, or another one's. A node may have two, one of them in a segment that was retired."""
         return arrival.fill_id() if arrival.fill_id is not None else self._fleet_state.joined(block_hash)
 
-    async def _bring(self, origin: Origin, record: ObjectRecord, wanted: WantedBlock, level: int) -> Supplied:
+    async def _bring(self, origin: RangeSource, record: ObjectRecord, wanted: WantedBlock, level: int) -> BlockHandle:
         """As the owner."""
         version, index = record.version, wanted.index
         if origin is _NOWHERE:
-            supplied = await self._supply.join(origin, record, index)
-            if supplied is None:
+            handle = await self._supply.join(origin, record, index)
+            if handle is None:
                 raise NotHere(404, "missing", f"this node has no origin {version.origin}")
-            return supplied
+            return handle
         self._check_level(version, index, level)
-        supplied = await self._supply.obtain(origin, record, index, wanted.start, below=level)
+        handle = await self._supply.obtain(origin, record, index, wanted.start, below=level)
         try:
-            if supplied.arrival is not None:
+            if handle.arrival is not None:
                 self._check_level(version, index, level)
         except NotHere:
-            self._supply.release(version, supplied)
+            self._supply.release(version, handle)
             raise
-        return supplied
+        return handle
 
     def _check_level(self, version: ObjectVersion, index: int, level: int) -> None:
         under_way = self._supply.level(version, index)
@@ -152,20 +152,20 @@ class _Digests:
         self._fleet_state = fleet_state
         self._secret = secret
 
-    async def render(self, proofs: Proofs, supplied: Supplied, wanted: WantedBlock) -> bytes:
+    async def render(self, proofs: Proofs, handle: BlockHandle, wanted: WantedBlock) -> bytes:
         """The tail of these bytes, where the asker wants their checksum, or of the whole block, which is here."""
         key = derive_key(proofs.secret)
         if wanted.summed:
-            piece = supplied.piece(wanted.start, wanted.end - wanted.start)
+            piece = handle.piece(wanted.start, wanted.end - wanted.start)
             crc32c, digest = await asyncio.to_thread(sum_and_digest, piece, key)
             return render_tail(crc32c, proofs, digest if wanted.proved else None)
-        block = supplied.block
+        block = handle.block
         if not wanted.proved:
             return render_tail(block.crc32c(), proofs, None)
         own, block_hash = proofs.secret == self._secret, hash_block(wanted.version.digest, wanted.index)
         kept = self._fleet_state.digest(block_hash) if own else None
         if kept is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
-            crc32c, read = await asyncio.to_thread(sum_and_digest, supplied.piece(0, block.length), key)
+            crc32c, read = await asyncio.to_thread(sum_and_digest, handle.piece(0, block.length), key)
             if crc32c != block.crc32c():
                 raise OriginUnavailable("the disk lost bytes of the block")
             if own:
@@ -174,7 +174,7 @@ class _Digests:
         return render_tail(block.crc32c(), proofs, kept)
 
 
-RenderTail = Callable[[Supplied, WantedBlock], Awaitable[bytes]]
+RenderTail = Callable[[BlockHandle, WantedBlock], Awaitable[bytes]]
 
 
 class BlockUpload:
@@ -183,7 +183,7 @@ class BlockUpload:
     def __init__(
         self,
         supply: Supply,
-        supplied: Supplied,
+        handle: BlockHandle,
         wanted: WantedBlock,
         fleet_state: FleetState,
         row: int,
@@ -192,7 +192,7 @@ class BlockUpload:
         self._render_tail = render_tail
         self.length = wanted.end - wanted.start + TAIL_BYTES
         self._supply = supply
-        self._supplied = supplied
+        self._handle = handle
         self._wanted = wanted
         self._fleet_state = fleet_state
         self._row = row
@@ -215,21 +215,21 @@ class BlockUpload:
             await self._items.aclose()
         finally:
             self._fleet_state.add(self._row, UPLOADS, -1)
-            self._supply.release(self._wanted.version, self._supplied)
+            self._supply.release(self._wanted.version, self._handle)
             PEER_UPLOADS.labels("done" if self._done else "broken").inc()
 
     async def _pieces(self) -> AsyncGenerator[Piece | bytes, None]:
-        supplied, wanted = self._supplied, self._wanted
-        arrival, offset, end = supplied.arrival, wanted.start, wanted.end
+        handle, wanted = self._handle, self._wanted
+        arrival, offset, end = handle.arrival, wanted.start, wanted.end
         while offset < end:
             if arrival is not None:
                 await arrival.wait(offset, min(WAKE_BYTES, end - offset))
-            length = min(supplied.available(offset), end - offset, PIECE_BYTES_MAX)
-            yield supplied.piece(offset, length)
+            length = min(handle.available(offset), end - offset, PIECE_BYTES_MAX)
+            yield handle.piece(offset, length)
             offset += length
             self._fleet_state.add(self._row, SENT_BYTES, length)
         if wanted.summed:
-            if supplied.unverified and arrival is not None:
+            if handle.unverified and arrival is not None:
                 await arrival.wait_end()
         elif not wanted.last:
             self._done = True
@@ -237,8 +237,8 @@ class BlockUpload:
             return
         elif arrival is not None:
             await arrival.wait_end()
-        tail = await self._render_tail(supplied, wanted)
-        if wanted.summed and supplied.block.at_risk and supplied.block.is_lost():  # the same zeros may have been sent
+        tail = await self._render_tail(handle, wanted)
+        if wanted.summed and handle.block.at_risk and handle.block.is_lost():  # the same zeros may have been sent
             raise OriginUnavailable("the disk lost bytes that were being sent")
         self._done = True
         yield tail

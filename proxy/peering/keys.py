@@ -8,7 +8,7 @@ from typing import Any
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.fleet.freshness import Freshness
 from proxy.fleet.protocol import WantedRecord
-from proxy.gateway.key_owner import render_error, render_told
+from proxy.gateway.key_owner import render_answer, render_error
 from proxy.gateway.routes import BucketRoute, Consistency
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectName
@@ -47,7 +47,7 @@ class Keys:
             now_s = self._versions.clock()
             told = render_error(error, now_s) if not isinstance(error, OriginUnavailable) else None
             return (200, told) if told is not None else (503, {"said": str(error)})
-        return 200, render_told(resolved.record, self._versions.clock(), asked=resolved.asked)
+        return 200, render_answer(resolved.record, self._versions.clock(), asked=resolved.asked)
 
     def _is_behind(self, heard: int | None) -> bool:
         """Whether the asker has heard of writes that this node has not."""

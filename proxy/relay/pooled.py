@@ -14,7 +14,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from proxy.blocks import ByteSink, Origin, update_sum
+from proxy.blocks import ByteSink, RangeSource, update_sum
 from proxy.fleet.fill_ids import ZONE
 from proxy.fleet.owners import hash_block
 from proxy.fleet.protocol import Ask, WantedBlock
@@ -43,7 +43,7 @@ class Pooled:
     """One block, `block` its bytes in the object."""
 
     relays: Relays
-    origin: Origin
+    origin: RangeSource
     record: ObjectRecord
     index: int
     block: ByteRange

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.blocks import BlockWriter, ByteSink, Origin
+from proxy.blocks import BlockWriter, ByteSink, RangeSource
 from proxy.errors import BytesWrong, OriginUnavailable
 from proxy.fleet.fill_ids import LEASED, ORIGIN, REGION, ZONE, level_of, may_be_unverified, new_fill_id
 from proxy.fleet.owners import hash_block
@@ -59,7 +59,7 @@ HOLDER_PATIENCE_S = 2 * LEASE_S  # with a holder that keeps its lease and gives 
 STEP_MAX_S = 120.0  # for one answer of another node, whatever signs of life it gives
 
 
-class Peers(Protocol):
+class BlockPeers(Protocol):
     """`proxy.relay.client.PeerClient`."""
 
     async def ask(self, owner: Member, ask: Ask) -> NamedSource: ...
@@ -77,7 +77,7 @@ class Relays:
     """
 
     view: FleetView
-    peers: Peers
+    peers: BlockPeers
     leases: Leases
     row: int
     private: frozenset[str] = field(default_factory=frozenset)
@@ -86,7 +86,7 @@ class Relays:
     digested: bool = True
 
     def open(
-        self, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, below: int | None = None
+        self, origin: RangeSource, record: ObjectRecord, index: int, block: ByteRange, below: int | None = None
     ) -> Relay | None:
         """The source of a block, which is these bytes of its object. None: the fleet has no part in this origin.
 
@@ -124,7 +124,7 @@ class Relay:
     """
 
     def __init__(
-        self, relays: Relays, origin: Origin, record: ObjectRecord, index: int, block: ByteRange, level: int
+        self, relays: Relays, origin: RangeSource, record: ObjectRecord, index: int, block: ByteRange, level: int
     ) -> None:
         self._relays = relays
         self._origin = origin

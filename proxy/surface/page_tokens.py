@@ -13,13 +13,13 @@ _SALT = b"warmstart continuation 1"
 _SUM_BYTES = 8
 
 
-def render_place(after: str) -> str:
+def render_page_token(after: str) -> str:
     """`after` is exclusive, and not empty."""
-    place = after.encode("utf-8", "surrogateescape")
-    return base64.urlsafe_b64encode(_sum(place) + place).decode("ascii")
+    position = after.encode("utf-8", "surrogateescape")
+    return base64.urlsafe_b64encode(_sum(position) + position).decode("ascii")
 
 
-def parse_place(token: str) -> str | None:
+def parse_page_token(token: str) -> str | None:
     """Where the page begins; None for a token that no gateway has made."""
     try:
         raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
@@ -30,5 +30,5 @@ def parse_place(token: str) -> str | None:
     return raw[_SUM_BYTES:].decode("utf-8", "surrogateescape")
 
 
-def _sum(place: bytes) -> bytes:
-    return hashlib.sha256(_SALT + place).digest()[:_SUM_BYTES]
+def _sum(position: bytes) -> bytes:
+    return hashlib.sha256(_SALT + position).digest()[:_SUM_BYTES]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
-from proxy.blocks import BlockWriter, ByteSink, Later, Origin
+from proxy.blocks import BlockWriter, ByteSink, Later, RangeSource
 from proxy.errors import OriginUnavailable
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
@@ -73,7 +73,7 @@ class Counted:
 
 
 async def deliver(
-    origin: Origin,
+    origin: RangeSource,
     origin_id: str,
     version: ObjectVersion,
     span: ByteRange,
@@ -105,7 +105,7 @@ async def deliver(
 
 
 async def _read(
-    origin: Origin, version: ObjectVersion, span: ByteRange, sink: ByteSink, throttle: OriginThrottle
+    origin: RangeSource, version: ObjectVersion, span: ByteRange, sink: ByteSink, throttle: OriginThrottle
 ) -> None:
     """One request, and a second one where the first is late and that is configured."""
     if not throttle.hedges.share:
@@ -152,7 +152,7 @@ class WriterSink:
 
 
 async def fill_block(
-    origin: Origin | Brings,
+    origin: RangeSource | Brings,
     origin_id: str,
     version: ObjectVersion,
     block: ByteRange,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from proxy.blocks import ByteSink, Later, Origin
+from proxy.blocks import ByteSink, Later, RangeSource
 from proxy.errors import OriginUnavailable, WarmstartError
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import Attach, OpensRanges
@@ -123,7 +123,7 @@ class SpeculativeRead:
 class SpeculativeSource:
     """An origin whose speculative read is under way. `take` that where it `holds` what a fill wants first."""
 
-    def __init__(self, speculative: SpeculativeRead, origin: Origin) -> None:
+    def __init__(self, speculative: SpeculativeRead, origin: RangeSource) -> None:
         self._speculative: SpeculativeRead | None = speculative
         self.origin = origin
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from proxy.blocks import BlockWriter, ByteSink, update_sum
 from proxy.errors import StoreUnavailable
 from proxy.fill.flight import Flights
-from proxy.fill.progress import Arrival
+from proxy.fill.progress import FillProgress
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
@@ -139,9 +139,9 @@ class MemoryClaim:
 
 def launch(
     flights: Flights, origin: MemoryOrigin, version: ObjectVersion, index: int, block: ByteRange, writer: MemoryWriter
-) -> Arrival:
+) -> FillProgress:
     """A flight with this writer, and its arrival."""
-    arrival = Arrival(block.length)
+    arrival = FillProgress(block.length)
     arrival.move(writer.start, writer.progress)
     flights.launch(origin, version, index, block, MemoryClaim(writer), arrival)
     return arrival

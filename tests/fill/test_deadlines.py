@@ -13,7 +13,7 @@ import pytest
 from proxy.errors import NotFound, OriginUnavailable, RangeNotSatisfiable, WarmstartError, fresh
 from proxy.fill.flight import Flights
 from proxy.fill.limiter import FillLimiter
-from proxy.fill.progress import Arrival
+from proxy.fill.progress import FillProgress
 from proxy.ranges import ByteRange
 from proxy.upstream.retry import Attempts, OriginCall, RetryPolicy
 from tests.fakes.memory import MemoryOrigin, MemoryWriter, launch, version_of
@@ -81,7 +81,7 @@ async def test_a_pause_that_the_origin_asked_for_counts_against_every_readers_de
 
 
 async def test_only_readers_that_have_waited_for_their_deadline_are_given_up() -> None:
-    arrival = Arrival(100)
+    arrival = FillProgress(100)
     early = [asyncio.create_task(arrival.wait(0)), asyncio.create_task(arrival.wait_end())]
     await asyncio.sleep(0)
     between_s = time.monotonic()
@@ -118,7 +118,7 @@ async def test_a_fill_that_fails_is_joined_by_nobody_while_its_last_write_is_und
 
 
 async def test_readers_of_a_failed_arrival_leave_nothing_behind_for_a_collector(uncollected: None) -> None:
-    class Held(Arrival):
+    class Held(FillProgress):
         pass
 
     arrival = Held(100)

@@ -9,7 +9,7 @@ import pytest
 from proxy.errors import OriginUnavailable, StoreUnavailable, VersionChanged
 from proxy.fill.flight import Flights
 from proxy.fill.limiter import FillLimiter
-from proxy.fill.progress import Arrival
+from proxy.fill.progress import FillProgress
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 from proxy.upstream.retry import RetryPolicy
@@ -99,7 +99,7 @@ async def test_a_dead_predecessors_progress_is_read_back_and_continued() -> None
 
 async def test_a_block_that_another_process_has_by_the_time_there_is_room_is_passed_on() -> None:
     flights, origin, _, version = one_block()
-    arrival, claim = Arrival(200), MemoryClaim(None)
+    arrival, claim = FillProgress(200), MemoryClaim(None)
     arrival.interest += 1
     flights.launch(origin, version, 0, ByteRange(0, 200), claim, arrival)
     while not claim.passed_on:

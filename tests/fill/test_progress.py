@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.blocks import available_bytes
 from proxy.errors import OriginUnavailable
-from proxy.fill.progress import FAR_BYTES, SEEN_OVER_S, Arrival
+from proxy.fill.progress import FAR_BYTES, SEEN_OVER_S, FillProgress
 
 
 @given(st.integers(1, 60), st.data())
@@ -34,7 +34,7 @@ def test_distance_is_what_must_still_be_written_until_all_of_a_range_is_there(le
     progress = data.draw(st.integers(0, length))
     offset = data.draw(st.integers(0, length - 1))
     end = data.draw(st.integers(offset + 1, length))
-    arrival = Arrival(length, start, progress)
+    arrival = FillProgress(length, start, progress)
     more = 0
     while not {(start + n) % length for n in range(progress + more)} >= set(range(offset, end)):
         more += 1
@@ -48,7 +48,7 @@ async def test_a_waiter_anywhere_in_a_fill_that_wraps_is_woken_as_soon_as_its_by
     start = data.draw(st.integers(0, length - 1))
     offset = data.draw(st.integers(0, length - 1))
     needed = data.draw(st.integers(1, length - offset))
-    arrival = Arrival(length, start, 0)
+    arrival = FillProgress(length, start, 0)
     waiting = asyncio.ensure_future(arrival.wait(offset, needed))
     await asyncio.sleep(0)
     for progress in range(1, length + 1):
@@ -60,11 +60,11 @@ async def test_a_waiter_anywhere_in_a_fill_that_wraps_is_woken_as_soon_as_its_by
     await waiting
 
 
-def moving(monkeypatch: pytest.MonkeyPatch, *, round_trip_s: float, came_bytes: int, in_s: float) -> Arrival:
+def moving(monkeypatch: pytest.MonkeyPatch, *, round_trip_s: float, came_bytes: int, in_s: float) -> FillProgress:
     """A fill of 8 MiB that was asked at second 1; its first 100 bytes came after a round trip."""
     now_s = [1.0]
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
-    arrival = Arrival(8 << 20)
+    arrival = FillProgress(8 << 20)
     arrival.asked()
     now_s[0] += round_trip_s
     arrival.move(0, 100)
@@ -89,7 +89,7 @@ def test_before_a_speed_was_seen_a_megabyte_is_far(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_waiter_is_woken_for_what_it_needs_and_not_before() -> None:
-    arrival = Arrival(100)
+    arrival = FillProgress(100)
     waiting = asyncio.ensure_future(arrival.wait(0, 50))
     await asyncio.sleep(0)
     arrival.move(0, 49)
@@ -100,7 +100,7 @@ async def test_a_waiter_is_woken_for_what_it_needs_and_not_before() -> None:
 
 
 async def test_an_error_after_publication_changes_nothing() -> None:
-    arrival = Arrival(10)
+    arrival = FillProgress(10)
     arrival.publish()
     arrival.fail(OriginUnavailable("late"))
     await arrival.wait_end()
@@ -108,7 +108,7 @@ async def test_an_error_after_publication_changes_nothing() -> None:
 
 
 async def test_complete_is_not_yet_published() -> None:
-    arrival = Arrival(10)
+    arrival = FillProgress(10)
     ending = asyncio.ensure_future(arrival.wait_end())
     await asyncio.sleep(0)
     arrival.move(0, 10)

@@ -21,7 +21,7 @@ from proxy.gateway.answers import ReadAnswer, ReadObject
 from proxy.gateway.body import BodyParts
 from proxy.gateway.read import Gateway
 from proxy.gateway.routes import BucketRoute, Routes
-from proxy.gateway.verify import Soundness
+from proxy.gateway.verify import ObjectVerifier
 from proxy.gateway.versions import Versions
 from proxy.objects import ObjectName, ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, PartSpan
@@ -151,9 +151,9 @@ class Rig:
             keys_max=keys_max,
             clock=lambda: self.now_s,
         )
-        self.soundness = Soundness(self.store, threads)
+        self.verifier = ObjectVerifier(self.store, threads)
         self.supply = supply = Supply(self.store, self.flights, self.followers, threads, relays)
-        parts = BodyParts(supply, self.soundness, POLICY, block_bytes, window_blocks_max, sums_wait_s)
+        parts = BodyParts(supply, self.verifier, POLICY, block_bytes, window_blocks_max, sums_wait_s)
         self.bucket = BucketRoute("b", self.origin, "b", writes_through=True)
         self.routes = Routes({"b": self.bucket})
         self.gateway = Gateway(self.routes, self.versions, self.store, self.flights, parts)

@@ -95,7 +95,7 @@ async def test_a_checksum_told_late_is_compared_once_and_found_right(
     record = origin.put("k", LARGE, sums=(kind,))
     assert await rig.get("k") == LARGE
     await rig.quiet()
-    assert not rig.soundness.checkable(record)
+    assert not rig.verifier.checkable(record)
     assert rig.store.combined_sum(record.version, kind) == record.sums[0][1]
 
 
@@ -105,7 +105,7 @@ async def test_an_object_read_in_part_is_checked_when_its_last_fill_ends(rig: Ri
     found = await asyncio.gather(*(rig.get("k", first, last) for first, last in spans[:3]))
     assert b"".join(found) == LARGE[: 3 * BLOCK_BYTES]
     assert await rig.get("k", *spans[3]) == LARGE[3 * BLOCK_BYTES :]
-    await until(lambda: not rig.soundness.checkable(record))
+    await until(lambda: not rig.verifier.checkable(record))
 
 
 async def test_without_a_head_the_bytes_of_a_large_object_are_all_there_is(rig: Rig, origin: OpeningOrigin) -> None:

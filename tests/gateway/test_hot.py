@@ -194,7 +194,7 @@ async def test_body_whose_checksum_is_still_to_be_compared_is_not_answered_at_on
     await rig.get("k", 0, len(CONTENT) - 2)
     await rig.quiet()
     hot = prepare(rig)
-    rig.soundness.doubt(record)
+    rig.verifier.doubt(record)
     assert sent(hot.peek(b"bytes=0-99")) == CONTENT[:100]
     assert hot.peek(None) is None
     assert hot.peek(b"bytes=-1") is None
@@ -206,8 +206,8 @@ async def test_version_that_failed_its_checksum_twice_is_not_answered_at_once(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hot = await warm(rig)
-    monkeypatch.setattr(rig.soundness, "troubled", True)
-    monkeypatch.setattr(rig.soundness, "hopeless", lambda record: True)
+    monkeypatch.setattr(rig.verifier, "troubled", True)
+    monkeypatch.setattr(rig.verifier, "hopeless", lambda record: True)
     assert hot.peek(None) is None
 
 

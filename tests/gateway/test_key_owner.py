@@ -19,7 +19,7 @@ from proxy.fleet.protocol import WantedRecord
 from proxy.fleet.roster import Member, Roster, render_roster
 from proxy.fleet.state import FleetState
 from proxy.fleet.view import FleetView
-from proxy.gateway.key_owner import KeyOwners, parse_error, render_error, render_told
+from proxy.gateway.key_owner import KeyOwners, parse_error, render_answer, render_error
 from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion, SumKind
 from proxy.relay.errors import PeerFailed
 from tests.fakes.peers import member
@@ -76,7 +76,7 @@ def asking() -> Iterator[AskingNode]:
 
 
 async def test_the_keys_owner_is_asked_and_its_record_taken_as_old_as_it_says(asking: AskingNode) -> None:
-    asking.owner.answer = render_told(RECORD, 5040.0, asked=False)
+    asking.owner.answer = render_answer(RECORD, 5040.0, asked=False)
     told = await asking.owners.tell(KEY, 60.0, anew=False)
     assert told is not None
     assert told.record == replace(RECORD, checked_at_s=asking.now_s - 40)
@@ -87,7 +87,7 @@ async def test_the_keys_owner_is_asked_and_its_record_taken_as_old_as_it_says(as
 
 
 async def test_that_the_origin_was_asked_for_this_very_request_is_told(asking: AskingNode) -> None:
-    asking.owner.answer = render_told(RECORD, RECORD.checked_at_s, asked=True)
+    asking.owner.answer = render_answer(RECORD, RECORD.checked_at_s, asked=True)
     told = await asking.owners.tell(KEY, None, anew=True)
     assert told is not None
     assert told.asked
@@ -96,7 +96,7 @@ async def test_that_the_origin_was_asked_for_this_very_request_is_told(asking: A
 
 
 async def test_a_record_from_a_clock_that_goes_ahead_is_never_of_the_future(asking: AskingNode) -> None:
-    asking.owner.answer = render_told(RECORD, RECORD.checked_at_s - 1000, asked=False)
+    asking.owner.answer = render_answer(RECORD, RECORD.checked_at_s - 1000, asked=False)
     told = await asking.owners.tell(KEY, 60.0, anew=False)
     assert told is not None
     assert told.record.checked_at_s == asking.now_s
@@ -104,7 +104,7 @@ async def test_a_record_from_a_clock_that_goes_ahead_is_never_of_the_future(aski
 
 async def test_what_the_asker_has_heard_of_writes_goes_with_the_question(asking: AskingNode) -> None:
     asking.fleet_state.heard = 123456
-    asking.owner.answer = render_told(RECORD, 5000.0, asked=False)
+    asking.owner.answer = render_answer(RECORD, 5000.0, asked=False)
     await asking.owners.tell(KEY, 60.0, anew=False)
     assert asking.owner.asked[0][1].heard == 123456
 
@@ -171,7 +171,7 @@ def test_what_the_asker_had_better_find_out_itself_does_not_travel() -> None:
 
 
 def with_change(**changes: Any) -> Any:
-    told = render_told(RECORD, 5040.0, asked=False)
+    told = render_answer(RECORD, 5040.0, asked=False)
     return told | {"record": told["record"] | changes}
 
 
@@ -190,9 +190,9 @@ ANSWERS: list[Any] = [
     with_change(sums=[["md5", 1]]),
     with_change(headers=[["one"]]),
     with_change(cacheable=1),
-    render_told(RECORD, 5040.0, asked=False) | {"age_s": "old"},
-    render_told(RECORD, 5040.0, asked=False) | {"age_s": None},
-    render_told(RECORD, 5040.0, asked=False) | {"age_s": 10**400},
+    render_answer(RECORD, 5040.0, asked=False) | {"age_s": "old"},
+    render_answer(RECORD, 5040.0, asked=False) | {"age_s": None},
+    render_answer(RECORD, 5040.0, asked=False) | {"age_s": 10**400},
     {"error": None},
     {"error": "not_found"},
     {"error": {}},
@@ -215,7 +215,7 @@ async def test_an_answer_that_no_owner_gives_is_passed_by(asking: AskingNode, an
 
 async def test_an_age_that_is_no_number_never_makes_a_record_fresh_for_ever(asking: AskingNode) -> None:
     for age_s in (math.nan, math.inf, -math.inf):
-        asking.owner.answer = render_told(RECORD, 5000.0, asked=False) | {"age_s": age_s}
+        asking.owner.answer = render_answer(RECORD, 5000.0, asked=False) | {"age_s": age_s}
         told = await asking.owners.tell(KEY, 60.0, anew=False)
         assert told is None or told.record.checked_at_s <= asking.now_s
 

@@ -169,12 +169,12 @@ async def test_a_verdict_on_an_object_says_nothing_of_a_segment_that_was_made_af
     first = Rig(tmp_path, origin)
     second = Rig(tmp_path, origin, tables=first.tables, writer_id="w1")
     assert await first.get("k") == CONTENT
-    assert not first.soundness.checkable(record)
+    assert not first.verifier.checkable(record)
     second.store.discard(record.version)
     assert await second.get("k") == CONTENT
-    await first.supply.presence(record, ByteRange(0, record.size_bytes))
-    assert first.soundness.checkable(record), "what another worker has fetched anew is compared here as well"
+    await first.supply.coverage(record, ByteRange(0, record.size_bytes))
+    assert first.verifier.checkable(record), "what another worker has fetched anew is compared here as well"
     assert await first.get("k") == CONTENT
-    assert not first.soundness.checkable(record)
+    assert not first.verifier.checkable(record)
     await first.aclose()
     await second.aclose()

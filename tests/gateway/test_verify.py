@@ -49,7 +49,7 @@ async def test_reads_that_need_no_fill_do_not_keep_other_objects_from_being_chec
     await rig.get("k", 3 * BLOCK_BYTES, None)
     await rig.get("k", 0, 3 * BLOCK_BYTES - 1)
     await rig.quiet()
-    await until(lambda: rig.soundness.mismatches(record))
+    await until(lambda: rig.verifier.mismatches(record))
     await rig.aclose()
 
 

@@ -30,7 +30,7 @@ from proxy.gateway.routes import BucketRoute
 from proxy.generations import derive_generation
 from proxy.objects import ObjectVersion
 from proxy.origin import ListedObject, ListPage, Origin
-from proxy.surface.page_tokens import parse_place, render_place
+from proxy.surface.page_tokens import parse_page_token, render_page_token
 
 NAMES = st.lists(st.text(alphabet="a/b0é", min_size=1, max_size=4), max_size=12, unique=True)
 TEXTS = st.text(alphabet="a/b0é", max_size=3)
@@ -88,7 +88,7 @@ async def walk(shelf: Shelf, parameters: dict[str, str]) -> tuple[list[str], lis
         prefixes += page.prefixes
         if page.next_after is None:
             return names, prefixes
-        parameters = {**parameters, "pageToken": render_place(page.next_after)}
+        parameters = {**parameters, "pageToken": render_page_token(page.next_after)}
     raise AssertionError("a listing without end")
 
 
@@ -218,7 +218,7 @@ async def test_a_json_page_is_gcss() -> None:
     document: Any = json.loads(json.dumps(json_page(route, await list_page(route, request), "http://here")))
     assert document["kind"] == "storage#objects"
     assert document["prefixes"] == ["d/"]
-    assert parse_place(document["nextPageToken"]) == "d/"
+    assert parse_page_token(document["nextPageToken"]) == "d/"
     (item,) = document["items"]
     assert (item["name"], item["bucket"], item["size"]) == ("a b", "w", "3")
     assert item["selfLink"] == "http://here/storage/v1/b/w/o/a%20b"

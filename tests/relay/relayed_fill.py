@@ -9,7 +9,7 @@ from typing import Any
 
 from proxy.fill.flight import Flights
 from proxy.fill.limiter import FillLimiter
-from proxy.fill.progress import Arrival
+from proxy.fill.progress import FillProgress
 from proxy.fleet.fill_ids import ORIGIN, new_fill_id
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.objects import ObjectRecord
@@ -63,7 +63,7 @@ class Trial:
         """Runs the flight to its end; raises what its readers are told."""
         relay = relay or self.open()
         claim = MemoryClaim(self.writer)
-        arrival = Arrival(BLOCK_BYTES)
+        arrival = FillProgress(BLOCK_BYTES)
         arrival.move(self.writer.start, self.writer.progress)
         arrival.interest += 1
         arrival.whole = True

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ListedObject, ListPage
 from proxy.origin.directory import DirectoryOrigin
-from proxy.surface.page_tokens import render_place
+from proxy.surface.page_tokens import render_page_token
 from s3api.listing import (
     ListRequest,
     parse_list_request,
@@ -113,8 +113,8 @@ def test_max_keys_is_at_most_a_thousand(value: str, expected: int) -> None:
         {"list-type": "2", "continuation-token": "a"},
         {"list-type": "2", "continuation-token": "é"},
         {"list-type": "2", "continuation-token": "1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM="},
-        {"list-type": "2", "continuation-token": render_place("a")[:-4] + "AAAA"},
-        {"list-type": "2", "continuation-token": render_place("")},
+        {"list-type": "2", "continuation-token": render_page_token("a")[:-4] + "AAAA"},
+        {"list-type": "2", "continuation-token": render_page_token("")},
     ],
 )
 def test_bad_parameters_are_invalid_arguments(parameters: dict[str, str]) -> None:
@@ -124,7 +124,7 @@ def test_bad_parameters_are_invalid_arguments(parameters: dict[str, str]) -> Non
 
 
 def test_token_beats_start_after_and_is_repeated() -> None:
-    token = render_place("m")
+    token = render_page_token("m")
     request = parse_list_request("models", {"list-type": "2", "start-after": "a", "continuation-token": token})
     assert request.after == "m"
     root = parse(render_list(request, ListPage((), (), None)))
@@ -134,7 +134,7 @@ def test_token_beats_start_after_and_is_repeated() -> None:
 
 @given(place=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_token_brings_any_place_back(place: str) -> None:
-    assert parse_token(render_place(place)) == place
+    assert parse_token(render_page_token(place)) == place
 
 
 def test_url_encoding_is_decoded_by_any_decoder() -> None:

@@ -22,7 +22,7 @@ from proxy.conditions import Verdict
 from proxy.errors import PreconditionFailed
 from proxy.fill.uncached import stream_span
 from proxy.gateway.answers import CacheStatus, ReadAnswer, ReadObject
-from proxy.gateway.forward import Fence, Forwarder
+from proxy.gateway.forward import Forwarder, WriteFence
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.lanes.express import ExpressProtocol
 from proxy.objects import ObjectKey
@@ -101,7 +101,7 @@ class UncachedGateway:
 class NoKeys:
     """Caches nothing; every write is refused before it could be fenced."""
 
-    def fence(self, key: ObjectKey) -> Fence:
+    def fence(self, key: ObjectKey) -> WriteFence:
         raise AssertionError(f"a read-only origin was asked to write {key.key!r}")
 
 
