@@ -136,7 +136,7 @@ class GcsApp:
             return await self._read(exchange, operation)
         target = operation.target
         exchange.place = target.bucket if target.name is None else f"{target.bucket}/{target.name}"
-        if isinstance(target, JsonTarget) and target.door == "batch":
+        if isinstance(target, JsonTarget) and target.endpoint == "batch":
             return await self._batch(exchange, operation)
         if not target.bucket:
             return await self._answer_service(exchange, operation)

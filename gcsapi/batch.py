@@ -81,7 +81,7 @@ def fits_batch(operation: Operation) -> bool:
     if isinstance(operation, Read):
         return True
     told = {value for name, value in operation.query if name in ("alt", "$alt")}
-    return isinstance(operation.target, JsonTarget) and operation.target.door == "" and told <= {"json"}
+    return isinstance(operation.target, JsonTarget) and operation.target.endpoint == "" and told <= {"json"}
 
 
 def _cut(text: bytes) -> tuple[bytes, bytes]:

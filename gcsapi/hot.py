@@ -14,7 +14,7 @@ from proxy.gateway.answers import ReadObject
 from proxy.gateway.hot import HotRead
 from proxy.generations import generation_of
 from proxy.objects import ObjectName, ObjectRecord
-from proxy.surface.hot import CONDITIONS, HotReads, RawHeaders, Wording
+from proxy.surface.hot import CONDITIONS, DialectHooks, HotReads, RawHeaders
 
 _CONDITIONS = (*CONDITIONS, b"x-goog-if-generation-match", b"x-goog-if-metageneration-match")
 _REFUSED = frozenset(  # that make it no plain read; see `gcsapi.requests`
@@ -48,7 +48,7 @@ def hot_reads(
         # Whether a request that asks for headers of its own is signed is no part of what is kept.
         return (read, placed(read)) if isinstance(read, Read) and read.media and not read.overrides else None
 
-    wording = Wording(
+    hooks = DialectHooks(
         _CONDITIONS,
         _REFUSED,
         b"accept-encoding",
@@ -57,4 +57,4 @@ def hot_reads(
         complete,
         as_stored=lambda read, record: not is_unpacked(read, record),
     )
-    return HotReads(wording, prepare, by_host=bool(suffixes))
+    return HotReads(hooks, prepare, by_host=bool(suffixes))

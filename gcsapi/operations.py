@@ -48,9 +48,9 @@ XML_PARTS = frozenset(  # sub-resources of the XML API
 def name_json_operation(method: str, target: JsonTarget) -> str:
     """`storage.objects.get` and its like; a fixed set of names whatever clients send."""
     verb = _VERBS.get(method, "other")
-    if target.door == "batch":
+    if target.endpoint == "batch":
         return "storage.batch"
-    if target.door == "upload":
+    if target.endpoint == "upload":
         return "storage.objects.insert"
     if not target.bucket:
         collection = target.segments[0] if target.segments else "other"

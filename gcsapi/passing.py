@@ -220,7 +220,7 @@ async def _open_form(
 def upload_kind(operation: Pass) -> str:
     """session, media, multipart, resumable, or "plain": a resource without content."""
     parameters = operation.parameters
-    if not isinstance(operation.target, JsonTarget) or operation.target.door != "upload":
+    if not isinstance(operation.target, JsonTarget) or operation.target.endpoint != "upload":
         return "plain"
     if "upload_id" in parameters:
         return "session"
@@ -234,12 +234,14 @@ def upload_kind(operation: Pass) -> str:
 
 def json_path(target: JsonTarget, names: Mapping[str, str]) -> str:
     """The path, percent-encoded, with real buckets' names in it."""
-    door = {"upload": "/upload/storage/v1/", "download": "/download/storage/v1/"}.get(target.door, "/storage/v1/")
+    endpoint = {"upload": "/upload/storage/v1/", "download": "/download/storage/v1/"}.get(
+        target.endpoint, "/storage/v1/"
+    )
     segments = list(target.segments)
     for place in (1, 6):  # a copy's second bucket stands behind `rewriteTo/b`
         if len(segments) > place and segments[place - 1] == "b":
             segments[place] = names.get(segments[place], segments[place])
-    return door + "/".join(encode(segment) for segment in segments)
+    return endpoint + "/".join(encode(segment) for segment in segments)
 
 
 def _is_document(operation: Pass, headers: Headers) -> bool:

@@ -25,7 +25,7 @@ from gcsapi.operations import (
     written_by_json,
     written_by_xml,
 )
-from gcsapi.targets import JsonTarget, XmlTarget, json_door, parse_target
+from gcsapi.targets import JsonTarget, XmlTarget, json_endpoint, parse_target
 from proxy.conditions import Conditions, GenerationConditions
 from proxy.errors import InvalidRequest
 from proxy.gateway.answers import ReadObject
@@ -121,7 +121,7 @@ def api_of(target: bytes) -> Api:
         _, path, _ = split_target(target, None)
     except InvalidRequest:
         return Api.XML
-    return Api.JSON if json_door(path) is not None else Api.XML
+    return Api.JSON if json_endpoint(path) is not None else Api.XML
 
 
 def parse_request(
@@ -154,7 +154,7 @@ def parse_request(
 def _parse_json(
     method: str, place: JsonTarget, parameters: Mapping[str, str], headers: Headers, fields: Mapping[str, str]
 ) -> Operation:
-    alt = parameters.get("alt", "media" if place.door == "download" else "json")
+    alt = parameters.get("alt", "media" if place.endpoint == "download" else "json")
     if alt not in ("json", "media"):
         raise InvalidRequest("invalidAltValue", f"Invalid value for alt: {alt[:100]}. Valid values: [json, media]")
     operation = name_json_operation(method, place)
@@ -176,7 +176,7 @@ def _parse_json(
             etag_none_match=fields.get("if-none-match"),
         ),
     )
-    media = alt == "media" or place.door == "download"
+    media = alt == "media" or place.endpoint == "download"
     request = _read_object(method, place.bucket, place.name, conditions, fields, media=media)
     read = Read(operation, Api.JSON, request, media, parameters.get("fields"), (), _accepts_gzip(fields), pin)
     if _has_customer_key(fields):

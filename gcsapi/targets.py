@@ -16,7 +16,7 @@ from proxy.errors import InvalidRequest
 from proxy.http.targets import BUCKET, Query, bucket_of_host, decode_name, parse_query, split_target
 
 NAME_BYTES_MAX = 1024  # Cloud Storage documentation, "Object names"
-_DOORS = (  # the longest first; the name says what stands behind it
+_ENDPOINTS = (  # the longest first; the name says what stands behind it
     (b"/resumable/upload/storage/v1/", "upload"),
     (b"/download/storage/v1/", "download"),
     (b"/upload/storage/v1/", "upload"),
@@ -44,9 +44,9 @@ _BUCKET_PARTS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class JsonTarget:
-    """A path of the JSON API. `door` is "", "download", "upload" or "batch"; `segments` follow it, decoded."""
+    """A path of the JSON API. `endpoint` is "", "download", "upload" or "batch"; `segments` follow it, decoded."""
 
-    door: str
+    endpoint: str
     segments: tuple[str, ...]
     query: Query = ()
 
@@ -80,8 +80,8 @@ def parse_target(target: bytes, host: str | None, host_suffixes: Sequence[str] =
     host, path, raw_query = split_target(target, host)
     bucket = bucket_of_host(host, host_suffixes) if host_suffixes else None
     query = parse_query(raw_query)
-    if bucket is None and (door := json_door(path)) is not None:
-        return _parse_json(path, door, query)
+    if bucket is None and (endpoint := json_endpoint(path)) is not None:
+        return _parse_json(path, endpoint, query)
     if bucket is None:
         raw_bucket, slash, raw_name = path[1:].partition(b"/")
         if not raw_bucket and not slash:
@@ -93,21 +93,21 @@ def parse_target(target: bytes, host: str | None, host_suffixes: Sequence[str] =
     return XmlTarget(bucket, _check_name(decode_name(raw_name)) if raw_name else None, query)
 
 
-def json_door(path: bytes) -> str | None:
-    """Which door of the JSON API a raw path goes through; None: it has not the API's shape."""
+def json_endpoint(path: bytes) -> str | None:
+    """Which endpoint of the JSON API a raw path belongs to; None: it has not the API's shape."""
     if path in _BATCH:
         return "batch"
-    for prefix, door in _DOORS:
+    for prefix, endpoint in _ENDPOINTS:
         if path.startswith(prefix):
-            return door if _fits(door, path[len(prefix) :].removesuffix(b"/").split(b"/")) else None
+            return endpoint if _fits(endpoint, path[len(prefix) :].removesuffix(b"/").split(b"/")) else None
     return None
 
 
-def _fits(door: str, segments: list[bytes]) -> bool:
+def _fits(endpoint: str, segments: list[bytes]) -> bool:
     first, count = segments[0], len(segments)
-    if door == "download":
+    if endpoint == "download":
         return first == b"b" and count == 4 and segments[2] == b"o" and all(segments)
-    if door == "upload":
+    if endpoint == "upload":
         return first == b"b" and count == 3 and segments[2] == b"o" and segments[1] != b""
     if first == b"projects":
         return count >= 3
@@ -122,12 +122,12 @@ def _fits(door: str, segments: list[bytes]) -> bool:
     return count <= 4 or segments[4].decode("latin-1") in _OBJECT_PARTS
 
 
-def _parse_json(path: bytes, door: str, query: Query) -> JsonTarget:
-    if door == "batch":
-        return JsonTarget(door, (), query)
-    prefix = next(prefix for prefix, _ in _DOORS if path.startswith(prefix))
+def _parse_json(path: bytes, endpoint: str, query: Query) -> JsonTarget:
+    if endpoint == "batch":
+        return JsonTarget(endpoint, (), query)
+    prefix = next(prefix for prefix, _ in _ENDPOINTS if path.startswith(prefix))
     raw = path[len(prefix) :].removesuffix(b"/").split(b"/")
-    target = JsonTarget(door, tuple(decode_name(segment) for segment in raw), query)
+    target = JsonTarget(endpoint, tuple(decode_name(segment) for segment in raw), query)
     if target.bucket:
         _check_bucket(target.bucket)
     if target.name is not None:

@@ -1,4 +1,4 @@
-"""The command line, and the door by which the supervisor's children come in (`python -m proxy worker …`)."""
+"""The command line, and where the supervisor's children come in (`python -m proxy worker …`)."""
 
 from __future__ import annotations
 

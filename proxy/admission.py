@@ -20,7 +20,7 @@ from typing import Protocol
 
 from proxy.errors import Overloaded
 from proxy.metrics import LIMIT, LIMIT_USED, SHED_REQUESTS
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 RESERVED_CONNECTIONS = 64  # probes and scrapers send their request at once: one second's worth of them
 RETRY_AFTER_S = 1.0
@@ -36,7 +36,7 @@ class Room:
         self.most = most
         self.used = 0
         self._full = full
-        self._notice = Notice(log)
+        self._limited_log = RateLimitedLog(log)
         self._setting = setting
 
     @property
@@ -69,7 +69,7 @@ class Room:
     def refuse(self) -> Overloaded:
         """The error to raise; counted, and logged now and then."""
         SHED_REQUESTS.labels(self.reason).inc()
-        self._notice.say(f"refusing requests: {self._full} ({self._setting} is {self.most})")
+        self._limited_log.say(f"refusing requests: {self._full} ({self._setting} is {self.most})")
         return Overloaded(f"{self._full}; try again later.", retry_after_s=RETRY_AFTER_S)
 
     def publish(self) -> None:

@@ -13,7 +13,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the client's request that this task serves, or was started for; empty where there is none."""
 
 
-class Notice:
+class RateLimitedLog:
     """One kind of event; `say` logs its first occurrence at once, the later ones together."""
 
     def __init__(
@@ -38,17 +38,17 @@ class Notice:
         return True
 
 
-class Notices:
-    """A notice for each key; the caller sees to it that there are few."""
+class RateLimitedLogs:
+    """A rate-limited log for each key; the caller sees to it that there are few."""
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
-        self._notices: dict[Hashable, Notice] = {}
+        self._limited_logs: dict[Hashable, RateLimitedLog] = {}
 
-    def of(self, key: Hashable, level: int = logging.WARNING) -> Notice:
+    def of(self, key: Hashable, level: int = logging.WARNING) -> RateLimitedLog:
         """`level` is that of the key's first call."""
-        notice = self._notices.get(key)
-        if notice is None:
-            notice = self._notices[key] = Notice(self._log, level, clock=self._clock)
-        return notice
+        limited_log = self._limited_logs.get(key)
+        if limited_log is None:
+            limited_log = self._limited_logs[key] = RateLimitedLog(self._log, level, clock=self._clock)
+        return limited_log

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.gateway.answers import ReadObject
 from proxy.gateway.hot import HotRead
-from proxy.surface.hot import CONDITIONS, HotReads, RawHeaders, Wording
+from proxy.surface.hot import CONDITIONS, DialectHooks, HotReads, RawHeaders
 from s3api.requests import PASS_HEADERS, RDMA_TOKEN, Read, parse_request
 from s3api.responses import complete, describe
 
@@ -21,5 +21,5 @@ def hot_reads(prepare: Callable[[ReadObject], HotRead | None], host_suffixes: Se
         return (read, read.request) if isinstance(read, Read) and not read.overrides else None
 
     refused = PASS_HEADERS | {RDMA_TOKEN.encode()}  # its answer says that there is none
-    wording = Wording(CONDITIONS, refused, b"x-amz-checksum-mode", parse, describe, complete)
-    return HotReads(wording, prepare, by_host=bool(suffixes))
+    hooks = DialectHooks(CONDITIONS, refused, b"x-amz-checksum-mode", parse, describe, complete)
+    return HotReads(hooks, prepare, by_host=bool(suffixes))

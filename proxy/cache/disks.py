@@ -35,7 +35,7 @@ from proxy.cache.syncer import Syncer
 from proxy.cache.writeback import SyncBy, sync_by
 from proxy.errors import StoreFull, StoreUnavailable
 from proxy.metrics import DISK_FAILED, WRITE_BACK_FAILURES
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # eviction helps
 FULL = {*NO_ROOM, errno.EFBIG}
@@ -161,7 +161,7 @@ class Disk:
         self.syncer = Syncer(sync_by(root), background=writer_threads is not None, segments_max=unstored_segments_max)
         self._usage = usage
         self._paused_until_s = -math.inf
-        self._loss_notice = Notice(log, logging.ERROR)
+        self._loss_log = RateLimitedLog(log, logging.ERROR)
 
     def __repr__(self) -> str:
         return f"<Disk {self.index} {self.path} {'failed' if self.failed else 'in service'}>"
@@ -264,7 +264,7 @@ class Disk:
         else:
             self.fail(error)
         text = error.strerror or str(error)
-        self._loss_notice.say(f"{self.path} has lost bytes that it had taken ({text}); they are fetched again")
+        self._loss_log.say(f"{self.path} has lost bytes that it had taken ({text}); they are fetched again")
 
     def fail(self, error: OSError) -> None:
         if not self.failed:

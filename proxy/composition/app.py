@@ -21,7 +21,7 @@ from proxy.admin.readiness import Readiness
 from proxy.admission import Admission
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
-from proxy.composition.dispatch import Doors, LateSurface, Place, Signs, Surface
+from proxy.composition.dispatch import DialectRules, Dispatcher, LateSurface, ListenerAddress, Surface
 from proxy.composition.fleet import FLEET_WINDOW_BLOCKS, FleetParts, build_fleet, room_above
 from proxy.composition.store import build_store
 from proxy.composition.upstream import build_throttles
@@ -139,7 +139,7 @@ def build_parts(
     forwarder = Forwarder(store.keys, tell=tell, room=room, reader_pace=limits.reader_pace)
     readiness = Readiness(build_checks(store, fleet))
     peers = fleet.peer_app(supply, versions, origins, store) if fleet is not None else None
-    app = build_doors(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission, trail)
+    app = build_dispatcher(settings, listeners, AdminApp(readiness), peers, gateway, forwarder, store, admission, trail)
     return Parts(
         app=AccessLog(app, probes=settings.log.probes) if settings.log.access else app,
         answer_hot=app.answer_hot,
@@ -209,7 +209,7 @@ def build_checks(store: Store, fleet: FleetParts | None) -> dict[str, Callable[[
     return checks
 
 
-def build_doors(
+def build_dispatcher(
     settings: Settings,
     listeners: Sequence[socket.socket],
     admin: App,
@@ -219,11 +219,11 @@ def build_doors(
     store: Store,
     admission: Admission,
     trail: Trail,
-) -> Doors:
+) -> Dispatcher:
     """The surfaces, and what tells whose a request is."""
-    signs = build_signs(settings, listeners)
+    rules = build_dialect_rules(settings, listeners)
     common: dict[str, Any] = {
-        "host_suffixes": tuple(signs.suffixes),
+        "host_suffixes": tuple(rules.suffixes),
         "body_timeout_s": settings.limits.receive_timeout,
         "upload_pace": settings.limits.upload_pace,
         "admission": admission,
@@ -241,7 +241,7 @@ def build_doors(
         Dialect.S3: Surface(s3, s3.answer_hot),
         Dialect.GCS: LateSurface(build_gcs),
     }
-    return Doors(admin, peers, surfaces, gateway.routes, signs, admission, trail)
+    return Dispatcher(admin, peers, surfaces, gateway.routes, rules, admission, trail)
 
 
 def build_session_keys(settings: Settings) -> Sequence[bytes]:
@@ -253,15 +253,15 @@ def build_session_keys(settings: Settings) -> Sequence[bytes]:
     return [open_node_key(settings.cache.disks[0].path)]
 
 
-def build_signs(settings: Settings, listeners: Sequence[socket.socket]) -> Signs:
+def build_dialect_rules(settings: Settings, listeners: Sequence[socket.socket]) -> DialectRules:
     """Listeners of one dialect by their real places: the port may have been chosen by the kernel."""
-    places: dict[Place, Dialect] = {}
+    places: dict[ListenerAddress, Dialect] = {}
     for address, listener in zip(settings.listen, listeners, strict=False):
         if address.dialect is not None:
             host, port = listener.getsockname()[:2]
             places["" if host in ("0.0.0.0", "::") else host, port] = Dialect(address.dialect)
     suffixes = {suffix.name: Dialect(suffix.dialect) if suffix.dialect else None for suffix in settings.host_suffixes}
-    return Signs(places, suffixes)
+    return DialectRules(places, suffixes)
 
 
 def _build_origins(settings: Settings, trail: Trail) -> dict[str, WatchedOrigin]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gcsapi.targets import json_door
+from gcsapi.targets import json_endpoint
 from proxy.admission import Admission, Room
 from proxy.errors import InvalidRequest, WarmstartError
 from proxy.gateway.routes import Routes
@@ -27,18 +27,18 @@ from proxy.process.logs import App, Message, Receive, Send
 
 GUESSES_MAX = 4096
 NAMED_BYTES_MAX = 2048  # of a target and a host that are remembered: 9 MiB in all; a key has 1024, a query some more
-Place = tuple[str, int]  # a local address and port
+ListenerAddress = tuple[str, int]  # a local address and port
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class DialectRules:
     """What of the configuration tells dialects apart: listeners and host suffixes, by the one dialect they speak.
 
     `listeners` are addresses as the kernel tells them for a connection, "" for every address. A suffix of both dialects
     has None.
     """
 
-    listeners: Mapping[Place, Dialect] = field(default_factory=dict)
+    listeners: Mapping[ListenerAddress, Dialect] = field(default_factory=dict)
     suffixes: Mapping[str, Dialect | None] = field(default_factory=dict)
 
     def of_listener(self, server: Sequence[object] | None) -> Dialect | None:
@@ -91,7 +91,7 @@ class LateSurface:
 _HOPS = HOPS.encode()
 
 
-class Doors:
+class Dispatcher:
     """One application of several. `admin` answers `/-/`, and `peers`, in a fleet, what other nodes ask there.
 
     `trail` knows requests that have been here before.
@@ -103,7 +103,7 @@ class Doors:
         peers: App | None,
         surfaces: Mapping[Dialect, Surface | LateSurface],
         routes: Routes,
-        signs: Signs,
+        rules: DialectRules,
         admission: Admission | None = None,
         trail: Trail | None = None,
     ) -> None:
@@ -112,9 +112,9 @@ class Doors:
         self._peers = peers
         self._surfaces = surfaces
         self._routes = routes
-        self._signs = signs
+        self._rules = rules
         self._trail = trail
-        self._suffixes = tuple(signs.suffixes)
+        self._suffixes = tuple(rules.suffixes)
         self._guessed: dict[tuple[bytes, str | None], Dialect] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -133,7 +133,7 @@ class Doors:
             await send({"type": "http.response.start", "status": LOOP_STATUS, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
             return
-        asked = self._signs.of_listener(scope.get("server")) or self._signs.of_host(host)
+        asked = self._rules.of_listener(scope.get("server")) or self._rules.of_host(host)
         dialect = asked or sniff(fields, scope["query_string"]) or self.guess(target, host)
         app, requests = self._surfaces[dialect].app, self._admission.requests
         if full is None and requests.is_full:
@@ -147,7 +147,7 @@ class Doors:
 
     def answers_at(self, server: LocalAddress) -> AnswerHot:
         """Who answers at once on connections to a local address: the one dialect's surface, or `answer_hot`."""
-        dialect = self._signs.of_listener(server)
+        dialect = self._rules.of_listener(server)
         if dialect is None:
             return self.answer_hot
         answer = self._surfaces[dialect].answer_hot
@@ -163,7 +163,7 @@ class Doors:
         said = sniff(fields, target.partition(b"?")[2])
         dialect = said or self._remember(target, fields)
         if self._suffixes:
-            dialect = self._signs.of_host(host_of(target, fields)) or dialect
+            dialect = self._rules.of_host(host_of(target, fields)) or dialect
         return self._surfaces[dialect].answer_hot(method, target, fields, bare=said is None)
 
     def _remember(self, target: bytes, fields: Fields) -> Dialect:
@@ -184,7 +184,7 @@ class Doors:
             host, path, _ = split_target(target, host)
             bucket = bucket_of_host(host, self._suffixes) if self._suffixes else None
             if bucket is None:
-                if json_door(path) is not None:
+                if json_endpoint(path) is not None:
                     return Dialect.GCS
                 bucket = decode_name(path[1:].partition(b"/")[0])
             route = self._routes.route(bucket) if bucket else self._routes.wildcard

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from proxy.fleet.signing import PROTOCOL, Caller, Nonces, Refusal, verify
 from proxy.metrics import PEER_REFUSED
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 _SAID = {
     Refusal.SECRET: "it signs with another secret than this node's: compare cluster.secret on both",
@@ -31,7 +31,7 @@ class Callers:
         self._secrets = tuple(secrets)
         self._clock = clock
         self._nonces = Nonces()
-        self._notices = {reason: Notice(log) for reason in _SAID}
+        self._limited_logs = {reason: RateLimitedLog(log) for reason in _SAID}
 
     def identify(
         self,
@@ -52,7 +52,7 @@ class Callers:
             caller = Refusal.REPLAYED
         PEER_REFUSED.labels(caller.value).inc()
         if caller in _SAID:
-            self._notices[caller].say(f"a request of the node at {address} is refused: {_SAID[caller]}")
+            self._limited_logs[caller].say(f"a request of the node at {address} is refused: {_SAID[caller]}")
         return caller
 
 

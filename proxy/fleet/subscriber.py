@@ -31,7 +31,7 @@ from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.state import FleetState
 from proxy.metrics import DROPPED_MESSAGES, KEYS_HEARD
 from proxy.objects import ObjectKey
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
@@ -43,7 +43,7 @@ LEAVE_S = 1.0
 STAMP_AHEAD_S = 3600.0  # Redis's clock and this node's may differ by so much
 
 log = logging.getLogger("warmstart.fleet")
-_unsealed = Notice(log)
+_unsealed = RateLimitedLog(log)
 
 
 class InvalidationSubscriber:

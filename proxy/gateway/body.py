@@ -40,11 +40,11 @@ from proxy.metrics import ASIDE_READS, UNCACHED_READS
 from proxy.objects import ObjectRecord
 from proxy.origin import Origin
 from proxy.ranges import ByteRange
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 from proxy.relay.pooled import Pooled
 from proxy.upstream.retry import RetryPolicy
 
-_uncached = Notice(logging.getLogger(__name__))
+_uncached = RateLimitedLog(logging.getLogger(__name__))
 
 HOLD_BACK_BYTES = 64 << 10
 PIECE_BYTES_MAX = 512 << 10

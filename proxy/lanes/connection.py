@@ -41,13 +41,13 @@ from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal
 from proxy.lanes.incoming import FULL
 from proxy.lanes.intake import HEADS_BYTES, Intake
 from proxy.lanes.readahead import WINDOW_BYTES
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 TARGET = "warmstart.target"
 RESERVED_HEAD_S = 5.0  # for the request of a connection in reserve, whose place others want
 LINGER_S = 2.0  # in which a client that is still sending can read the rejection
 _logger = logging.getLogger(__name__)
-_malformed = Notice(_logger)
+_malformed = RateLimitedLog(_logger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,11 @@ from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, AnswerHot, HotAnswer, HotLan
 from proxy.lanes.readahead import HasFileno, ReadAhead
 from proxy.lanes.residency import is_resident
 from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, PieceSender
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 NAME_BYTES_MAX = 200
 _logger = logging.getLogger(__name__)
-_no_sendfile = Notice(_logger)
+_no_sendfile = RateLimitedLog(_logger)
 
 
 class _Parked:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from proxy.errors import OriginTrouble, WarmstartError
 from proxy.http.masking import mask_words
 from proxy.metrics import ORIGIN_ERRORS
-from proxy.rate_limited_log import REQUEST_ID, Notices
+from proxy.rate_limited_log import REQUEST_ID, RateLimitedLogs
 
 QUIET_S = 3.0
 KEY_CHARACTERS_MAX = 200
@@ -49,7 +49,7 @@ class Incidents:
         self._secrets = tuple(secrets)
         self._clock = clock
         self._open: dict[str, _Incident] = {}  # by reason
-        self._notices = Notices(log, clock=clock)
+        self._limited_logs = RateLimitedLogs(log, clock=clock)
 
     def failed(self, error: WarmstartError, bucket: str, key: str) -> None:
         """Count and log an error that carries a trouble."""
@@ -62,15 +62,15 @@ class Incidents:
         incident.failures += 1
         incident.bucket, incident.key, incident.better_since_s = bucket, key, None
         level = logging.INFO if trouble.reason in PASSING else logging.WARNING
-        notice = self._notices.of(trouble.reason, level)
-        if notice.say(self._text(error), self._fields(trouble, bucket, key)):
+        limited_log = self._limited_logs.of(trouble.reason, level)
+        if limited_log.say(self._text(error), self._fields(trouble, bucket, key)):
             incident.logged = True
 
     def gave_up(self, error: WarmstartError, bucket: str, key: str, tries: int, after_s: float) -> None:
         """Log that retries have ended with this error, which the client gets."""
         trouble = error.trouble or OriginTrouble("throttled")  # from our throttle: the pause would be too long
         fields = self._fields(trouble, bucket, key) | {"tries": tries, "after_s": round(after_s, 1)}
-        self._notices.of(("gave up", trouble.reason)).say(f"{self._text(error)}; given up", fields)
+        self._limited_logs.of(("gave up", trouble.reason)).say(f"{self._text(error)}; given up", fields)
 
     def answered(self, bucket: str, key: str) -> None:
         """Note an answer without an error. Costs one look at an empty mapping while all is well."""

@@ -15,7 +15,7 @@ from proxy.errors import ConfigInvalid
 from proxy.process.children import (
     CONTROL,
     WORKER,
-    ChildPaper,
+    LaunchSpec,
     close_on_exec,
     die_with_parent,
     read_settings,
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 
 def run_child(role: str, text: str) -> int:
-    """Become what the paper says; returns the exit status."""
-    paper = ChildPaper.parse(role, text)
+    """Become what the launch spec says; returns the exit status."""
+    spec = LaunchSpec.parse(role, text)
     for shared in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group: the supervisor decides
         signal.signal(shared, signal.SIG_IGN)
-    die_with_parent(paper.parent_pid)
-    close_on_exec(paper.inherited())
+    die_with_parent(spec.parent_pid)
+    close_on_exec(spec.inherited())
     raise_open_files_limit()
-    settings = read_settings(paper.settings_fd)
-    start_logging(paper.name, level=settings.log.level, form=settings.log.format)
+    settings = read_settings(spec.settings_fd)
+    start_logging(spec.name, level=settings.log.level, form=settings.log.format)
     try:
-        load_role(role)(paper, settings)
+        load_role(role)(spec, settings)
     except ConfigInvalid as error:
-        say_invalid(paper.status_fd, str(error))
+        say_invalid(spec.status_fd, str(error))
         return 2
     except Exception:
-        logging.getLogger("warmstart").exception("%s failed", paper.name)
+        logging.getLogger("warmstart").exception("%s failed", spec.name)
         return 1
     return 0
 
 
-def load_role(role: str) -> Callable[[ChildPaper, Settings], None]:
+def load_role(role: str) -> Callable[[LaunchSpec, Settings], None]:
     """Import what a role needs, and return what runs it.
 
     Modules stay for good: no collection looks for garbage among them, neither while they load nor afterwards.

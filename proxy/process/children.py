@@ -1,4 +1,4 @@
-"""Processes that the supervisor starts, and the paper that each of them is born with.
+"""Child processes that the supervisor starts, and the launch spec that each one receives.
 
 How it works. A child is a fresh program (`python -m proxy worker …`), never a fork of a running one. What it needs
 comes by inherited descriptors: the listening sockets, the run's shared tables, the settings (in an anonymous file:
@@ -45,7 +45,7 @@ def role_name(role: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ChildPaper:
+class LaunchSpec:
     """What a child is told. All `*_fd` are numbers that it inherits; `number` counts the children of one role.
 
     `fleet_fd`: the run's fleet memory, -1 where there is no fleet. `served_at`: host and port of the first listener.
@@ -86,17 +86,17 @@ class ChildPaper:
 class Child:
     """One running process, seen from the supervisor. `status_fd` is readable when it has something to say."""
 
-    def __init__(self, paper: ChildPaper) -> None:
+    def __init__(self, spec: LaunchSpec) -> None:
         self.status_fd, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.paper = replace(paper, parent_pid=os.getpid(), status_fd=theirs)
+        self.spec = replace(spec, parent_pid=os.getpid(), status_fd=theirs)
         self.ready = False
         self.complaint: str | None = None  # why its configuration can't be used
         self.started_s = time.monotonic()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "proxy", *self.paper.arguments()],
+                [sys.executable, "-P", "-m", "proxy", *self.spec.arguments()],
                 stdin=subprocess.DEVNULL,
-                pass_fds=self.paper.inherited(),
+                pass_fds=self.spec.inherited(),
                 env=_environment(),
             )
         except BaseException:
@@ -107,7 +107,7 @@ class Child:
 
     @property
     def name(self) -> str:
-        return self.paper.name
+        return self.spec.name
 
     def read_status(self) -> bool:
         """Takes what the child said; False when it is dead, which is then reaped."""

@@ -37,7 +37,7 @@ from proxy.fleet.state import FleetState
 from proxy.fleet.subscriber import InvalidationSubscriber
 from proxy.lanes.express import ExpressProtocol
 from proxy.peering.control_app import ControlApp
-from proxy.process.children import LET_GO, ChildPaper, say_ready
+from proxy.process.children import LET_GO, LaunchSpec, say_ready
 from proxy.process.listeners import Listener
 from proxy.process.server import Server, connection_limits, server_config
 from proxy.process.watchdog import watched
@@ -53,25 +53,25 @@ END_TIMEOUT_S = 3  # for answers under way, all of them small
 KEEP_ALIVE_S = 60  # asks come in bursts
 
 
-def run_control(paper: ChildPaper, settings: Settings) -> None:
+def run_control(spec: LaunchSpec, settings: Settings) -> None:
     """Returns when the node has left the fleet. Raises ConfigInvalid."""
     loop_factory = asyncio.new_event_loop if settings.event_loop == "asyncio" else uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(paper, settings))
+        runner.run(_serve(spec, settings))
 
 
-async def _serve(paper: ChildPaper, settings: Settings) -> None:
+async def _serve(spec: LaunchSpec, settings: Settings) -> None:
     cluster = settings.cluster
     assert cluster is not None
-    tables, fleet_state = SharedTables.attach(paper.tables_fd), FleetState.attach(paper.fleet_fd)
-    listener = Listener(fileno=paper.listen_fds[0])
+    tables, fleet_state = SharedTables.attach(spec.tables_fd), FleetState.attach(spec.fleet_fd)
+    listener = Listener(fileno=spec.listen_fds[0])
     try:
         registry = MemberRegistry(
             fleet_state, describe_node(settings), NodeStats(fleet_state, partial(read_disks, settings, tables)).read
         )
         control_app = ControlApp(registry, BlockDirectory(registry.own.node_id, fleet_state), cluster.secrets())
-        finder = address_finder(cluster, paper.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
-        server = build_server(settings, control_app, lambda: say_ready(paper.status_fd))
+        finder = address_finder(cluster, spec.served_at, listener.getsockname()[:2], tls=settings.tls is not None)
+        server = build_server(settings, control_app, lambda: say_ready(spec.status_fd))
         async with contextlib.AsyncExitStack() as stack:
             redis = open_configured(cluster.redis.get_secret_value()) if cluster.redis is not None else None
             if redis is not None:
@@ -80,7 +80,7 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, _drain, registry, membership)
             loop.add_signal_handler(LET_GO, setattr, server, "should_exit", True)
-            tasks = [membership.run(), *parts_beside(paper, settings, registry, tables, fleet_state, redis)]
+            tasks = [membership.run(), *parts_beside(spec, settings, registry, tables, fleet_state, redis)]
             async with _running(*tasks):
                 with watched(settings.limits.slow_callback):
                     await server.serve([listener])
@@ -98,7 +98,7 @@ def build_server(settings: Settings, control_app: ControlApp, on_started: Callab
 
 
 def parts_beside(
-    paper: ChildPaper,
+    spec: LaunchSpec,
     settings: Settings,
     registry: MemberRegistry,
     tables: SharedTables,
@@ -111,7 +111,7 @@ def parts_beside(
     shared_limiters = build_shared_limiters(settings, tables)
     if redis is None:
         return [Sharing(shared_limiters, lambda: len(registry.roster.members)).run()]
-    store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
+    store = build_store(settings, tables, spec.run_id, f"{spec.name}-{os.getpid()}")
     seals = Seals(settings.cluster.secrets())
     channel = InvalidationChannel(redis, settings.cluster.prefix, seals)
     name = sender_name(registry.own.node_id, fleet_state)

@@ -12,13 +12,13 @@ from proxy.cache.housekeeper import Housekeeper, HouseRules
 from proxy.cache.shared import SharedTables
 from proxy.composition.store import build_store
 from proxy.config.watermarks import headroom
-from proxy.process.children import ChildPaper, say_ready
+from proxy.process.children import LaunchSpec, say_ready
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
 
 
-def keep_house(paper: ChildPaper, settings: Settings) -> None:
+def keep_house(spec: LaunchSpec, settings: Settings) -> None:
     """Returns after SIGTERM. Raises ConfigInvalid."""
     stopping = threading.Event()
 
@@ -26,15 +26,15 @@ def keep_house(paper: ChildPaper, settings: Settings) -> None:
         stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
-    tables = SharedTables.attach(paper.tables_fd)
-    store = build_store(settings, tables, paper.run_id, f"{paper.name}-{os.getpid()}")
+    tables = SharedTables.attach(spec.tables_fd)
+    store = build_store(settings, tables, spec.run_id, f"{spec.name}-{os.getpid()}")
     rules = HouseRules(
         high_watermark=settings.cache.high_watermark,
         low_watermark=settings.cache.low_watermark,
         headroom_bytes=headroom(settings.cache.block_size),
         scrub_bytes_per_s=settings.cache.scrub_rate,
     )
-    say_ready(paper.status_fd)
+    say_ready(spec.status_fd)
     Housekeeper(store.disks, tables, store.segment_bytes, rules).run(stopping)
     store.close()
     tables.close()

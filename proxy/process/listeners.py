@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ConfigInvalid
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from proxy.config.cluster import ClusterSettings
@@ -23,7 +23,7 @@ PORT_MAX = 65535
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 BACKLOG = 2048  # a gang of clients connects in the same moment; the kernel caps it at net.core.somaxconn
 
-_exhausted = Notice(logging.getLogger("warmstart.listeners"), logging.ERROR)
+_exhausted = RateLimitedLog(logging.getLogger("warmstart.listeners"), logging.ERROR)
 
 
 class Listener(socket.socket):

@@ -32,7 +32,7 @@ from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.shared import SharedTables
 from proxy.errors import ConfigInvalid
 from proxy.fleet.state import FleetState
-from proxy.process.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, ChildPaper, role_name, share_settings
+from proxy.process.children import CONTROL, HOUSEKEEPER, LET_GO, WORKER, Child, LaunchSpec, role_name, share_settings
 from proxy.process.disklock import DiskLock
 from proxy.process.listeners import listener_url, open_control, open_listeners
 
@@ -71,7 +71,7 @@ class Supervisor:
         self._run_id = run_id
 
         self._children: dict[int, Child] = {}  # by status descriptor
-        self._due: list[tuple[float, ChildPaper]] = []  # restarts that wait for their time
+        self._due: list[tuple[float, LaunchSpec]] = []  # restarts that wait for their time
         self._pauses: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
@@ -90,12 +90,12 @@ class Supervisor:
         self._selector.register(wake, selectors.EVENT_READ)
         try:
             if self._control is not None:
-                self._start(self._paper(CONTROL, 0))
+                self._start(self._spec(CONTROL, 0))
                 _count_restarts(CONTROL, 0)
             for number in range(self._settings.workers):
-                self._start(self._paper(WORKER, number))
+                self._start(self._spec(WORKER, number))
             # Not after them: a small cache is then counted before they write; a count beside fills is an estimate.
-            self._start(self._paper(HOUSEKEEPER, 0))
+            self._start(self._spec(HOUSEKEEPER, 0))
             _count_restarts(WORKER, 0)  # shown as 0 from the start
             _count_restarts(HOUSEKEEPER, 0)
             while not self._signals and self._complaint is None:
@@ -117,9 +117,9 @@ class Supervisor:
         else:
             log.warning("SIGHUP changes nothing: settings are read at the start only; restart the gateway")
 
-    def _paper(self, role: str, number: int) -> ChildPaper:
+    def _spec(self, role: str, number: int) -> LaunchSpec:
         listeners = {WORKER: self._listeners, CONTROL: [self._control] if self._control is not None else []}
-        return ChildPaper(
+        return LaunchSpec(
             role=role,
             number=number,
             run_id=self._run_id,
@@ -133,8 +133,8 @@ class Supervisor:
             served_at=self._listeners[0].getsockname()[:2],
         )
 
-    def _start(self, paper: ChildPaper) -> None:
-        child = Child(paper)
+    def _start(self, spec: LaunchSpec) -> None:
+        child = Child(spec)
         self._children[child.status_fd] = child
         self._selector.register(child.status_fd, selectors.EVENT_READ)
         log.debug("%s started", child.name, extra={"fields": {"pid": child.process.pid}})
@@ -169,19 +169,19 @@ class Supervisor:
         if child.complaint is not None and not self._announced:
             self._complaint = child.complaint
             return
-        if child.paper.role == WORKER:
+        if child.spec.role == WORKER:
             self._tables.usage.note_death()
-        _count_restarts(child.paper.role, 1)
+        _count_restarts(child.spec.role, 1)
         lived_s = time.monotonic() - child.started_s
         pause_s = self._pauses.get(child.name, PAUSE_FIRST_S) if lived_s < YOUNG_S else PAUSE_FIRST_S
         self._pauses[child.name] = min(2 * pause_s, PAUSE_LONGEST_S)
-        self._due.append((time.monotonic() + pause_s, child.paper))
+        self._due.append((time.monotonic() + pause_s, child.spec))
         fields = {"pid": child.process.pid, "restart_in_s": pause_s}
         log.error("%s %s", child.name, child.complaint or child.describe_end(), extra={"fields": fields})
 
     def _announce(self) -> None:
         """Once, when every worker serves, and the fleet's node answers."""
-        ready = [child.paper.role for child in self._children.values() if child.ready]
+        ready = [child.spec.role for child in self._children.values() if child.ready]
         missing = ready.count(WORKER) < self._settings.workers or ready.count(CONTROL) < int(self._control is not None)
         if self._announced or missing:
             return
@@ -214,8 +214,8 @@ class Supervisor:
 
     def _let_control_go(self) -> None:
         """When no worker is left, who needs it to answer for the node."""
-        left = [child for child in self._children.values() if child.paper.role in (WORKER, CONTROL)]
-        if len(left) == 1 and left[0].paper.role == CONTROL:
+        left = [child for child in self._children.values() if child.spec.role in (WORKER, CONTROL)]
+        if len(left) == 1 and left[0].spec.role == CONTROL:
             left[0].process.send_signal(LET_GO)
 
     def _kill_all(self) -> None:

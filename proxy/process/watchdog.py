@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from proxy.metrics import SLOW_CALLBACKS
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 LOOKS = 4
 PLACES = 4  # of the stack, the innermost
@@ -48,10 +48,12 @@ def watched(limit_s: float) -> Iterator[None]:
 class Watchdog:
     """Make it in the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit_s: float, notice: Notice | None = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, limit_s: float, limited_log: RateLimitedLog | None = None
+    ) -> None:
         self._loop = loop
         self._limit_s = limit_s
-        self._notice = notice or Notice(log)
+        self._limited_log = limited_log or RateLimitedLog(log)
         self._watched = threading.get_ident()
         self._clock_id = time.pthread_getcpuclockid(self._watched)
         self._beat = threading.Event()
@@ -84,7 +86,9 @@ class Watchdog:
                 return
             took_s, cpu_s = time.monotonic() - began_s, time.clock_gettime(self._clock_id) - began_cpu_s
             if took_s >= self._limit_s * (1 - 1 / LOOKS):
-                self._notice.say(f"the event loop was held for {took_s:.2f} s, {cpu_s:.2f} s of CPU, by {operation}")
+                self._limited_log.say(
+                    f"the event loop was held for {took_s:.2f} s, {cpu_s:.2f} s of CPU, by {operation}"
+                )
                 SLOW_CALLBACKS.inc()
 
     def _rests(self) -> bool:

@@ -27,7 +27,7 @@ from proxy.composition.upstream import publish
 from proxy.fleet.state import FleetState
 from proxy.lanes.express import ExpressProtocol
 from proxy.lanes.hot import HotLane
-from proxy.process.children import ChildPaper, say_ready
+from proxy.process.children import LaunchSpec, say_ready
 from proxy.process.counters import WorkerCounters
 from proxy.process.listeners import Listener
 from proxy.process.logs import log_hot_answer
@@ -43,22 +43,22 @@ LOOKS_PER_TICK = 10  # for evicted files that are open here
 log = logging.getLogger("warmstart.worker")
 
 
-def run_worker(paper: ChildPaper, settings: Settings) -> None:
+def run_worker(spec: LaunchSpec, settings: Settings) -> None:
     """Returns when the worker has drained. Raises ConfigInvalid."""
     loop_factory = asyncio.new_event_loop if settings.event_loop == "asyncio" else uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(paper, settings))
+        runner.run(_serve(spec, settings))
 
 
-async def _serve(paper: ChildPaper, settings: Settings) -> None:
+async def _serve(spec: LaunchSpec, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(settings.limits.disk_threads, "disk"))
-    tables = SharedTables.attach(paper.tables_fd)
-    fleet_state = FleetState.attach(paper.fleet_fd) if paper.fleet_fd >= 0 else None
-    writer_id = f"{paper.name}-{os.getpid()}"
+    tables = SharedTables.attach(spec.tables_fd)
+    fleet_state = FleetState.attach(spec.fleet_fd) if spec.fleet_fd >= 0 else None
+    writer_id = f"{spec.name}-{os.getpid()}"
     try:
-        listeners: list[socket.socket] = [Listener(fileno=fd) for fd in paper.listen_fds]
-        parts = build_parts(settings, tables, paper.run_id, writer_id, listeners, fleet_state, paper.number)
+        listeners: list[socket.socket] = [Listener(fileno=fd) for fd in spec.listen_fds]
+        parts = build_parts(settings, tables, spec.run_id, writer_id, listeners, fleet_state, spec.number)
         lane = HotLane(
             parts.answer_hot,
             at=parts.answers_at,
@@ -66,13 +66,13 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             log=log_hot_answer if settings.log.access else None,
         )
         try:
-            server = build_server(paper, settings, parts, lane)
+            server = build_server(spec, settings, parts, lane)
             loop.add_signal_handler(signal.SIGTERM, _stop, server, parts)
-            tables.beat(paper.number, time.monotonic())
+            tables.beat(spec.number, time.monotonic())
             async with _ticking(
                 parts,
-                partial(tables.beat, paper.number),
-                WorkerCounters(fleet_state, paper.number) if fleet_state is not None else None,
+                partial(tables.beat, spec.number),
+                WorkerCounters(fleet_state, spec.number) if fleet_state is not None else None,
             ):
                 with watched(settings.limits.slow_callback):
                     await server.serve(listeners)
@@ -85,9 +85,9 @@ async def _serve(paper: ChildPaper, settings: Settings) -> None:
             fleet_state.close()
 
 
-def _started(paper: ChildPaper, settings: Settings) -> None:
+def _started(spec: LaunchSpec, settings: Settings) -> None:
     """Serving: hits at once, and what misses need is loaded meanwhile, in a thread."""
-    say_ready(paper.status_fd)
+    say_ready(spec.status_fd)
     loading = asyncio.get_running_loop().run_in_executor(None, load_later, settings.origins.values())
     loading.add_done_callback(_loaded)
 
@@ -97,7 +97,7 @@ def _loaded(loading: asyncio.Future[None]) -> None:
         log.error("a library can't be loaded: %s", loading.exception())
 
 
-def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotLane) -> Server:
+def build_server(spec: LaunchSpec, settings: Settings, parts: Parts, lane: HotLane) -> Server:
     limits = settings.limits
     protocol = ExpressProtocol.limited(connection_limits(limits), lane, parts.admission.connections)
     config = server_config(
@@ -107,7 +107,7 @@ def build_server(paper: ChildPaper, settings: Settings, parts: Parts, lane: HotL
         keep_alive_s=limits.keep_alive_timeout,
         end_timeout_s=limits.drain_timeout,
     )
-    return Server(config, lambda: _started(paper, settings))
+    return Server(config, lambda: _started(spec, settings))
 
 
 def _stop(server: Server, parts: Parts) -> None:

@@ -19,7 +19,7 @@ from proxy.fleet.roster import Member
 from proxy.fleet.signing import PROOF_HEADER, Signed, sign
 from proxy.fleet.tail import TAIL_BYTES, Tail
 from proxy.metrics import PEER_FAILURES, PEER_RECEIVED_BYTES
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 from proxy.relay.errors import PeerFailed
 from proxy.wire import (
     ConnectFailed,
@@ -36,8 +36,8 @@ SILENCE_S = 2.0  # long enough for a peer whose processors are busy
 ANSWER_BYTES_MAX = 64 << 10  # of an answer that is not a block: the wire client collects no more
 _REASONS = {401: "refused", 404: "missing", 409: "busy", 503: "unavailable"}
 
-_refused = Notice(logging.getLogger("warmstart.fleet"))
-_foreign = Notice(logging.getLogger("warmstart.fleet"))
+_refused = RateLimitedLog(logging.getLogger("warmstart.fleet"))
+_foreign = RateLimitedLog(logging.getLogger("warmstart.fleet"))
 
 
 class PeerClient:

@@ -27,7 +27,7 @@ from proxy.concurrency.tasks import BackgroundTasks
 from proxy.fleet.messages import parse_json
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.metrics import DROPPED_MESSAGES
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 LEASE_S = 4.0
 RENEW_S = 1.0
@@ -49,7 +49,7 @@ return 1
 """
 
 log = logging.getLogger(__name__)
-_notice = Notice(log)
+_limited_log = RateLimitedLog(log)
 
 
 class Scripts(Protocol):
@@ -162,7 +162,7 @@ class Leases:
 
     def _is_away(self, error: BaseException) -> None:
         self._away_until_s = self._clock() + PAUSE_S
-        _notice.say(f"no lease: Redis does not answer ({error or type(error).__name__})")
+        _limited_log.say(f"no lease: Redis does not answer ({error or type(error).__name__})")
 
     def _render(self, fill_id: int, *, done: bool) -> str:
         values = {

@@ -1,7 +1,7 @@
 """Plain hits, answered at once in the parser's callback, by the same functions as all others.
 
 How it works. What the application runs to parse a request, to prepare its read and to describe the object is run here,
-too; a dialect gives its own (`Wording`). The results are kept by all of a request that counts but its range: the
+too; a dialect gives its own (`DialectHooks`). The results are kept by all of a request that counts but its range: the
 operation, what it asks of the gateway, and the object's headers, rendered. They are kept once the question has been
 answered, if it is short: others would fill the memory for nobody. What a request says beyond that (signatures, tokens,
 SDK bookkeeping, agents) does not change a read. `peek` looks each time whether the answer still holds; when the
@@ -52,7 +52,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
-class Wording(Generic[R]):
+class DialectHooks(Generic[R]):
     """A dialect's own. `conditions` are the headers that may change an answer, beside `varies`, which every key holds.
 
     `refused`: headers that make a request no plain read. `parse` gives the read and what it asks of the gateway, None
@@ -88,12 +88,14 @@ class _Kept(Generic[R]):
 class HotReads(Generic[R]):
     """`prepare` is `Gateway.prepare`; `by_host`: buckets may be named by the Host header."""
 
-    def __init__(self, wording: Wording[R], prepare: Callable[[ReadObject], HotRead | None], *, by_host: bool) -> None:
-        self._wording = wording
+    def __init__(
+        self, hooks: DialectHooks[R], prepare: Callable[[ReadObject], HotRead | None], *, by_host: bool
+    ) -> None:
+        self._hooks = hooks
         self._prepare = prepare
         self._by_host = by_host
-        self._varies = wording.varies
-        self._thought = wording.refused | {*wording.conditions}
+        self._varies = hooks.varies
+        self._thought = hooks.refused | {*hooks.conditions}
         self._tail = self._split_tail()
         self._kept: OrderedDict[_Key, _Kept[R]] = OrderedDict()
         self._kept_bytes = 0
@@ -103,9 +105,9 @@ class HotReads(Generic[R]):
         get = fields.get
         key: _Key = (method, target, bare, get(b"host") if self._by_host else None, get(self._varies))
         if not self._thought.isdisjoint(fields):
-            if not self._wording.refused.isdisjoint(fields):
+            if not self._hooks.refused.isdisjoint(fields):
                 return None
-            key += tuple([get(name) for name in self._wording.conditions])
+            key += tuple([get(name) for name in self._hooks.conditions])
         kept = known = self._kept.get(key)
         if kept is None:
             kept = self._parse(method, target, fields)
@@ -120,7 +122,7 @@ class HotReads(Generic[R]):
         status = 304 if not_modified else 206 if partial else 200
         if record is not kept.record:
             kept.record, kept.lines = record, {}
-            kept.as_stored = self._wording.as_stored(kept.read, record)
+            kept.as_stored = self._hooks.as_stored(kept.read, record)
         if not kept.as_stored:
             return None
         lines = kept.lines.get(status)
@@ -137,7 +139,7 @@ class HotReads(Generic[R]):
             return None
         headers = [(name, value) for name, value in fields.items() if name != b"range"]
         try:
-            parsed = self._wording.parse(method.decode("ascii"), target, headers)
+            parsed = self._hooks.parse(method.decode("ascii"), target, headers)
             hot = self._prepare(parsed[1]) if parsed is not None else None
         except WarmstartError:
             return None
@@ -159,7 +161,7 @@ class HotReads(Generic[R]):
         """None: a header that can't be sent."""
         answer = peeked.answer()
         assert status == read_status(answer)
-        lines = render_lines(self._wording.describe(kept.read, answer, status))
+        lines = render_lines(self._hooks.describe(kept.read, answer, status))
         if lines is not None:
             kept.lines[status] = lines
             kept.tallies[status] = tally(kept.read.operation, status, "express", CacheStatus.HIT.value)
@@ -168,7 +170,7 @@ class HotReads(Generic[R]):
     def _split_tail(self) -> list[bytes]:
         """The last lines of every head, cut where the request's id stands."""
         stand_in = secrets.token_hex(8)
-        lines = render_lines(self._wording.complete((), CacheStatus.HIT, stand_in))
+        lines = render_lines(self._hooks.complete((), CacheStatus.HIT, stand_in))
         assert lines is not None
         return (lines + b"\r\n").split(stand_in.encode())
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from proxy.fleet.rate_store import RateStore
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 from proxy.upstream.limiter import (
     BANDWIDTH,
     BYTES,
@@ -49,7 +49,7 @@ ANSWER_S = 1.0
 IN_USE_S = 10.0  # after its last request
 AVERAGE_S = 0.5  # over which a rate is told
 
-_notice = Notice(logging.getLogger("warmstart.fleet"))
+_limited_log = RateLimitedLog(logging.getLogger("warmstart.fleet"))
 
 
 class SharedLimiter:
@@ -173,7 +173,7 @@ class Sharing:
                     plan = shared.next_plan(swapped.now_s, reports, plan)
                     await rates.plan(shared.name, render(plan))
         except self._errors as error:
-            _notice.say(f"the fleet's limits can't be shared by Redis: {error or type(error).__name__}")
+            _limited_log.say(f"the fleet's limits can't be shared by Redis: {error or type(error).__name__}")
             return
         if plan is not None and swapped.now_s - plan.at_s <= SHARE_S:
             shared.take(plan, own, self._members(), swapped.now_s)
@@ -193,5 +193,5 @@ def _read_reports(texts: Mapping[str, bytes]) -> dict[str, RateReport]:
         try:
             found[name] = parse_report(text)
         except ValueError:
-            _notice.say(f"{name} reports what this node can't read")
+            _limited_log.say(f"{name} reports what this node can't read")
     return found

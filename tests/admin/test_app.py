@@ -1,4 +1,4 @@
-"""`/-/health`, `/-/ready`, `/-/metrics`, and the doors before them."""
+"""`/-/health`, `/-/ready`, `/-/metrics`, and the dispatcher before them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 
 from proxy.admin.app import AdminApp
 from proxy.admin.readiness import Readiness
-from proxy.composition.app import build_signs
-from proxy.composition.dispatch import Doors, Surface
+from proxy.composition.app import build_dialect_rules
+from proxy.composition.dispatch import Dispatcher, Surface
 from proxy.config.sources import Layer, check_layers
 from proxy.gateway.routes import Routes
 from proxy.http.dialects import Dialect
@@ -71,7 +71,7 @@ async def test_other_methods_are_refused(client: httpx.AsyncClient, method: str)
 
 
 @pytest.mark.parametrize(
-    ("path", "host", "authority", "door"),
+    ("path", "host", "authority", "expected"),
     [
         ("/-/health", "127.0.0.1:9000", None, "admin"),
         ("/-/anything", "other.host", None, "admin"),
@@ -87,13 +87,13 @@ async def test_other_methods_are_refused(client: httpx.AsyncClient, method: str)
     ],
 )
 async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
-    tmp_path: Path, path: str, host: str, authority: str | None, door: str
+    tmp_path: Path, path: str, host: str, authority: str | None, expected: str
 ) -> None:
     values = {"host_suffixes": ["s3.local"], "origins": {"o": {"type": "file", "root": str(tmp_path)}}}
     settings = check_layers([Layer("test", values)]).settings
     surface = Surface(PlainTextResponse("surface"), lambda method, target, fields, *, bare: None)
     surfaces = dict.fromkeys(Dialect, surface)
-    doors = Doors(PlainTextResponse("admin"), None, surfaces, Routes({}), build_signs(settings, ()))
+    dispatcher = Dispatcher(PlainTextResponse("admin"), None, surfaces, Routes({}), build_dialect_rules(settings, ()))
     raw = f"http://{authority}{path}" if authority else path
     target = {"raw": raw.encode(), "authority": authority.encode() if authority else None}
     scope = {
@@ -112,5 +112,5 @@ async def test_the_gateways_own_pages_lie_on_path_style_hosts_only(
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    await doors(scope, receive, send)
-    assert b"".join(sent) == door.encode()
+    await dispatcher(scope, receive, send)
+    assert b"".join(sent) == expected.encode()

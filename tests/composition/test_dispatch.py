@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.composition.dispatch import GUESSES_MAX, NAMED_BYTES_MAX, Doors, Signs, Surface
+from proxy.composition.dispatch import GUESSES_MAX, NAMED_BYTES_MAX, DialectRules, Dispatcher, Surface
 from proxy.gateway.routes import BucketRoute, Routes
 from proxy.http.dialects import Dialect, sniff
 from proxy.lanes.hot import Fields, HotAnswer
@@ -54,10 +54,10 @@ def route(name: str, dialect: str) -> BucketRoute:
 
 
 ROUTES = Routes({name: route(name, dialect) for name, dialect in (("s", "s3"), ("g", "gcs"), ("f", "file"))})
-SIGNS = Signs({("", 9001): GCS, ("127.0.0.1", 9002): S3}, {"s3.test": S3, "goog.test": GCS, "both.test": None})
+RULES = DialectRules({("", 9001): GCS, ("127.0.0.1", 9002): S3}, {"s3.test": S3, "goog.test": GCS, "both.test": None})
 
 
-def doors(signs: Signs, hot: list[tuple[Dialect, bool]] | None = None) -> Doors:
+def dispatcher(rules: DialectRules, hot: list[tuple[Dialect, bool]] | None = None) -> Dispatcher:
     def surface(dialect: Dialect) -> Surface:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"dialect": dialect})
@@ -71,10 +71,12 @@ def doors(signs: Signs, hot: list[tuple[Dialect, bool]] | None = None) -> Doors:
     async def admin(scope: Any, receive: Any, send: Any) -> None:
         await send({"dialect": None})
 
-    return Doors(admin, None, {dialect: surface(dialect) for dialect in Dialect}, ROUTES, signs)
+    return Dispatcher(admin, None, {dialect: surface(dialect) for dialect in Dialect}, ROUTES, rules)
 
 
-async def enter(target: bytes, headers: dict[bytes, bytes], port: int = 9000, signs: Signs = SIGNS) -> Dialect | None:
+async def enter(
+    target: bytes, headers: dict[bytes, bytes], port: int = 9000, rules: DialectRules = RULES
+) -> Dialect | None:
     path, _, query = target.partition(b"?")
     scope = {
         "type": "http",
@@ -92,7 +94,7 @@ async def enter(target: bytes, headers: dict[bytes, bytes], port: int = 9000, si
     async def receive() -> MutableMapping[str, Any]:
         raise AssertionError("nothing is received here")
 
-    await doors(signs)(scope, receive, send)
+    await dispatcher(rules)(scope, receive, send)
     found: Dialect | None = sent[0]["dialect"]
     return found
 
@@ -160,18 +162,18 @@ async def test_hot_answers_are_asked_for_at_the_same_door(
 ) -> None:
     assert await enter(target, headers, 9000) is expected[0]
     asked: list[tuple[Dialect, bool]] = []
-    door = doors(Signs({}, SIGNS.suffixes), asked)
+    made = dispatcher(DialectRules({}, RULES.suffixes), asked)
     for _ in range(2):
-        assert door.answer_hot(b"GET", target, {b"host": b"127.0.0.1", **headers}) is None
+        assert made.answer_hot(b"GET", target, {b"host": b"127.0.0.1", **headers}) is None
     assert asked == [expected, expected]
 
 
 def test_guesses_are_bounded_and_long_targets_are_not_remembered() -> None:
-    door = doors(Signs({}, SIGNS.suffixes))
+    made = dispatcher(DialectRules({}, RULES.suffixes))
     for number in range(GUESSES_MAX + 10):
-        door.answer_hot(b"GET", b"/g/%d" % number, {b"host": b"127.0.0.1"})
-    remembered = len(door._guessed)
+        made.answer_hot(b"GET", b"/g/%d" % number, {b"host": b"127.0.0.1"})
+    remembered = len(made._guessed)
     assert remembered <= GUESSES_MAX
-    door.answer_hot(b"GET", b"/g/" + b"k" * NAMED_BYTES_MAX, {b"host": b"127.0.0.1"})
-    door.answer_hot(b"GET", b"/g/k", {b"host": b"h" * NAMED_BYTES_MAX})
-    assert len(door._guessed) == remembered
+    made.answer_hot(b"GET", b"/g/" + b"k" * NAMED_BYTES_MAX, {b"host": b"127.0.0.1"})
+    made.answer_hot(b"GET", b"/g/k", {b"host": b"h" * NAMED_BYTES_MAX})
+    assert len(made._guessed) == remembered

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcsapi.resources import encode
-from gcsapi.targets import JsonTarget, XmlTarget, json_door, parse_target
+from gcsapi.targets import JsonTarget, XmlTarget, json_endpoint, parse_target
 from proxy.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(
-    ("target", "door", "segments"),
+    ("target", "endpoint", "segments"),
     [
         (b"/storage/v1/b", "", ("b",)),
         (b"/storage/v1/b/w", "", ("b", "w")),
@@ -33,8 +33,8 @@ from proxy.errors import InvalidRequest
         (b"/batch/storage/v1", "batch", ()),
     ],
 )
-def test_paths_of_the_json_api(target: bytes, door: str, segments: tuple[str, ...]) -> None:
-    assert parse_target(target, "h") == JsonTarget(door, segments)
+def test_paths_of_the_json_api(target: bytes, endpoint: str, segments: tuple[str, ...]) -> None:
+    assert parse_target(target, "h") == JsonTarget(endpoint, segments)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_every_name_comes_back_from_its_path(name: str) -> None:
 @given(st.binary(max_size=60))
 def test_no_path_breaks_the_look_for_a_door(path: bytes) -> None:
     for prefix in (b"/", b"/storage/v1/", b"/download/storage/v1/", b"/upload/storage/v1/b/"):
-        assert json_door(prefix + path) in (None, "", "download", "upload", "batch")
+        assert json_endpoint(prefix + path) in (None, "", "download", "upload", "batch")

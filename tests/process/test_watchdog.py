@@ -15,7 +15,7 @@ import uvloop
 from proxy.composition.dispatch import LateSurface, Surface
 from proxy.metrics import SLOW_CALLBACKS
 from proxy.process.watchdog import Watchdog, places
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 from tests.waiting import wait_until
 
 LIMIT_S = 0.1
@@ -37,7 +37,7 @@ def test_work_that_holds_the_loop_is_told_once_with_its_request_and_its_place(
     before = counted()
 
     async def answer() -> None:
-        watchdog = Watchdog(asyncio.get_running_loop(), LIMIT_S, Notice(log))
+        watchdog = Watchdog(asyncio.get_running_loop(), LIMIT_S, RateLimitedLog(log))
         watchdog.start()
         task = asyncio.current_task()
         assert task is not None

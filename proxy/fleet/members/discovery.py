@@ -23,7 +23,7 @@ from proxy.fleet.members.registry import MemberRegistry
 from proxy.fleet.members.status import NodeStatus, parse_status
 from proxy.fleet.protocol import HELLO_PATH
 from proxy.fleet.signing import PROOF_HEADER, sign
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 from proxy.wire import Endpoint, WireClient, WireError
 from proxy.wire.tls import make_tls_context
 
@@ -113,7 +113,7 @@ class HelloDiscovery:
         self._now = now
         self._met: dict[Endpoint, tuple[NodeStatus, float]] = {}  # by address: who answered there last, and when
         self._turns = asyncio.Semaphore(HELLOS_MAX)
-        self._notice = Notice(log)
+        self._limited_log = RateLimitedLog(log)
 
     async def run(self) -> None:
         """Say hello until cancelled."""
@@ -187,13 +187,13 @@ class HelloDiscovery:
             return None
         if answer.status == 401:
             said = answer.body[:100].decode("utf-8", "replace").strip()
-            self._notice.say(
+            self._limited_log.say(
                 f"the node at {endpoint} refuses this node's hello ({said!r}): compare cluster.secret on both, their"
                 " clocks, and their versions"
             )
             return None
         if not signed.proves_answer(answer.head.get(PROOF_HEADER), answer.status, answer.body):
-            self._notice.say(f"whoever answers at {endpoint} is no member of this fleet: compare cluster.secret")
+            self._limited_log.say(f"whoever answers at {endpoint} is no member of this fleet: compare cluster.secret")
             return None
         if answer.status != 200:
             log.debug("no member at %s: status %s", endpoint, answer.status)
@@ -201,7 +201,7 @@ class HelloDiscovery:
         try:
             return parse_status(answer.body)
         except ValueError as error:
-            self._notice.say(f"the node at {endpoint} is no member for this one: {error}")
+            self._limited_log.say(f"the node at {endpoint} is no member for this one: {error}")
             return None
 
 

@@ -29,7 +29,7 @@ from proxy.fleet.redis import REDIS_ERRORS
 from proxy.fleet.rediskeys import RedisKeys
 from proxy.fleet.state import FleetState
 from proxy.metrics import DROPPED_MESSAGES, FLEET_COORDINATED, FLEET_FAILED_BEATS
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 PERIOD_S = 1.0
 EXPIRES_S = 4.0
@@ -73,7 +73,7 @@ return found
 """
 
 log = logging.getLogger("warmstart.fleet")
-_unsealed = Notice(log)
+_unsealed = RateLimitedLog(log)
 
 
 class RedisMembership:

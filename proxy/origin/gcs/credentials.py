@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from proxy.errors import AccessDenied, OriginUnavailable, WarmstartError, blame, fresh
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 REFRESH_AHEAD_S = 225.0  # as google-auth does: a metadata server gives a new token only in the last 5 minutes
 RETRY_PAUSE_S = 5.0
@@ -62,7 +62,7 @@ class GoogleTokens:
         self._asked_at_s: float | None = None
         self._failure: WarmstartError | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._not_renewed = Notice(log)
+        self._not_renewed = RateLimitedLog(log)
 
     async def get(self) -> str | None:
         if self._alive():

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from proxy.errors import AccessDenied, blame, fresh
 from proxy.http.masking import is_sendable
 from proxy.origin.s3.signing import Credentials
-from proxy.rate_limited_log import Notice
+from proxy.rate_limited_log import RateLimitedLog
 
 RETRY_PAUSE_S = 5.0
 
@@ -68,7 +68,7 @@ class ChainCredentials:
         self._loading: asyncio.Task[Credentials] | None = None
         self._failed_at_s: float | None = None
         self._failure = AccessDenied("")
-        self._not_renewed = Notice(log)
+        self._not_renewed = RateLimitedLog(log)
 
     async def get(self) -> Credentials:
         if self._current is not None and not self._refresh_due():
