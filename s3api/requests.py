@@ -31,7 +31,7 @@ from s3api.operations import (
     name_service_operation,
     writes_key,
 )
-from s3api.targets import Query, Target, parse_target
+from s3api.targets import Query, S3Target, parse_target
 
 OVERRIDES = {  # S3 API reference, GetObject, "Overriding response header values"
     "response-cache-control": "cache-control",
@@ -153,7 +153,7 @@ def written_names(bucket: str, key: str, version_id: str | None = None) -> tuple
 
 
 def _parse_object_read(
-    method: str, place: Target, query: Query, headers: Headers, fields: Mapping[str, str]
+    method: str, place: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]
 ) -> Operation:
     parameters = dict(reversed(query))  # the first of equal names counts
     if any(name.lower() in OVERRIDES for name in parameters) and not is_signed(place.query, fields):
@@ -182,7 +182,7 @@ def _parse_object_read(
 
 
 def _parse_read(
-    method: str, place: Target, parameters: Mapping[str, str], fields: Mapping[str, str], checksum_mode: str | None
+    method: str, place: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str], checksum_mode: str | None
 ) -> Read:
     assert place.key is not None
     version_id = parameters.get("versionId")
@@ -238,7 +238,7 @@ def _overrides(parameters: Mapping[str, str]) -> Headers:
     return tuple(found)
 
 
-def _parse_pass(method: str, place: Target, query: Query, headers: Headers, fields: Mapping[str, str]) -> Pass:
+def _parse_pass(method: str, place: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]) -> Pass:
     parameters = dict(reversed(query))
     operation = _name_operation(method, place, parameters, fields)
     body_names = None
@@ -274,7 +274,7 @@ def _parse_pass(method: str, place: Target, query: Query, headers: Headers, fiel
     )
 
 
-def _name_operation(method: str, place: Target, parameters: Mapping[str, str], fields: Mapping[str, str]) -> str:
+def _name_operation(method: str, place: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str]) -> str:
     if not place.bucket:
         return name_service_operation(method)
     if place.key is None:

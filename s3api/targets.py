@@ -20,7 +20,7 @@ KEY_BYTES_MAX = 1024  # S3 API reference, "Creating object key names"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class S3Target:
     """What a request speaks of. `bucket` is "" for the service, `key` None for the bucket itself.
 
     `query` holds decoded pairs in the client's order; a parameter without `=` has the value "".
@@ -31,20 +31,20 @@ class Target:
     query: Query
 
 
-def parse_target(target: bytes, host: str | None, host_suffixes: Sequence[str] = ()) -> Target:
+def parse_target(target: bytes, host: str | None, host_suffixes: Sequence[str] = ()) -> S3Target:
     """Raises InvalidRequest: InvalidURI, InvalidBucketName, KeyTooLongError."""
     host, path, query = split_target(target, host)
     bucket = bucket_of_host(host, host_suffixes) if host_suffixes else None
     if bucket is None:
         raw_bucket, slash, raw_key = path[1:].partition(b"/")
         if not raw_bucket and not slash:
-            return Target("", None, parse_query(query))
+            return S3Target("", None, parse_query(query))
         bucket = decode_name(raw_bucket)
     else:
         raw_key = path[1:]
     if BUCKET.fullmatch(bucket) is None:
         raise InvalidRequest("InvalidBucketName", f"The specified bucket is not valid: {bucket!r}.")
-    return Target(bucket, _parse_key(raw_key), parse_query(query))
+    return S3Target(bucket, _parse_key(raw_key), parse_query(query))
 
 
 def _parse_key(raw: bytes) -> str | None:

@@ -24,7 +24,7 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class DiskClaim:
     """The size that one disk of the settings asks for. `key` is its setting, such as `cache.disks[0]`."""
 
     key: str
@@ -32,7 +32,7 @@ class Claim:
     size_bytes: int
 
 
-def check_capacity(claims: Sequence[Claim], block_bytes: int) -> list[str]:
+def check_capacity(claims: Sequence[DiskClaim], block_bytes: int) -> list[str]:
     """Return the warnings. Raises ConfigInvalid. A missing directory counts on its parent's file system."""
     warnings = []
     for on_one in _by_file_system(claims).values():
@@ -66,8 +66,8 @@ def check_capacity(claims: Sequence[Claim], block_bytes: int) -> list[str]:
     return warnings
 
 
-def _by_file_system(claims: Sequence[Claim]) -> dict[int, list[Claim]]:
-    found: dict[int, list[Claim]] = {}
+def _by_file_system(claims: Sequence[DiskClaim]) -> dict[int, list[DiskClaim]]:
+    found: dict[int, list[DiskClaim]] = {}
     for claim in claims:
         found.setdefault(os.stat(_existing(claim.path)).st_dev, []).append(claim)
     return found

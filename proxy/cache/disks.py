@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class DiskSettings:
+class DiskSpec:
     """A folder that the cache may use, and the most bytes that it may take there."""
 
     path: Path
@@ -141,7 +141,7 @@ class Disk:
     def __init__(
         self,
         index: int,
-        settings: DiskSettings,
+        settings: DiskSpec,
         disk_id: str,
         root: Path,
         usage: Usage,

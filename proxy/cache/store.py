@@ -20,7 +20,7 @@ from proxy.cache import mapfile
 from proxy.cache.accounts import folder_of_object, on_disk
 from proxy.cache.block import Block
 from proxy.cache.blockmap import NONCE_BYTES, MapHeader, run_tag
-from proxy.cache.disks import UNSTORED_SEGMENTS_MAX, Disk, DiskSettings, rank
+from proxy.cache.disks import UNSTORED_SEGMENTS_MAX, Disk, DiskSpec, rank
 from proxy.cache.keys import KeyStore
 from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.segment import Segment, open_segment
@@ -29,7 +29,7 @@ from proxy.errors import ConfigInvalid, StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
-__all__ = ["Block", "DiskSettings", "Store"]
+__all__ = ["Block", "DiskSpec", "Store"]
 
 DESCRIPTORS_PER_SEGMENT = 1  # the data file's; the locks' is open only while a block is filled
 SUM_READ_BYTES_MAX = 1 << 30  # half a second, once per object in each process that serves its end
@@ -43,7 +43,7 @@ class Store:
 
     def __init__(
         self,
-        disks: Sequence[DiskSettings],
+        disks: Sequence[DiskSpec],
         *,
         block_bytes: int,
         run_id: str,

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from proxy.cache.capacity import Claim, check_capacity
+from proxy.cache.capacity import DiskClaim, check_capacity
 from proxy.config.quantities import render_size
 from proxy.config.schema import render_schema
 from proxy.config.sources import load_configuration
@@ -40,7 +40,7 @@ def _check(arguments: argparse.Namespace) -> int:
     settings = loaded.settings
     cache = settings.cache
     claims = [
-        Claim(f"cache.disks[{index}]", disk.path, disk.size)
+        DiskClaim(f"cache.disks[{index}]", disk.path, disk.size)
         for index, disk in enumerate(cache.disks)
         if disk.path.exists()  # if not, the file may be meant for another machine
     ]

@@ -6,7 +6,7 @@ import resource
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from proxy.cache.disks import DiskSettings
+from proxy.cache.disks import DiskSpec
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
 
@@ -25,7 +25,7 @@ def build_store(
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_segments = int(descriptors * cache.open_files_share) // DESCRIPTORS_PER_SEGMENT
     return Store(
-        [DiskSettings(disk.path, disk.size) for disk in cache.disks],
+        [DiskSpec(disk.path, disk.size) for disk in cache.disks],
         block_bytes=cache.block_size,
         run_id=run_id,
         writer_id=writer_id,

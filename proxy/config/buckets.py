@@ -15,7 +15,7 @@ WriteRule = Literal["deny", "through"]
 
 
 @dataclass(frozen=True, slots=True)
-class Consistency:
+class ConsistencySetting:
     """`kind` is immutable, ttl or strong; `ttl_s` applies to ttl only."""
 
     kind: Literal["immutable", "ttl", "strong"] = "ttl"
@@ -25,26 +25,26 @@ class Consistency:
         return f"ttl {render_duration(self.ttl_s)}" if self.kind == "ttl" else self.kind
 
 
-def parse_consistency(value: object) -> Consistency:
+def parse_consistency(value: object) -> ConsistencySetting:
     """Parse `immutable`, `strong` or `ttl <duration>`. Raises ValueError with the fix."""
     words = value.split() if isinstance(value, str) else []
     match words:
         case ["immutable"]:
-            return Consistency("immutable")
+            return ConsistencySetting("immutable")
         case ["strong"]:
-            return Consistency("strong")
+            return ConsistencySetting("strong")
         case ["ttl", duration]:
             try:
-                return Consistency("ttl", parse_duration(duration))
+                return ConsistencySetting("ttl", parse_duration(duration))
             except ValueError as error:
                 raise ValueError(f"names {duration!r}, which {error}") from None
-    if isinstance(value, Consistency):
+    if isinstance(value, ConsistencySetting):
         return value
     raise ValueError("is not a consistency rule; write immutable, strong, or ttl and a duration, such as ttl 60s")
 
 
 ConsistencyRule = Annotated[
-    Consistency,
+    ConsistencySetting,
     BeforeValidator(parse_consistency),
     PlainSerializer(str, return_type=str, when_used="json"),
     WithJsonSchema(
@@ -64,7 +64,7 @@ class BucketSettings(Section):
     """The name of one of `origins`."""
     bucket: Text | None = None
     """The bucket's real name at the origin. Default: the name that clients use."""
-    consistency: ConsistencyRule = Consistency()
+    consistency: ConsistencyRule = ConsistencySetting()
     """How long an object is served unchecked: `immutable` (forever), `ttl 60s`, `strong` (checked on every read)."""
     stale_if_error: Duration = 0.0
     """How long after its freshness ends an object is still served while the origin is down; 0: not at all."""

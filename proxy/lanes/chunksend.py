@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from proxy.lanes.readahead import ReadAhead
-from proxy.lanes.sendfile import ClientGone, PieceSender, PieceTooShort
+from proxy.lanes.readahead import DiskReadAhead
+from proxy.lanes.sendfile import ConnectionGone, PieceSender, PieceTooShort
 
 CHUNK_BYTES = 256 << 10
 
@@ -44,7 +44,7 @@ class ChunkSender(PieceSender):
     """The sender for a TLS transport, which calls `pause` and `resume` as its buffer fills and empties."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, reads: ReadAhead | None = None
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, reads: DiskReadAhead | None = None
     ) -> None:
         super().__init__(loop, reads)
         self._transport = transport
@@ -86,7 +86,7 @@ class ChunkSender(PieceSender):
 
     def _check_open(self) -> None:
         if self._transport.is_closing():
-            raise ClientGone("the client went away")
+            raise ConnectionGone("the client went away")
 
     def _park(self) -> None:
         self._parked = True

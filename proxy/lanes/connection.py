@@ -37,7 +37,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from proxy.admission import Connections, Room
-from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, Refusal, find_fault, parse_target
+from proxy.lanes.heads import BAD_TARGET, MALFORMED, OVERDUE, TOO_LARGE, HeadRefusal, find_fault, parse_target
 from proxy.lanes.incoming import FULL
 from proxy.lanes.intake import HEADS_BYTES, Intake
 from proxy.lanes.readahead import WINDOW_BYTES
@@ -74,7 +74,7 @@ class _Refused(Exception):
     """Ends the parser's run; the answer is in `_refusal`."""
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     limits = Limits()
     counted_by: Connections | None = None
 
@@ -93,7 +93,7 @@ class Connection(HttpToolsProtocol):
         self._intake: Intake
         self._half_closed = False
         self._full: Room | None = None  # the room that had no place for this connection: it is in reserve
-        self._refusal: Refusal | None = None  # set once; nothing is parsed afterwards
+        self._refusal: HeadRefusal | None = None  # set once; nothing is parsed afterwards
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since_s = 0.0  # of the loop's clock: when the latest answer ended
@@ -277,12 +277,12 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _refuse(self, refusal: Refusal) -> NoReturn:
+    def _refuse(self, refusal: HeadRefusal) -> NoReturn:
         """Reject, in a parser's callback only: the parser stops, and uvicorn calls `send_400_response`."""
         self._refusal = refusal
         raise _Refused(refusal.text)
 
-    def _refuse_late(self, refusal: Refusal) -> None:
+    def _refuse_late(self, refusal: HeadRefusal) -> None:
         """Reject between two runs of the parser."""
         self._refusal = refusal
         self.send_400_response("")

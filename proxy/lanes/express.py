@@ -47,12 +47,12 @@ from proxy.admission import Connections
 from proxy.blocks import DataFile
 from proxy.lanes.asgi import INTERIM, ZEROCOPY, Message, Receive, Scope, Send
 from proxy.lanes.chunksend import ChunkSender
-from proxy.lanes.connection import TARGET, Connection, Limits, disconnect
+from proxy.lanes.connection import TARGET, ClientConnection, Limits, disconnect
 from proxy.lanes.heads import parse_target
 from proxy.lanes.hot import NOT_PLAIN, SMALL_BYTES, AnswerHot, HotAnswer, HotLane, HotLine, is_plain
-from proxy.lanes.readahead import HasFileno, ReadAhead
+from proxy.lanes.readahead import DiskReadAhead, HasFileno
 from proxy.lanes.residency import is_resident
-from proxy.lanes.sendfile import STEP_BYTES, ClientGone, FileSender, PieceSender
+from proxy.lanes.sendfile import STEP_BYTES, ConnectionGone, FileSender, PieceSender
 from proxy.rate_limited_log import RateLimitedLog
 
 NAME_BYTES_MAX = 200
@@ -74,16 +74,16 @@ class _Parked:
         self.message_event = asyncio.Event()
 
 
-class ExpressProtocol(Connection):
+class ExpressProtocol(ClientConnection):
     lane: HotLane | None = None
-    reads: ReadAhead | None = None
+    reads: DiskReadAhead | None = None
 
     @classmethod
     def limited(
         cls, limits: Limits, lane: HotLane | None = None, connections: Connections | None = None
     ) -> type[ExpressProtocol]:
         """Return the protocol class with these limits and lane: uvicorn takes a class and creates the instances."""
-        reads = ReadAhead(limits.read_ahead_bytes)
+        reads = DiskReadAhead(limits.read_ahead_bytes)
         fields = {"limits": limits, "lane": lane, "reads": reads, "counted_by": connections}
         return type(cls.__name__, (cls,), fields)
 
@@ -187,7 +187,7 @@ class ExpressProtocol(Connection):
             return False
         try:
             sent = sender.write(head, body)
-        except ClientGone:
+        except ConnectionGone:
             self.transport.close()
             return True
         if sent < len(head) + length:
@@ -256,7 +256,7 @@ class ExpressProtocol(Connection):
         """Handle a failure after the head has left: only closing shows the client that bytes are missing."""
         file = self._sender.failed if self._sender is not None else None
         self.transport.close()
-        if isinstance(error, ClientGone):
+        if isinstance(error, ConnectionGone):
             return
         _logger.error("a body broke off: %s", error)
         if isinstance(error, OSError) and isinstance(file, DataFile) and lane.on_read_error is not None:
@@ -311,7 +311,7 @@ class ExpressProtocol(Connection):
 
     async def _send_file(self, cycle: RequestResponseCycle, message: Message) -> None:
         if cycle.disconnected:
-            raise ClientGone("the client went away")
+            raise ConnectionGone("the client went away")
         if self._sender is None or not cycle.response_started or cycle.response_complete:
             await cycle.send(cast(Any, message))  # raises: not now
             return
@@ -350,7 +350,7 @@ class ExpressProtocol(Connection):
             if not cycle.disconnected:
                 self.transport.set_write_buffer_limits()
         if cycle.disconnected or self.transport.is_closing():
-            raise ClientGone("the client went away")
+            raise ConnectionGone("the client went away")
 
 
 @dataclass(frozen=True, slots=True)

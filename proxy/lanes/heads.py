@@ -11,7 +11,7 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class HeadTarget:
     """A parsed target. `path` and `query` are its bytes, still percent-encoded; `query` excludes the "?".
 
     `authority` is an absolute-form target's host, which overrides the Host header; None for origin-form.
@@ -22,7 +22,7 @@ class Target:
     authority: bytes | None = None
 
 
-def parse_target(raw: bytes) -> Target | None:
+def parse_target(raw: bytes) -> HeadTarget | None:
     """Parse origin-form, absolute-form or "*" (RFC 9112, section 3.2); return None for anything else.
 
     A "#" has no meaning in a target: it is a byte like any other.
@@ -40,27 +40,27 @@ def parse_target(raw: bytes) -> Target | None:
         path = b"/"
     if not path.startswith(b"/") and path != b"*":
         return None
-    return Target(path, query, authority)
+    return HeadTarget(path, query, authority)
 
 
-class Refusal(NamedTuple):
+class HeadRefusal(NamedTuple):
     """An answer given without the application, after which the connection closes."""
 
     status: int
     text: str
 
 
-MALFORMED = Refusal(400, "The request is malformed.")
-BAD_TARGET = Refusal(400, "The request target makes no sense.")
-BAD_HOST = Refusal(400, "A request has one Host header.")
-OVERDUE = Refusal(408, "The request's head did not arrive in time.")
-TOO_LARGE = Refusal(431, "The request's head is too large.")
-BAD_CODING = Refusal(501, "The only transfer coding is chunked.")
-UPGRADE_WITH_BODY = Refusal(501, "A request to upgrade has no body.")
-BAD_VERSION = Refusal(505, "This server speaks HTTP/1.1.")
+MALFORMED = HeadRefusal(400, "The request is malformed.")
+BAD_TARGET = HeadRefusal(400, "The request target makes no sense.")
+BAD_HOST = HeadRefusal(400, "A request has one Host header.")
+OVERDUE = HeadRefusal(408, "The request's head did not arrive in time.")
+TOO_LARGE = HeadRefusal(431, "The request's head is too large.")
+BAD_CODING = HeadRefusal(501, "The only transfer coding is chunked.")
+UPGRADE_WITH_BODY = HeadRefusal(501, "A request to upgrade has no body.")
+BAD_VERSION = HeadRefusal(505, "This server speaks HTTP/1.1.")
 
 
-def find_fault(version: str, headers: Iterable[tuple[bytes, bytes]], *, upgrades: bool) -> Refusal | None:
+def find_fault(version: str, headers: Iterable[tuple[bytes, bytes]], *, upgrades: bool) -> HeadRefusal | None:
     """Return what is wrong with a parsed head, or None. Header names are in lower case.
 
     There must be one Host (RFC 9112, section 3.2), because it decides which bucket a request addresses. Other transfer

@@ -4,8 +4,8 @@ How it works. The kernel's own read-ahead works per file descriptor, which all c
 reads too little for a single sequential reader, and needless bytes for random ones. So it is switched off
 (`residency`), and the disk is asked for exactly what this module decides:
 
-1. A piece with missing pages begins a `Reach`. All of its bytes will be sent, so it asks for them a window ahead of the
-   reader, half a window at a time: the disk's queue never runs empty while the client is served.
+1. A piece with missing pages begins a `ReadAheadWindow`. All of its bytes will be sent, so it asks for them a window
+   ahead of the reader, half a window at a time: the disk's queue never runs empty while the client is served.
 2. Pieces that begin where an earlier one ended form a stream: one client that requests range after range, or several
    connections that share the ranges. From its third piece on, the last piece of a stream also asks beyond its own end:
    as many bytes as the stream has read, at most a window. So the next range is already on its way when it is requested.
@@ -49,7 +49,7 @@ class _Stream:
         return min(window, self.length) if self.pieces >= PIECES_MIN else 0
 
 
-class _Course:
+class _FileStreams:
     """The streams of one file, the most recently continued one last."""
 
     __slots__ = ("file", "number", "resident", "streams")
@@ -78,15 +78,15 @@ class _Course:
         return stream
 
 
-class Reach:
+class ReadAheadWindow:
     """The read-ahead of one piece under way. Call `leave` when the piece has ended."""
 
-    __slots__ = ("_asked_end", "_course", "_end", "_reads", "_stream")
+    __slots__ = ("_asked_end", "_end", "_file_streams", "_reads", "_stream")
 
-    def __init__(self, reads: ReadAhead, course: _Course, start: int, end: int) -> None:
+    def __init__(self, reads: DiskReadAhead, file_streams: _FileStreams, start: int, end: int) -> None:
         self._reads = reads
-        self._course = course
-        self._stream = course.stream_of(start, end)
+        self._file_streams = file_streams
+        self._stream = file_streams.stream_of(start, end)
         self._asked_end = min(self._stream.asked_end, end)
         self._end = end
 
@@ -108,20 +108,20 @@ class Reach:
 
     def found(self, resident: bool) -> None:
         """Note whether everything that was asked for was already in memory."""
-        self._course.resident = self._course.resident + 1 if resident else 0
-        if self._course.resident >= RESIDENT_ASKS:
-            self._reads.forget(self._course)
+        self._file_streams.resident = self._file_streams.resident + 1 if resident else 0
+        if self._file_streams.resident >= RESIDENT_ASKS:
+            self._reads.forget(self._file_streams)
 
     def leave(self) -> None:
         self._reads.leave()
 
 
-class ReadAhead:
+class DiskReadAhead:
     """The read-ahead of one process, for all its readers. `window_bytes` 0 disables it."""
 
     def __init__(self, window_bytes: int = WINDOW_BYTES) -> None:
         self._window_bytes = window_bytes
-        self._courses: OrderedDict[int, _Course] = OrderedDict()
+        self._files: OrderedDict[int, _FileStreams] = OrderedDict()
         self._readers = 0
 
     @property
@@ -132,38 +132,38 @@ class ReadAhead:
         share = FULL_WINDOWS * self._window_bytes // self._readers // WINDOW_BYTES_MIN * WINDOW_BYTES_MIN
         return min(self._window_bytes, max(WINDOW_BYTES_MIN, share))
 
-    def begin(self, file: HasFileno, start: int, end: int) -> Reach:
+    def begin(self, file: HasFileno, start: int, end: int) -> ReadAheadWindow:
         """Begin a piece with missing pages."""
-        course = self._known(file)
-        if course is None:
-            course = _Course(file)
-            self._courses[course.number] = course
-            if len(self._courses) > FILES_MAX:
-                self._courses.popitem(last=False)
-        course.resident = 0
-        return self._join(course, start, end)
+        file_streams = self._known(file)
+        if file_streams is None:
+            file_streams = _FileStreams(file)
+            self._files[file_streams.number] = file_streams
+            if len(self._files) > FILES_MAX:
+                self._files.popitem(last=False)
+        file_streams.resident = 0
+        return self._join(file_streams, start, end)
 
-    def follow(self, file: HasFileno, start: int, end: int) -> Reach | None:
+    def follow(self, file: HasFileno, start: int, end: int) -> ReadAheadWindow | None:
         """Begin any other piece; None if its file is not known to have missing pages. Usually costs one look-up."""
-        if not self._courses:
+        if not self._files:
             return None
-        course = self._known(file)
-        return None if course is None else self._join(course, start, end)
+        file_streams = self._known(file)
+        return None if file_streams is None else self._join(file_streams, start, end)
 
-    def forget(self, course: _Course) -> None:
+    def forget(self, file_streams: _FileStreams) -> None:
         """Stop watching a file, as it is in memory."""
-        if self._courses.get(course.number) is course:
-            del self._courses[course.number]
+        if self._files.get(file_streams.number) is file_streams:
+            del self._files[file_streams.number]
 
     def leave(self) -> None:
         self._readers -= 1
         assert self._readers >= 0
 
-    def _known(self, file: HasFileno) -> _Course | None:
-        course = self._courses.get(file.fileno())
-        return course if course is not None and course.file == id(file) else None
+    def _known(self, file: HasFileno) -> _FileStreams | None:
+        file_streams = self._files.get(file.fileno())
+        return file_streams if file_streams is not None and file_streams.file == id(file) else None
 
-    def _join(self, course: _Course, start: int, end: int) -> Reach:
-        self._courses.move_to_end(course.number)
+    def _join(self, file_streams: _FileStreams, start: int, end: int) -> ReadAheadWindow:
+        self._files.move_to_end(file_streams.number)
         self._readers += 1
-        return Reach(self, course, start, end)
+        return ReadAheadWindow(self, file_streams, start, end)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from proxy.blocks import Piece
-from proxy.lanes.readahead import HasFileno, Reach, ReadAhead
+from proxy.lanes.readahead import DiskReadAhead, HasFileno, ReadAheadWindow
 from proxy.lanes.residency import ask, is_resident, read_ahead
 
 STEP_BYTES = 512 << 10  # each takes one probe and at most one thread hop
@@ -39,7 +39,7 @@ GONE = frozenset(
 assert STEP_BYTES <= BURST_BYTES
 
 
-class ClientGone(ConnectionError):
+class ConnectionGone(ConnectionError):
     """The connection was ended, by either side, before all bytes had left."""
 
 
@@ -50,11 +50,11 @@ class PieceTooShort(Exception):
 class PieceSender(ABC):
     """The sender of one connection, for one piece or answer at a time. Not thread-safe: for its event loop only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reads: ReadAhead | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, reads: DiskReadAhead | None = None) -> None:
         """`reads` is shared by the process; None: the sender has its own."""
         self._loop = loop
-        self._reads = reads if reads is not None else ReadAhead()
-        self._reach: Reach | None = None  # set while pages of the file are known to be missing
+        self._reads = reads if reads is not None else DiskReadAhead()
+        self._ahead: ReadAheadWindow | None = None  # set while pages of the file are known to be missing
         self.failed: HasFileno | None = None  # the file of the piece that failed last, until the connection closes
         self._closed = False
         self._paused = False  # by the transport
@@ -75,7 +75,8 @@ class PieceSender(ABC):
         return self._file is not None
 
     async def send(self, file: HasFileno, offset: int, count: int) -> None:
-        """Send a piece. Raises ClientGone, PieceTooShort, the disk's OSError. After a failure, close the connection."""
+        """Send a piece. Raises ConnectionGone, PieceTooShort, the disk's OSError. After a failure, close the
+        connection."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         try:
             if not self.start(file, offset, count, partial(_settle, waiter)):
@@ -96,7 +97,7 @@ class PieceSender(ABC):
         """Start a piece. Return True if all has left; else `done` gets None or the error. Raises as `send` does."""
         assert not self.busy, "one piece at a time"
         if self._closed:
-            raise ClientGone("the connection is closed")
+            raise ConnectionGone("the connection is closed")
         self._take(file, offset, count)
         self._done = done
         try:
@@ -116,7 +117,8 @@ class PieceSender(ABC):
 
     @abstractmethod
     def write(self, head: bytes, body: memoryview) -> int:
-        """Write at once; return how many bytes of both left (0: no room). `body` is free again. Raises ClientGone."""
+        """Write at once; return how many bytes of both left (0: no room). `body` is free again. Raises
+        ConnectionGone."""
 
     def pause(self) -> None:
         """Pause, as the transport's buffer is full."""
@@ -130,7 +132,7 @@ class PieceSender(ABC):
         """Fail the piece under way with ClientGone. Idempotent."""
         self._closed = True
         if self.busy:
-            self._finish(ClientGone("the client went away"))
+            self._finish(ConnectionGone("the client went away"))
         self.failed = None
 
     def _advance(self) -> bool:
@@ -150,8 +152,8 @@ class PieceSender(ABC):
                     if not is_resident(fd, self._offset, step):
                         self._read_ahead(file, step)
                         return False
-                    if self._reach is not None:
-                        self._ask(self._reach, file)
+                    if self._ahead is not None:
+                        self._ask(self._ahead, file)
                 step = min(step, self._probed_end - self._offset)
                 sent = self._send_step(fd, step)
                 burst -= sent
@@ -166,9 +168,9 @@ class PieceSender(ABC):
         """Begin a piece."""
         self._file, self._offset, self._left, self._probed_end = file, offset, count, 0
         self._begun_at = offset
-        if self._reach is not None:
-            self._reach.leave()
-        self._reach = self._reads.follow(file, offset, offset + count)
+        if self._ahead is not None:
+            self._ahead.leave()
+        self._ahead = self._reads.follow(file, offset, offset + count)
 
     @abstractmethod
     def _send_head(self) -> bool:
@@ -176,7 +178,7 @@ class PieceSender(ABC):
 
     @abstractmethod
     def _send_step(self, fd: int, length: int) -> int:
-        """Send a step; return how many bytes there was room for. Raises ClientGone, PieceTooShort, OSError."""
+        """Send a step; return how many bytes there was room for. Raises ConnectionGone, PieceTooShort, OSError."""
 
     @abstractmethod
     def _park(self) -> None:
@@ -188,21 +190,21 @@ class PieceSender(ABC):
 
     def _read_ahead(self, file: HasFileno, step: int) -> None:
         self._unpark()
-        if self._reach is None:
-            self._reach = self._reads.begin(file, self._begun_at, self._offset + self._left)
-        self._reach.found(False)
-        wanted = self._reach.next(self._offset)
+        if self._ahead is None:
+            self._ahead = self._reads.begin(file, self._begun_at, self._offset + self._left)
+        self._ahead.found(False)
+        wanted = self._ahead.next(self._offset)
         ahead_bytes = wanted.stop - self._offset if wanted is not None else 0
         reading = self._loop.run_in_executor(None, _read_held, file, self._offset, step, ahead_bytes)
         self._reading = reading
         reading.add_done_callback(self._on_read)
 
-    def _ask(self, reach: Reach, file: HasFileno) -> None:
+    def _ask(self, ahead: ReadAheadWindow, file: HasFileno) -> None:
         """Ask the disk for what is due, without waiting."""
-        wanted = reach.next(self._offset)
+        wanted = ahead.next(self._offset)
         if wanted is not None:
             asking = self._loop.run_in_executor(None, _ask_held, file, wanted.start, len(wanted))
-            asking.add_done_callback(partial(_note_asked, reach))
+            asking.add_done_callback(partial(_note_asked, ahead))
 
     def _on_read(self, reading: asyncio.Future[None]) -> None:
         error = None if reading.cancelled() else reading.exception()
@@ -240,9 +242,9 @@ class PieceSender(ABC):
         """Drop everything that is under way."""
         self._unpark()
         self._file = self._done = self._reading = None
-        if self._reach is not None:
-            self._reach.leave()
-            self._reach = None
+        if self._ahead is not None:
+            self._ahead.leave()
+            self._ahead = None
         if self._later or self._head:
             self._later, self._head = [], b""
 
@@ -250,7 +252,7 @@ class PieceSender(ABC):
 class FileSender(PieceSender):
     """The sender for a plain socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, reads: ReadAhead | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket_fd: int, reads: DiskReadAhead | None = None) -> None:
         """Raises OSError if there is no descriptor left for the dup."""
         super().__init__(loop, reads)
         self._owner = socket.socket(fileno=os.dup(socket_fd))
@@ -262,7 +264,7 @@ class FileSender(PieceSender):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise ClientGone(f"the client went away: {error.strerror}") from error
+            raise ConnectionGone(f"the client went away: {error.strerror}") from error
 
     def close(self) -> None:
         super().close()
@@ -275,7 +277,7 @@ class FileSender(PieceSender):
         except BlockingIOError:
             return False
         except OSError as error:
-            raise ClientGone(f"the client went away: {error.strerror}") from error
+            raise ConnectionGone(f"the client went away: {error.strerror}") from error
         self._head = self._head[sent:]
         return not self._head
 
@@ -286,7 +288,7 @@ class FileSender(PieceSender):
             return 0
         except OSError as error:
             if error.errno in GONE:
-                raise ClientGone(f"the client went away: {error.strerror}") from error
+                raise ConnectionGone(f"the client went away: {error.strerror}") from error
             raise
         if sent == 0:
             raise PieceTooShort(f"the file ends {self._left} bytes before its piece")
@@ -323,7 +325,7 @@ def _ask_held(file: HasFileno, offset: int, length: int) -> bool:
     return ask(file.fileno(), offset, length)
 
 
-def _note_asked(reach: Reach, asking: asyncio.Future[bool]) -> None:
+def _note_asked(ahead: ReadAheadWindow, asking: asyncio.Future[bool]) -> None:
     """Note the result. Errors are ignored: a failing disk is found out when the bytes are needed."""
     if not asking.cancelled() and asking.exception() is None:
-        reach.found(asking.result())
+        ahead.found(asking.result())

@@ -88,7 +88,7 @@ class ExactSink:
         return self._sink.write(data)
 
 
-class Claim:
+class OpenedAnswer:
     """The answer to `open_range`, until its version is known and a sink is attached.
 
     `name` is the origin's; `is_success` is its check of a head.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 CONNECTIONS_MIN = 256  # for each use: the limit of connections is never lower
 
 
-class Target(Protocol):
+class RequestTarget(Protocol):
     """An endpoint and the request target, which is sent byte for byte."""
 
     @property
@@ -59,7 +59,7 @@ class Use(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeLimits:
+class HttpLimits:
     """The limits of exchanges. Each time-out bounds the wait for the next byte, never a whole transfer.
 
     `read_timeout_s` applies to requests that are not retried, the `stall_timeout` ones to the rest: see
@@ -83,9 +83,9 @@ class ExchangeLimits:
         return Patience(*(min(limit_s, self.read_timeout_s) for limit_s in limits_s))
 
 
-def exchange_limits(limits: LimitSettings) -> ExchangeLimits:
+def exchange_limits(limits: LimitSettings) -> HttpLimits:
     """Return the limits of each origin's connections, from the settings."""
-    return ExchangeLimits(
+    return HttpLimits(
         connect_timeout_s=limits.connect_timeout,
         read_timeout_s=limits.read_timeout,
         stall_timeout_min_s=limits.stall_timeout_min,
@@ -98,13 +98,13 @@ def exchange_limits(limits: LimitSettings) -> ExchangeLimits:
     )
 
 
-class Exchange:
+class HttpExchange:
     """Exchanges with one service. `proxy` is the URL of a proxy, or None. Raises ConfigInvalid.
 
     `patience` is shared with the service's range client.
     """
 
-    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, patience: Patience) -> None:
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: HttpLimits, patience: Patience) -> None:
         self._patience = patience
         self._open: Callable[[Use], Transport] = partial(_open_transport, context, proxy, limits)
         self._transports: dict[Use, Transport] = {}
@@ -112,7 +112,13 @@ class Exchange:
             self._transports[Use.METADATA] = self._open(Use.METADATA)
 
     async def send(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None = None, *, use: Use
+        self,
+        method: str,
+        target: RequestTarget,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None = None,
+        *,
+        use: Use,
     ) -> httpx.Response:
         """Send a request. Return the answer, with its body not yet read; the caller must close it.
 
@@ -121,7 +127,7 @@ class Exchange:
         """
         return await (await self._opened(use)).send(method, target, headers, body)
 
-    async def head(self, target: Target, headers: Headers, *, retried: bool = False) -> tuple[int, Headers]:
+    async def head(self, target: RequestTarget, headers: Headers, *, retried: bool = False) -> tuple[int, Headers]:
         """Send a HEAD. Return status and headers, with the connection free again. Raises what `send` does.
 
         `retried`: the caller retries, so the wait is no longer than the adaptive time-out.
@@ -132,7 +138,7 @@ class Exchange:
         return response.status_code, header_pairs(response)
 
     async def get(
-        self, target: Target, headers: Headers, accept: Accept, use: Use = Use.METADATA, *, retried: bool = True
+        self, target: RequestTarget, headers: Headers, accept: Accept, use: Use = Use.METADATA, *, retried: bool = True
     ) -> Response:
         """Do what `WireClient.get` does, but through a proxy. Raises OriginUnavailable."""
         async with self._asked("GET", target, headers, use, retried=retried) as response:
@@ -153,7 +159,7 @@ class Exchange:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, target: Target, headers: Headers, use: Use, *, retried: bool
+        self, method: str, target: RequestTarget, headers: Headers, use: Use, *, retried: bool
     ) -> AsyncIterator[httpx.Response]:
         """Yield an answer and close it afterwards. Learn from its silences, and limit them if it is retried."""
         name = hash((method, target.endpoint, target.request_target))
@@ -190,13 +196,13 @@ class Exchange:
         return found
 
 
-def _open_transport(context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use) -> Transport:
+def _open_transport(context: ssl.SSLContext, proxy: str | None, limits: HttpLimits, use: Use) -> Transport:
     from proxy.origin.transport import Transport
 
     return Transport(context, proxy, limits, use)
 
 
-def range_client(context: ssl.SSLContext, limits: ExchangeLimits, patience: Patience) -> WireClient:
+def range_client(context: ssl.SSLContext, limits: HttpLimits, patience: Patience) -> WireClient:
     """Return the client that reads block bytes, with the same trust and time-outs as the exchanges."""
     return WireClient(
         max_idle_per_endpoint=limits.idle_connections_max,

@@ -19,7 +19,7 @@ PAGES_MAX = 100  # of the store's pages, for one of ours: an endless listing mus
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundEntry:
     """One page of the store. `listed` maps names to objects, and common prefixes to None."""
 
     listed: Mapping[str, ListedObject | None]
@@ -27,7 +27,7 @@ class Found:
 
 
 async def gather_page(
-    ask: Callable[[str | None], Awaitable[Found]], *, after: str, limit: int, undecodable: str
+    ask: Callable[[str | None], Awaitable[FoundEntry]], *, after: str, limit: int, undecodable: str
 ) -> ListPage:
     """Return a page. `ask` returns the store's page at a token, the first one for None.
 

@@ -18,7 +18,7 @@ _MESSAGE = re.compile(rb"<Message>([^<]{1,1000})</Message>")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorBody:
     """Reason and message of an error; empty if the body has none."""
 
     reason: str = ""
@@ -29,15 +29,15 @@ class Refusal:
         return f"{status} {self.reason}{f': {self.message}' if self.message else ''}".rstrip()
 
 
-def parse_refusal(body: bytes) -> Refusal:
+def parse_refusal(body: bytes) -> ErrorBody:
     """Parse JSON, XML or a line of text."""
     if body.lstrip()[:1] == b"{":
         return _parse_json(body)
     code = parse_code(body)
     if code is not None:
-        return Refusal(code, parse_message(body))
+        return ErrorBody(code, parse_message(body))
     text = body.decode("utf-8", "replace").strip()
-    return Refusal("", text[:MESSAGE_MAX] if "<" not in text else "")
+    return ErrorBody("", text[:MESSAGE_MAX] if "<" not in text else "")
 
 
 def parse_code(body: bytes) -> str | None:
@@ -52,11 +52,11 @@ def parse_message(body: bytes) -> str:
     return html.unescape(found[1].decode("utf-8", "replace")) if found is not None else ""
 
 
-def _parse_json(body: bytes) -> Refusal:
+def _parse_json(body: bytes) -> ErrorBody:
     try:
         error = json.loads(body)["error"]
         first: dict[str, object] = next(iter(error.get("errors") or ()), {})
         reason, message = first.get("reason", ""), error.get("message", "")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return Refusal()
-    return Refusal(str(reason)[:100], str(message)[:MESSAGE_MAX])
+        return ErrorBody()
+    return ErrorBody(str(reason)[:100], str(message)[:MESSAGE_MAX])

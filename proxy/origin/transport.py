@@ -25,14 +25,14 @@ from proxy.origin.trouble import unreachable
 
 if TYPE_CHECKING:
     from proxy.errors import OriginUnavailable
-    from proxy.origin.exchange import ExchangeLimits, Target
+    from proxy.origin.exchange import HttpLimits, RequestTarget
     from proxy.wire.endpoint import Endpoint
 
 
 class Transport:
     """A pool of connections to one service, for one use. `proxy` is a proxy's URL, or None. Raises ConfigInvalid."""
 
-    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: ExchangeLimits, use: Use) -> None:
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limits: HttpLimits, use: Use) -> None:
         self._use = use
         self._proxied = proxy is not None
         wait_s = limits.forward_timeout_s if use is Use.PASSING else limits.read_timeout_s
@@ -63,7 +63,7 @@ class Transport:
     async def send(
         self,
         method: str,
-        target: Target,
+        target: RequestTarget,
         headers: Headers,
         body: AsyncIterator[bytes] | None = None,
         wait_s: float | None = None,
@@ -99,7 +99,12 @@ class Transport:
         await self._transport.aclose()
 
     def _request(
-        self, method: str, target: Target, headers: Headers, body: AsyncIterator[bytes] | None, wait_s: float | None
+        self,
+        method: str,
+        target: RequestTarget,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None,
+        wait_s: float | None,
     ) -> httpx.Request:
         whole = target.request_target
         if self._proxied and not target.endpoint.tls:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from proxy.cache.capacity import Claim, check_capacity
+from proxy.cache.capacity import DiskClaim, check_capacity
 from proxy.cache.estimate import read_estimate
 from proxy.cache.layout import FOLDER, open_layouts
 from proxy.cache.shared import SharedTables
@@ -55,7 +55,7 @@ class Supervisor:
         self._settings = settings
         self._url_file = url_file
         self._locks = _lock_disks([disk.path for disk in disks])
-        claims = [Claim(f"cache.disks[{index}]", disk.path, disk.size) for index, disk in enumerate(disks)]
+        claims = [DiskClaim(f"cache.disks[{index}]", disk.path, disk.size) for index, disk in enumerate(disks)]
         for warning in check_capacity(claims, settings.cache.block_size):
             log.warning("%s", warning)
         open_layouts([(disk.path, disk.size) for disk in disks], settings.cache.block_size, settings.cache.segment_size)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from proxy.cache.disks import Disk, DiskSettings
+from proxy.cache.disks import Disk, DiskSpec
 from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.objects import ObjectKey, ObjectRecord, ObjectVersion
@@ -18,13 +18,13 @@ KEY = ObjectKey("s3://origin", "bucket", "key")
 FENCE_AND_WAIT = """
 import sys
 from pathlib import Path
-from proxy.cache.disks import Disk, DiskSettings
+from proxy.cache.disks import Disk, DiskSpec
 from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.objects import ObjectKey
 tables = SharedTables.attach(int(sys.argv[1]))
 root = Path(sys.argv[2])
-disk = Disk(0, DiskSettings(root.parent, 1 << 30), "disk 0", root, tables.usage)
+disk = Disk(0, DiskSpec(root.parent, 1 << 30), "disk 0", root, tables.usage)
 keys = KeyStore([disk], run_id=sys.argv[3], writer_id=sys.argv[4], tables=tables)
 fence = keys.fence(ObjectKey("s3://origin", "bucket", "key"))
 print("fenced", flush=True)
@@ -58,7 +58,7 @@ class KeyNode:
     def store_named(self, writer_id: str) -> KeyStore:
         tables = SharedTables.attach(self.tables.fd)
         disks = [
-            Disk(index, DiskSettings(root.parent, 1 << 30), str(root), root, tables.usage)
+            Disk(index, DiskSpec(root.parent, 1 << 30), str(root), root, tables.usage)
             for index, root in enumerate(self.roots)
         ]
         return KeyStore(disks, run_id=self.run_id, writer_id=writer_id, tables=tables)

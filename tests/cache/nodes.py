@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from proxy.cache.block import Block
 from proxy.cache.blockmap import BlockKind
-from proxy.cache.disks import DiskSettings
+from proxy.cache.disks import DiskSpec
 from proxy.cache.leaving import Leaving
 from proxy.cache.recordsweep import RecordSweep
 from proxy.cache.scan import DiskScan
@@ -72,7 +72,7 @@ def open_store(
     writer_threads: Executor | None = None,
 ) -> Store:
     store = Store(
-        [DiskSettings(path, size_bytes) for path in paths],
+        [DiskSpec(path, size_bytes) for path in paths],
         block_bytes=block_bytes,
         run_id=run_id,
         writer_id=writer_id,

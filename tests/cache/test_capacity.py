@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cache.capacity import Claim, check_capacity
+from proxy.cache.capacity import DiskClaim, check_capacity
 from proxy.cache.estimate import read_estimate, write_estimate
 from proxy.cache.layout import make_private
 from proxy.config.watermarks import smallest_size, watermarks
@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_size_beyond_the_file_system_is_refused_with_both_numbers_and_the_fix(small_disk: Path) -> None:
-    claims = [Claim("cache.disks[0]", small_disk / "not" / "made yet", 10 * GIB)]
+    claims = [DiskClaim("cache.disks[0]", small_disk / "not" / "made yet", 10 * GIB)]
     with pytest.raises(ConfigInvalid) as refusal:
         check_capacity(claims, 8 * MIB)
     assert str(refusal.value) == (
@@ -40,27 +40,27 @@ def test_a_size_beyond_the_file_system_is_refused_with_both_numbers_and_the_fix(
         " write 90MiB or less, or name a larger disk"
     )
     assert not (small_disk / "not").exists()
-    assert check_capacity([Claim("cache.disks[0]", small_disk, 90 * MIB)], 8 * MIB) == []
+    assert check_capacity([DiskClaim("cache.disks[0]", small_disk, 90 * MIB)], 8 * MIB) == []
 
 
 def test_directories_of_one_file_system_count_together(small_disk: Path, tmp_path: Path) -> None:
     names = ("one", "two")
-    claims = [Claim(f"cache.disks[{n}]", small_disk / name, 60 * MIB) for n, name in enumerate(names)]
+    claims = [DiskClaim(f"cache.disks[{n}]", small_disk / name, 60 * MIB) for n, name in enumerate(names)]
     with pytest.raises(
         ConfigInvalid, match=r"disks\[0\]\.size and cache\.disks\[1\]\.size: 120MiB .* write 45MiB .* each"
     ):
         check_capacity(claims, 8 * MIB)
-    apart = [claims[0], Claim("cache.disks[1]", tmp_path, 60 * MIB)]
+    apart = [claims[0], DiskClaim("cache.disks[1]", tmp_path, 60 * MIB)]
     assert check_capacity(apart, 8 * MIB) == []
 
 
 def test_a_file_system_too_small_for_the_blocks_is_refused(small_disk: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"10MiB stay free: too little for blocks of 32MiB, which need 160MiB"):
-        check_capacity([Claim("cache.disks[0]", small_disk, 64 * MIB)], 32 * MIB)
+        check_capacity([DiskClaim("cache.disks[0]", small_disk, 64 * MIB)], 32 * MIB)
 
 
 def test_other_files_are_told_of_and_refuse_no_start_and_the_caches_own_do_not_count(small_disk: Path) -> None:
-    claims = [Claim("cache.disks[0]", small_disk, 80 * MIB)]
+    claims = [DiskClaim("cache.disks[0]", small_disk, 80 * MIB)]
     other = small_disk / "other"
     other.write_bytes(bytes(40 * MIB))
     (warning,) = check_capacity(claims, 8 * MIB)

@@ -11,7 +11,7 @@ import pytest
 from proxy.blocks import combine_sums, update_sum
 from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind
-from proxy.cache.disks import DiskSettings
+from proxy.cache.disks import DiskSpec
 from proxy.cache.store import DESCRIPTORS_PER_SEGMENT, Store
 from proxy.errors import ConfigInvalid, StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
@@ -324,7 +324,7 @@ def test_a_lost_second_sum_is_mended_when_its_block_is_checked(node: Node) -> No
 
 def test_segments_spread_over_the_disks_by_their_sizes_and_are_found_again(tmp_path: Path) -> None:
     node = Node(tmp_path / "one", tmp_path / "two")
-    settings = [DiskSettings(tmp_path / "one", 3 << 30), DiskSettings(tmp_path / "two", 1 << 30)]
+    settings = [DiskSpec(tmp_path / "one", 3 << 30), DiskSpec(tmp_path / "two", 1 << 30)]
 
     def store(order: int, writer_id: str) -> Store:
         made = Store(

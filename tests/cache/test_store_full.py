@@ -13,7 +13,7 @@ import pytest
 
 from proxy.cache import mapfile
 from proxy.cache.blockmap import BlockKind, MapHeader
-from proxy.cache.disks import Disk, DiskSettings, rank
+from proxy.cache.disks import Disk, DiskSpec, rank
 from proxy.cache.shared import SharedTables
 from proxy.cache.space import MIB, Space
 from proxy.cache.store import Store
@@ -306,7 +306,7 @@ def test_a_disk_that_breaks_while_a_segment_is_made_gives_it_to_the_next(
 def test_ranking_moves_only_what_a_new_disk_gains(tmp_path: Path) -> None:
     tables = SharedTables.create()
     names = ["long" * 40 + str(number) for number in range(4)]
-    disks = [Disk(n, DiskSettings(tmp_path, (n + 1) << 30), names[n], tmp_path, tables.usage) for n in range(4)]
+    disks = [Disk(n, DiskSpec(tmp_path, (n + 1) << 30), names[n], tmp_path, tables.usage) for n in range(4)]
     moved = 0
     for number in range(400):
         digest = make_version(str(number)).digest

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from proxy.cache.disks import DiskSettings
+from proxy.cache.disks import DiskSpec
 from proxy.cache.keys import KeyStore
 from proxy.cache.shared import SharedTables
 from proxy.cache.store import Store
@@ -42,7 +42,7 @@ class Node:
         self.fleet_state = FleetState.create()
         self.tables = SharedTables.create()
         self.store = Store(
-            [DiskSettings(path / node_id, 1 << 30)],
+            [DiskSpec(path / node_id, 1 << 30)],
             block_bytes=1 << 16,
             run_id="run",
             writer_id=node_id,

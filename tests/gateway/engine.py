@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proxy.blocks import ByteSink, Piece, update_sum
 from proxy.cache.shared import SharedTables
-from proxy.cache.store import DiskSettings, Store
+from proxy.cache.store import DiskSpec, Store
 from proxy.concurrency.threads import Threads
 from proxy.errors import NotFound, OriginUnavailable, VersionChanged
 from proxy.fill.flight import Flights
@@ -131,7 +131,7 @@ class Rig:
         self.tables = tables or SharedTables.create()
         self.now_s = 5000.0
         self.store = Store(
-            [DiskSettings(path, size_bytes)],
+            [DiskSpec(path, size_bytes)],
             block_bytes=block_bytes,
             run_id=run_id,
             writer_id=writer_id,

@@ -11,7 +11,7 @@ import pytest
 from proxy.blocks import Piece
 from proxy.lanes import chunksend
 from proxy.lanes.chunksend import ChunkSender, ReusedBuffer
-from proxy.lanes.sendfile import ClientGone, PieceTooShort
+from proxy.lanes.sendfile import ConnectionGone, PieceTooShort
 from tests.lanes.serving import CONTENT, SIZE, open_file
 
 
@@ -88,19 +88,19 @@ async def test_close_ends_the_piece_that_waits(data: Path) -> None:
     sending = asyncio.create_task(sender.send(open_file(data), 0, SIZE))
     await asyncio.sleep(0)
     sender.close()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sending
     sender.resume()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sender.send(open_file(data), 0, 1)
 
 
 async def test_closing_transport_is_a_client_that_went(data: Path) -> None:
     transport, sender = make(1 << 40)
     transport.close()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sender.send(open_file(data), 0, 10)
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         sender.write(b"head", memoryview(b""))
 
 

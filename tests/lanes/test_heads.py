@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.lanes.connection import Limits
-from proxy.lanes.heads import Target, parse_target
+from proxy.lanes.heads import HeadTarget, parse_target
 from tests.lanes.serving import HOST, LOOPS, OK, Echo, Serving
 from tests.waiting import wait_until
 
@@ -187,8 +187,8 @@ def test_heads_that_take_too_long_are_given_up(echo: Echo, loop: str) -> None:
 @given(st.binary(max_size=60))
 def test_targets_are_cut_and_never_changed(rest: bytes) -> None:
     path, _, query = rest.partition(b"?")
-    assert parse_target(b"/" + rest) == Target(b"/" + path, query)
-    assert parse_target(b"https://[::1]:9/" + rest) == Target(b"/" + path, query, b"[::1]:9")
+    assert parse_target(b"/" + rest) == HeadTarget(b"/" + path, query)
+    assert parse_target(b"https://[::1]:9/" + rest) == HeadTarget(b"/" + path, query, b"[::1]:9")
 
 
 @pytest.mark.parametrize("raw", [b"", b"a:443", b"key", b"?q", b"://h/", b"http:/h"])
@@ -197,5 +197,5 @@ def test_other_forms_of_target_mean_nothing(raw: bytes) -> None:
 
 
 def test_authority_ends_where_path_or_query_begins() -> None:
-    assert parse_target(b"http://h:1?a=/b") == Target(b"/", b"a=/b", b"h:1")
-    assert parse_target(b"*") == Target(b"*", b"")
+    assert parse_target(b"http://h:1?a=/b") == HeadTarget(b"/", b"a=/b", b"h:1")
+    assert parse_target(b"*") == HeadTarget(b"*", b"")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.lanes.readahead import FILES_MAX, FULL_WINDOWS, WINDOW_BYTES_MIN, Reach, ReadAhead
+from proxy.lanes.readahead import FILES_MAX, FULL_WINDOWS, WINDOW_BYTES_MIN, DiskReadAhead, ReadAheadWindow
 
 MIB = 1 << 20
 STEP = MIB // 2
@@ -24,9 +24,9 @@ class File:
         return self.number
 
 
-def read(reach: Reach, start: int, end: int) -> list[range]:
+def read(ahead: ReadAheadWindow, start: int, end: int) -> list[range]:
     """What is asked for while a reader goes over a piece, step by step."""
-    asked = [reach.next(offset) for offset in range(start, end, STEP)]
+    asked = [ahead.next(offset) for offset in range(start, end, STEP)]
     return [span for span in asked if span is not None]
 
 
@@ -35,17 +35,17 @@ def covered(spans: list[range]) -> set[int]:
     return {step for span in spans for step in range(span.start // STEP, -(-span.stop // STEP))}
 
 
-def piece(reads: ReadAhead, file: File, start: int, end: int) -> list[range]:
+def piece(reads: DiskReadAhead, file: File, start: int, end: int) -> list[range]:
     """A whole piece of a file whose pages are missing."""
-    reach = reads.follow(file, start, end) or reads.begin(file, start, end)
+    ahead = reads.follow(file, start, end) or reads.begin(file, start, end)
     try:
-        return read(reach, start, end)
+        return read(ahead, start, end)
     finally:
-        reach.leave()
+        ahead.leave()
 
 
 def test_a_file_of_which_nothing_is_missing_is_not_followed() -> None:
-    reads = ReadAhead()
+    reads = DiskReadAhead()
     assert reads.follow(File(), 0, MIB) is None
     known = File(4)
     reads.begin(known, 0, MIB).leave()
@@ -54,10 +54,10 @@ def test_a_file_of_which_nothing_is_missing_is_not_followed() -> None:
 
 
 def test_a_long_piece_is_asked_for_once_and_a_window_ahead_at_most() -> None:
-    reach = ReadAhead(WINDOW).begin(File(), 0, 100 * MIB)
+    ahead = DiskReadAhead(WINDOW).begin(File(), 0, 100 * MIB)
     end = 0
     for offset in range(0, 100 * MIB, STEP):
-        span = reach.next(offset)
+        span = ahead.next(offset)
         if span is not None:
             assert span.start == end
             assert len(span) >= WINDOW // 2 or span.stop == 100 * MIB
@@ -69,7 +69,7 @@ def test_a_long_piece_is_asked_for_once_and_a_window_ahead_at_most() -> None:
 
 @pytest.mark.parametrize("size", [4096, STEP, MIB, 8 * MIB])
 def test_random_readers_ask_for_what_they_read_and_no_more(size: int) -> None:
-    reads, source = ReadAhead(WINDOW), random.Random(size)
+    reads, source = DiskReadAhead(WINDOW), random.Random(size)
     numbers = list(range(0, 2000, 2))  # no two are neighbours
     source.shuffle(numbers)
     for number in numbers:
@@ -78,7 +78,7 @@ def test_random_readers_ask_for_what_they_read_and_no_more(size: int) -> None:
 
 
 def test_neighbours_by_chance_cost_little() -> None:
-    reads, source = ReadAhead(WINDOW), random.Random(1)
+    reads, source = DiskReadAhead(WINDOW), random.Random(1)
     numbers = list(range(2048))
     source.shuffle(numbers)
     asked = sum(len(span) for number in numbers for span in piece(reads, File(), number * MIB, (number + 1) * MIB))
@@ -86,22 +86,22 @@ def test_neighbours_by_chance_cost_little() -> None:
 
 
 def test_range_after_range_keeps_half_a_window_on_its_way_across_them() -> None:
-    reads, file, asked = ReadAhead(WINDOW), File(), 0
+    reads, file, asked = DiskReadAhead(WINDOW), File(), 0
     for number in range(20):
         start, end = number * 8 * MIB, (number + 1) * 8 * MIB
-        reach = reads.follow(file, start, end) or reads.begin(file, start, end)
+        ahead = reads.follow(file, start, end) or reads.begin(file, start, end)
         for offset in range(start, end, STEP):
-            span = reach.next(offset)
+            span = ahead.next(offset)
             if span is not None:
                 assert span.start == asked, "asked for once"
                 asked = span.stop
             assert asked >= (offset + WINDOW // 2 if number >= 3 else min(end, offset + WINDOW // 2))
             assert asked <= offset + WINDOW
-        reach.leave()
+        ahead.leave()
 
 
 def test_small_ranges_in_order_grow_what_lies_ahead_to_a_window() -> None:
-    reads, ahead = ReadAhead(WINDOW), []
+    reads, ahead = DiskReadAhead(WINDOW), []
     asked = 0
     for number in range(64):
         start = number * STEP
@@ -117,9 +117,9 @@ def test_small_ranges_in_order_grow_what_lies_ahead_to_a_window() -> None:
 @settings(max_examples=50, deadline=None)
 def test_connections_that_share_out_ranges_are_one_stream(connections: int, seed: int) -> None:
     """Each takes the next range; they advance at random. All is asked for, little twice, a window beyond at most."""
-    reads, file, source = ReadAhead(WINDOW), File(), random.Random(seed)
+    reads, file, source = DiskReadAhead(WINDOW), File(), random.Random(seed)
     ranges = iter(range(40))
-    running: list[tuple[Reach, int, int]] = []
+    running: list[tuple[ReadAheadWindow, int, int]] = []
     asked: list[range] = []
     last = 0
     while True:
@@ -128,14 +128,14 @@ def test_connections_that_share_out_ranges_are_one_stream(connections: int, seed
             running.append((reads.follow(file, start, last) or reads.begin(file, start, last), start, last))
         if not running:
             break
-        reach, offset, end = running.pop(source.randrange(len(running)))
-        if (span := reach.next(offset)) is not None:
+        ahead, offset, end = running.pop(source.randrange(len(running)))
+        if (span := ahead.next(offset)) is not None:
             asked.append(span)
             assert span.stop <= last + WINDOW
         if offset + STEP < end:
-            running.append((reach, offset + STEP, end))
+            running.append((ahead, offset + STEP, end))
         else:
-            reach.leave()
+            ahead.leave()
     steps = [step for span in asked for step in covered([span])]
     assert covered(asked) >= set(range(40 * 8 * MIB // STEP))
     assert len(steps) <= 1.1 * len(set(steps))
@@ -144,7 +144,7 @@ def test_connections_that_share_out_ranges_are_one_stream(connections: int, seed
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 40)), min_size=1, max_size=60), st.integers(0, 16))
 @settings(deadline=None)
 def test_whatever_is_read_is_asked_for_first_and_never_far_beyond(pieces: list[tuple[int, int]], window: int) -> None:
-    reads = ReadAhead(window * MIB)
+    reads = DiskReadAhead(window * MIB)
     before: set[int] = set()
     for start_step, steps in pieces:
         start, end = start_step * STEP, (start_step + steps) * STEP
@@ -158,18 +158,18 @@ def test_whatever_is_read_is_asked_for_first_and_never_far_beyond(pieces: list[t
 
 
 def test_many_readers_get_smaller_windows_that_add_up_to_the_same() -> None:
-    reads = ReadAhead(WINDOW)
+    reads = DiskReadAhead(WINDOW)
     reaches = [reads.begin(File(number), 0, 100 * MIB) for number in range(16)]
     assert reads.window_bytes == FULL_WINDOWS * WINDOW // 16
     reaches += [reads.begin(File(number), 0, 100 * MIB) for number in range(1000)]
     assert reads.window_bytes == WINDOW_BYTES_MIN
-    for reach in reaches:
-        reach.leave()
+    for ahead in reaches:
+        ahead.leave()
     assert reads.window_bytes == WINDOW
 
 
 def test_a_file_that_is_in_memory_again_is_forgotten() -> None:
-    reads, file = ReadAhead(WINDOW), File()
+    reads, file = DiskReadAhead(WINDOW), File()
     first = reads.begin(file, 0, MIB)
     first.found(True)
     first.found(False)
@@ -180,7 +180,7 @@ def test_a_file_that_is_in_memory_again_is_forgotten() -> None:
 
 
 def test_files_are_remembered_within_a_bound() -> None:
-    reads = ReadAhead(WINDOW)
+    reads = DiskReadAhead(WINDOW)
     files = [File(number) for number in range(FILES_MAX + 10)]
     for file in files:
         reads.begin(file, 0, MIB).leave()

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.blocks import DataFile
 from proxy.lanes import sendfile
-from proxy.lanes.sendfile import BURST_BYTES, ClientGone, FileSender, PieceTooShort
+from proxy.lanes.sendfile import BURST_BYTES, ConnectionGone, FileSender, PieceTooShort
 from tests.lanes.serving import open_file
 
 SIZE = 10_000_000
@@ -95,10 +95,10 @@ async def test_close_fails_the_parked_piece_and_frees_the_descriptor(
     ours.close()  # the dup keeps the socket open
     sender.close()
     sender.close()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sending
     assert len(await receive(theirs, SIZE)) < SIZE  # and now the peer sees the end
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sender.send(file, 0, 1)
 
 
@@ -110,7 +110,7 @@ async def test_peer_that_closes_fails_the_parked_piece(
     sending = asyncio.create_task(sender.send(file, 0, SIZE))
     await receive(theirs, 1)
     theirs.close()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sending
     assert not sender.busy
     sender.close()
@@ -207,7 +207,7 @@ async def test_piece_that_ends_while_its_pages_are_read_keeps_the_file_open(
     sending = asyncio.create_task(sender.send(DataFile(os.dup(file.fd)), 0, 1000))
     await asyncio.to_thread(disk.begun.wait, 20)
     sender.close()
-    with pytest.raises(ClientGone):
+    with pytest.raises(ConnectionGone):
         await sending
     del sending
     disk.release.set()

@@ -14,10 +14,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from proxy.lanes.connection import Connection
+from proxy.lanes.connection import ClientConnection
 from proxy.lanes.express import ExpressProtocol
 
-OURS = {**vars(Connection), **vars(ExpressProtocol)}
+OURS = {**vars(ClientConnection), **vars(ExpressProtocol)}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

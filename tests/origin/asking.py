@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from proxy.objects import ObjectVersion
 from proxy.origin import ForwardResponse, Origin
-from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.exchange import HttpLimits
 from proxy.origin.gcs import AnonymousTokens, GcsOrigin, GcsSettings, TokenSource
 from proxy.origin.incidents import Incidents
 from proxy.origin.s3 import Credentials, FixedCredentials, S3Origin, S3Settings
@@ -20,7 +20,7 @@ from proxy.wire.client import WireClient
 
 NOW_S = 1_795_500_000.0
 KEYS = Credentials("AKIDEXAMPLE", "very-secret")
-QUICK = ExchangeLimits(connect_timeout_s=5.0, read_timeout_s=5.0, forward_timeout_s=5.0)
+QUICK = HttpLimits(connect_timeout_s=5.0, read_timeout_s=5.0, forward_timeout_s=5.0)
 
 
 class Received:

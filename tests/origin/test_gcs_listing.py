@@ -13,7 +13,7 @@ from proxy.errors import NotFound, NotSupported, OriginUnavailable
 from proxy.origin import ListPage
 from proxy.origin.gcs.listing import beyond, list_page, list_query, read_page
 from proxy.origin.gcs.target import Query
-from proxy.origin.pages import Found
+from proxy.origin.pages import FoundEntry
 from tests.fakes.scripted import ScriptedServer, in_turn
 from tests.origin.asking import Tokens, gcs_origin
 from tests.origin.gcs_answers import document, said
@@ -39,7 +39,7 @@ class Bucket:
         self.page = page
         self.asked: list[dict[str, str]] = []
 
-    async def __call__(self, query: Query) -> Found:
+    async def __call__(self, query: Query) -> FoundEntry:
         asked = dict(query)
         self.asked.append(asked)
         prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
@@ -53,7 +53,7 @@ class Bucket:
             entries[entry] = entry != name or (bool(delimiter) and name.endswith(delimiter) and name != prefix)
         return self._found(entries, None)
 
-    def _found(self, entries: dict[str, bool], token: str | None) -> Found:
+    def _found(self, entries: dict[str, bool], token: str | None) -> FoundEntry:
         items = [
             {"name": name, "size": "1", "generation": "1", "updated": "2022-01-07T04:16:39Z"}
             for name, is_prefix in entries.items()

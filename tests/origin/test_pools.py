@@ -9,11 +9,11 @@ import pytest
 
 from proxy.errors import OriginUnavailable, Overloaded
 from proxy.origin import ForwardRequest
-from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.exchange import HttpLimits
 from tests.fakes.scripted import Exchange, ScriptedServer, object_of
 from tests.origin.asking import read_all, s3_origin
 
-LIMITS = ExchangeLimits(read_timeout_s=5, forward_timeout_s=5, pool_timeout_s=0.05, connections_max=2)
+LIMITS = HttpLimits(read_timeout_s=5, forward_timeout_s=5, pool_timeout_s=0.05, connections_max=2)
 LISTING = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
 
 
@@ -62,7 +62,7 @@ async def test_an_origin_that_stalls_on_heads_leaves_what_passes_through_its_con
         else:
             await exchange.respond(200, b"document")
 
-    limits = ExchangeLimits(read_timeout_s=0.2, forward_timeout_s=5, pool_timeout_s=0.05, connections_max=2)
+    limits = HttpLimits(read_timeout_s=0.2, forward_timeout_s=5, pool_timeout_s=0.05, connections_max=2)
     async with ScriptedServer(no_heads) as server, s3_origin(server.url, limits=limits) as origin:
         with pytest.raises(OriginUnavailable):
             await origin.head("b", "k")

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable
 from proxy.objects import SumKind
-from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.exchange import HttpLimits
 from tests.fakes.scripted import Exchange, ScriptedServer, in_turn, object_of
 from tests.origin.asking import NOW_S, counted, s3_origin
 
@@ -299,7 +299,7 @@ async def test_an_origin_that_says_nothing_is_unavailable_in_bounded_time() -> N
     async def silent(exchange: Exchange) -> None:
         await exchange.stall()
 
-    limits = ExchangeLimits(read_timeout_s=0.05)
+    limits = HttpLimits(read_timeout_s=0.05)
     async with ScriptedServer(silent) as server, s3_origin(server.url, limits=limits) as origin:
         with pytest.raises(OriginUnavailable, match="timeout"):
             await origin.head("models", "k")

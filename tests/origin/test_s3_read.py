@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailable, VersionChanged
-from proxy.origin.exchange import ExchangeLimits
+from proxy.origin.exchange import HttpLimits
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import Exchange, Handler, ScriptedServer, answer, object_of
 from tests.origin.answers import DATA, ETAG, RIGHT, SPAN, broken_off, error, labelled
@@ -205,7 +205,7 @@ async def test_throttling_is_told_with_its_wait(status: int, code: str) -> None:
 @pytest.mark.parametrize("how", ["close", "reset", "stall"])
 async def test_a_body_that_breaks_off_is_delivered_as_far_as_it_came(how: str) -> None:
     sink = Received()
-    limits = ExchangeLimits(read_timeout_s=0.3)
+    limits = HttpLimits(read_timeout_s=0.3)
     async with ScriptedServer(broken_off(how, 70_000)) as server, s3_origin(server.url, limits=limits) as origin:
         with pytest.raises(OriginUnavailable):
             await origin.read_range(version_of(origin, DATA), SPAN, sink)

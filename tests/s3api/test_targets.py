@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import InvalidRequest
 from proxy.http.targets import parse_query
-from s3api.targets import Target, bucket_of_host, parse_target, render_path
+from s3api.targets import S3Target, bucket_of_host, parse_target, render_path
 
 SUFFIXES = ("s3.local", "eu.s3.local")
 
@@ -77,7 +77,7 @@ def test_path_style_target_names_its_bucket_and_key(target: bytes, bucket: str, 
     ],
 )
 def test_host_of_a_suffix_names_the_bucket(target: bytes, host: str | None, bucket: str, key: str | None) -> None:
-    assert parse_target(target, host, SUFFIXES) == Target(bucket, key, ())
+    assert parse_target(target, host, SUFFIXES) == S3Target(bucket, key, ())
 
 
 def test_no_suffix_configured_means_path_style() -> None:

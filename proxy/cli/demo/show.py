@@ -44,7 +44,7 @@ SIZE_BYTES_MIN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LoadRow:
     """One load, and what the origin had to send for it through the gateway (None: the client went there itself)."""
 
     load: Load
@@ -179,7 +179,7 @@ def _gateway(folder: Path, listen: str, origin_url: str, cache_size_bytes: int) 
         yield url
 
 
-async def _loads(console: Console, origin_url: str, gateway_url: str, files: list[ModelFile]) -> list[Row]:
+async def _loads(console: Console, origin_url: str, gateway_url: str, files: list[ModelFile]) -> list[LoadRow]:
     rows = []
     total_bytes = sum(file.size_bytes for file in files)
     columns = (TextColumn("{task.description:20}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -190,11 +190,11 @@ async def _loads(console: Console, origin_url: str, gateway_url: str, files: lis
             before = origin_bytes(gateway_url)
             load = await load_model(name, url, BUCKET, PREFIX, files, lambda count: progress.advance(task, count))  # noqa: B023
             sent = load.received_bytes if name == "direct" else origin_bytes(gateway_url) - before
-            rows.append(Row(load, sent))
+            rows.append(LoadRow(load, sent))
     return rows
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[LoadRow]) -> Table:
     table = Table(title="Loading the model")
     for name in ("way", "time", "GB/s", "times as fast", "from the origin"):
         table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)

@@ -11,7 +11,7 @@ from proxy.errors import AccessDenied, NotFound, OriginRefused, OriginUnavailabl
 from proxy.http.headers import Headers, end_to_end
 from proxy.http.trail import LOOP_STATUS
 from proxy.origin.headers import first_value, parse_retry_after
-from proxy.origin.refusals import Refusal, parse_refusal
+from proxy.origin.refusals import ErrorBody, parse_refusal
 from proxy.origin.trouble import REDIRECTS, looped, mismatch, redirect_refused, request_id_of
 
 _THROTTLES = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "SlowDown", "ServiceUnavailable"))
@@ -19,7 +19,7 @@ _SERVER_STATUSES = frozenset((408, 500, 502, 503, 504))
 _OF_A_DOCUMENT = frozenset(("content-encoding", "content-length", "content-type"))
 
 
-def missing(refusal: Refusal) -> str | None:
+def missing(refusal: ErrorBody) -> str | None:
     """Return what does not exist according to a 404: "bucket" or "key". Their reasons are equal, their sentences not.
 
     None if it says neither, as an emulator's may.

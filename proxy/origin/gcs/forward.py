@@ -15,7 +15,7 @@ from proxy.http.headers import Headers, end_to_end
 from proxy.http.xml import document, element
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
-from proxy.origin.exchange import Exchange, Use, header_pairs
+from proxy.origin.exchange import HttpExchange, Use, header_pairs
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.target import Site, Target
 from proxy.origin.headers import first_value
@@ -34,7 +34,7 @@ class Forwarding:
         self,
         name: str,
         site: Site,
-        exchange: Exchange,
+        exchange: HttpExchange,
         tokens: TokenSource,
         user_project: str | None,
         marks: Callable[[], Headers],

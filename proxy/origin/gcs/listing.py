@@ -14,21 +14,21 @@ from typing import Any
 from proxy.origin import ListedObject, ListPage
 from proxy.origin.gcs.record import listed_etag, parse_time
 from proxy.origin.gcs.target import Query
-from proxy.origin.pages import Found, gather_page
+from proxy.origin.pages import FoundEntry, gather_page
 
 PAGE_MAX = 1000  # GCS returns no more at once
 FIELDS = "items(name,size,updated,md5Hash,generation,metageneration),prefixes,nextPageToken"
 
 
 async def list_page(
-    ask: Callable[[Query], Awaitable[Found]], *, prefix: str, delimiter: str, after: str, limit: int
+    ask: Callable[[Query], Awaitable[FoundEntry]], *, prefix: str, delimiter: str, after: str, limit: int
 ) -> ListPage:
     """Return a page; see `Origin.list_objects`. `limit` counts keys and common prefixes; 0: an empty, final page."""
     if limit <= 0:
         return ListPage((), (), None)
     query = list_query(prefix, delimiter, after, limit)
 
-    async def ask_at(token: str | None) -> Found:
+    async def ask_at(token: str | None) -> FoundEntry:
         return await ask(query if token is None else (*query, ("pageToken", token)))
 
     return await gather_page(ask_at, after=after, limit=limit, undecodable="surrogatepass")
@@ -44,7 +44,7 @@ def list_query(prefix: str, delimiter: str, after: str, limit: int) -> Query:
     return tuple(query)
 
 
-def read_page(document: Mapping[str, Any]) -> Found:
+def read_page(document: Mapping[str, Any]) -> FoundEntry:
     """Parse a page. Raises KeyError, TypeError or ValueError unless it is a list of objects."""
     listed: dict[str, ListedObject | None] = {}
     for item in document.get("items") or ():
@@ -55,7 +55,7 @@ def read_page(document: Mapping[str, Any]) -> Found:
         )
     listed |= {str(name): None for name in document.get("prefixes") or ()}
     token = document.get("nextPageToken")
-    return Found(listed, str(token) if token else None)
+    return FoundEntry(listed, str(token) if token else None)
 
 
 def beyond(prefix: str) -> str | None:

@@ -24,8 +24,8 @@ from proxy.http.trail import no_marks
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
-from proxy.origin.answers import Claim, ExactSink
-from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
+from proxy.origin.answers import ExactSink, OpenedAnswer
+from proxy.origin.exchange import HttpExchange, HttpLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.gcs.answers import Collected, is_labelled, is_success
 from proxy.origin.gcs.credentials import TokenSource
 from proxy.origin.gcs.errors import missing, read_error
@@ -33,7 +33,7 @@ from proxy.origin.gcs.forward import USER_PROJECT, Forwarding, authorized
 from proxy.origin.gcs.listing import list_page, read_page
 from proxy.origin.gcs.record import RESOURCE_FIELDS, parse_time, read_resource
 from proxy.origin.gcs.target import Query, Target, parse_site
-from proxy.origin.pages import PAGES_MAX, Found
+from proxy.origin.pages import PAGES_MAX, FoundEntry
 from proxy.origin.refusals import parse_refusal
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
 from proxy.ranges import ByteRange
@@ -59,7 +59,7 @@ class GcsSettings:
     user_project: str | None = None
     ca_file: Path | None = None
     verify_tls: bool = True
-    limits: ExchangeLimits = field(default_factory=ExchangeLimits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
 
 class GcsOrigin:
@@ -90,7 +90,7 @@ class GcsOrigin:
         proxy = environment_proxy(self._site.endpoint)
         patience = settings.limits.patience()
         self._wire = wire or range_client(context, settings.limits, patience)
-        self._exchange = Exchange(context, proxy, settings.limits, patience)
+        self._exchange = HttpExchange(context, proxy, settings.limits, patience)
         self._proxied = proxy is not None
         self._tokens = tokens
         self._clock = clock
@@ -169,20 +169,20 @@ class GcsOrigin:
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable (also if the server names no generation), and what `head` and `opened` raise."""
-        claim = Claim(opened, self.name, is_success)
+        answered = OpenedAnswer(opened, self.name, is_success)
 
         def accept(head: ResponseHead) -> ByteSink | None:
-            return claim.begin(head) if head.status in (200, 206) and is_labelled(head) else None
+            return answered.begin(head) if head.status in (200, 206) and is_labelled(head) else None
 
         try:
             answer = await self._get("read", self._site.media(bucket, key), _ranged(span), accept)
         finally:
-            claim.count()
+            answered.count()
         if answer.status not in (200, 206):
             raise self._refusal(answer, bucket, key)
         if not is_labelled(answer.head):
             raise OriginUnavailable("the origin does not say which generation it sends")
-        claim.check_whole()
+        answered.check_whole()
 
     async def _give_checked(self, version: ObjectVersion, collected: Collected, sink: ByteSink) -> None:
         """Pass on the bytes of a server that names no generation, after checking that it was still the right one."""
@@ -209,7 +209,7 @@ class GcsOrigin:
     async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
         """Raises NotFound("bucket"), AccessDenied, OriginRefused, OriginUnavailable."""
 
-        async def ask(query: Query) -> Found:
+        async def ask(query: Query) -> FoundEntry:
             document = await self._list(self._site.listing(bucket, query), bucket)
             return self._read(read_page, document)
 

@@ -16,13 +16,13 @@ from proxy.errors import OriginUnavailable
 from proxy.http.headers import Headers, end_to_end
 from proxy.metrics import ORIGIN_REQUESTS
 from proxy.origin import ForwardRequest, ForwardResponse
-from proxy.origin.exchange import Exchange, Use, header_pairs
+from proxy.origin.exchange import HttpExchange, Use, header_pairs
 from proxy.origin.headers import first_value
 from proxy.origin.passing import nothing, peek, replay, sent_headers
 from proxy.origin.refusals import parse_code
 from proxy.origin.s3.credentials import CredentialSource
 from proxy.origin.s3.errors import credentials_refused, refuses_credentials
-from proxy.origin.s3.redirects import TURNING_STATUSES, Course, Regions
+from proxy.origin.s3.redirects import TURNING_STATUSES, OperationRoute, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, UNSIGNED_PAYLOAD, Signer
 from proxy.origin.s3.target import Site, is_region
 from proxy.origin.trouble import redirect_refused
@@ -40,7 +40,7 @@ class Forwarding:
         name: str,
         site: Site,
         regions: Regions,
-        exchange: Exchange,
+        exchange: HttpExchange,
         signer: Signer,
         credentials: CredentialSource,
         marks: Callable[[], Headers],
@@ -59,13 +59,13 @@ class Forwarding:
         if body is not None and self._site.endpoint is None and not self._regions.knows(request.bucket):
             await self._find_region(request.bucket)
         writes = request.method not in _READING
-        course = Course(self._site, self._regions, request.bucket, request.key, request.query, writes=writes)
+        route = OperationRoute(self._site, self._regions, request.bucket, request.key, request.query, writes=writes)
         while True:
-            answer = await self._send_once(request, course, body, use)
+            answer = await self._send_once(request, route, body, use)
             if answer.status not in TURNING_STATUSES | _REFUSING:
                 return answer
             seen = await peek(answer.body)
-            turned = course.turn(answer.status, answer.headers, seen)
+            turned = route.turn(answer.status, answer.headers, seen)
             if not turned and answer.status in _REFUSING:
                 return await self._judged(answer, seen)
             await answer.close()
@@ -83,25 +83,25 @@ class Forwarding:
         return answer
 
     async def _send_once(
-        self, request: ForwardRequest, course: Course, body: AsyncIterator[bytes] | None, use: Use
+        self, request: ForwardRequest, route: OperationRoute, body: AsyncIterator[bytes] | None, use: Use
     ) -> ForwardResponse:
         ORIGIN_REQUESTS.labels(self._name, "forward").inc()
         keys = await self._credentials.get()
         headers = sent_headers(request, body is not None, _OWN_HEADERS)
         payload = EMPTY_PAYLOAD if body is None else request.payload_hash or UNSIGNED_PAYLOAD
-        signed = self._signer.sign(keys, course.region, request.method, course.target, headers, payload)
+        signed = self._signer.sign(keys, route.region, request.method, route.target, headers, payload)
         signed = (*signed, *self._marks())
         if request.method == "HEAD":
-            status, answered = await self._exchange.head(course.target, signed)
+            status, answered = await self._exchange.head(route.target, signed)
             return ForwardResponse(status, end_to_end(answered), replay(b"", None), nothing)
-        response = await self._exchange.send(request.method, course.target, signed, body, use=use)
+        response = await self._exchange.send(request.method, route.target, signed, body, use=use)
         answered = end_to_end(header_pairs(response))
         return ForwardResponse(response.status_code, answered, self._exchange.chunks(response), response.aclose)
 
     async def _find_region(self, bucket: str) -> None:
         """Ask for the bucket's region, before a body is sent that can be sent only once."""
-        course = Course(self._site, self._regions, bucket, None)
-        answer = await self._send_once(ForwardRequest("HEAD", bucket, None, (), ()), course, None, Use.METADATA)
+        route = OperationRoute(self._site, self._regions, bucket, None)
+        answer = await self._send_once(ForwardRequest("HEAD", bucket, None, (), ()), route, None, Use.METADATA)
         await answer.close()
         region = first_value(answer.headers, "x-amz-bucket-region")
         if region is not None and is_region(region):

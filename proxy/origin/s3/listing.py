@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from proxy.http.xml import ItemReader
 from proxy.origin import ListedObject, ListPage
-from proxy.origin.pages import Found, gather_page
+from proxy.origin.pages import FoundEntry, gather_page
 
 ITEMS_MAX = 10_000  # accounts may have that many buckets; some stores return more objects at once than S3
 PAGE_MAX = 1000  # S3 returns no more at once
@@ -22,7 +22,7 @@ Query = tuple[tuple[str, str], ...]
 
 
 async def list_page(
-    ask: Callable[[Query], Awaitable[Found]], *, prefix: str, delimiter: str, after: str, limit: int
+    ask: Callable[[Query], Awaitable[FoundEntry]], *, prefix: str, delimiter: str, after: str, limit: int
 ) -> ListPage:
     """Return a page; see `Origin.list_objects`. `limit` counts keys and common prefixes; 0: an empty, final page."""
     if limit <= 0:
@@ -30,7 +30,7 @@ async def list_page(
     query: Query = (("list-type", "2"), ("encoding-type", "url"), ("max-keys", str(min(limit + 1, PAGE_MAX))))
     query += tuple((name, value) for name, value in (("prefix", prefix), ("delimiter", delimiter)) if value)
 
-    async def ask_at(token: str | None) -> Found:
+    async def ask_at(token: str | None) -> FoundEntry:
         if token is not None:
             return await ask((*query, ("continuation-token", token)))
         return await ask((*query, ("start-after", after)) if after else query)
@@ -38,7 +38,7 @@ async def list_page(
     return await gather_page(ask_at, after=after, limit=limit, undecodable="surrogateescape")
 
 
-def read_page(document: bytes) -> Found:
+def read_page(document: bytes) -> FoundEntry:
     """Parse a page. Raises ValueError unless it is a list of objects."""
     reader = ItemReader("ListBucketResult", ("Contents", "CommonPrefixes"), items_max=ITEMS_MAX)
     reader.parse(document)
@@ -51,7 +51,7 @@ def read_page(document: bytes) -> Found:
         else:
             listed[name] = ListedObject(name, int(item["Size"]), _etag(item), _time(item["LastModified"]))
     more = reader.settings.get("IsTruncated", "").lower() == "true"
-    return Found(listed, reader.settings["NextContinuationToken"] if more else None)
+    return FoundEntry(listed, reader.settings["NextContinuationToken"] if more else None)
 
 
 def read_buckets(document: bytes) -> tuple[tuple[str, float], ...]:

@@ -1,8 +1,8 @@
 """The Origin contract over S3: `head`, `read_range`, `head_part`, `forward`, `list_objects`, `list_buckets`.
 
-How it works. Every operation follows a `Course`: sign for the bucket's region, send, and if the answer names another
-region or location, do so again there, at most three times. Block bytes come by the range client (`proxy.wire`), or by
-httpx if the environment names a proxy; everything else comes by httpx.
+How it works. Every operation follows an `OperationRoute`: sign for the bucket's region, send, and if the answer names
+another region or location, do so again there, at most three times. Block bytes come by the range client (`proxy.wire`),
+or by httpx if the environment names a proxy; everything else comes by httpx.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from proxy.http.trail import no_marks
 from proxy.metrics import ORIGIN_BYTES, ORIGIN_REQUESTS
 from proxy.objects import ObjectRecord, ObjectVersion
 from proxy.origin import ForwardRequest, ForwardResponse, ListPage, Opened, PartSpan
-from proxy.origin.answers import Claim, ExactSink, told_size
-from proxy.origin.exchange import Exchange, ExchangeLimits, Use, environment_proxy, range_client, tls_context
+from proxy.origin.answers import ExactSink, OpenedAnswer, told_size
+from proxy.origin.exchange import HttpExchange, HttpLimits, Use, environment_proxy, range_client, tls_context
 from proxy.origin.headers import first_value, parse_content_range, read_length
-from proxy.origin.pages import Found
+from proxy.origin.pages import FoundEntry
 from proxy.origin.refusals import parse_code
 from proxy.origin.s3.answers import check_version, is_success
 from proxy.origin.s3.credentials import CredentialSource
@@ -34,7 +34,7 @@ from proxy.origin.s3.headers import parse_validator, read_record, without_sums
 from proxy.origin.s3.lately import Lately
 from proxy.origin.s3.listing import list_page, read_buckets, read_page
 from proxy.origin.s3.parts import PartAnswer, PartSpans, is_part_etag
-from proxy.origin.s3.redirects import Course, Regions
+from proxy.origin.s3.redirects import OperationRoute, Regions
 from proxy.origin.s3.signing import EMPTY_PAYLOAD, Signer
 from proxy.origin.s3.target import Addressing, Query, aws_endpoint, parse_site
 from proxy.origin.trouble import changed, from_wire, mismatch, short_body
@@ -61,7 +61,7 @@ class S3Settings:
     ca_file: Path | None = None
     verify_tls: bool = True
     user_agent: str | None = None
-    limits: ExchangeLimits = field(default_factory=ExchangeLimits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
 
 class S3Origin:
@@ -91,7 +91,7 @@ class S3Origin:
         proxy = environment_proxy(self._site.endpoint or aws_endpoint(settings.region))
         patience = settings.limits.patience()
         self._wire = wire or range_client(context, settings.limits, patience)
-        self._exchange = Exchange(context, proxy, settings.limits, patience)
+        self._exchange = HttpExchange(context, proxy, settings.limits, patience)
         self._proxied = proxy is not None
         self._credentials = credentials
         self._clock = clock
@@ -169,13 +169,13 @@ class S3Origin:
         )
 
     async def _head(self, bucket: str, key: str, query: Query, headers: Headers) -> tuple[int, Headers]:
-        course = Course(self._site, self._regions, bucket, key, query)
+        route = OperationRoute(self._site, self._regions, bucket, key, query)
         sent = (("accept-encoding", "identity"), *headers)
         while True:
             ORIGIN_REQUESTS.labels(self.name, "head").inc()
-            signed = await self._sign(course, "HEAD", sent)
-            status, answered = await self._exchange.head(course.target, signed, retried=True)
-            if not course.turn(status, answered, b""):
+            signed = await self._sign(route, "HEAD", sent)
+            status, answered = await self._exchange.head(route.target, signed, retried=True)
+            if not route.turn(status, answered, b""):
                 return status, answered
 
     async def _ask_why(
@@ -188,11 +188,11 @@ class S3Origin:
         """
         if status not in (400, 403, 404) or (status == 403 and self._denies.lately(bucket)):
             return headers, b""
-        course = Course(self._site, self._regions, bucket, key, query)
+        route = OperationRoute(self._site, self._regions, bucket, key, query)
         sent = (("accept-encoding", "identity"), ("range", "bytes=0-0"))
         ORIGIN_REQUESTS.labels(self.name, "head").inc()
-        signed = await self._sign(course, "GET", sent)
-        answer = await self._exchange.get(course.target, signed, lambda head: None)
+        signed = await self._sign(route, "GET", sent)
+        answer = await self._exchange.get(route.target, signed, lambda head: None)
         if answer.status != status:
             return headers, b""
         if status == 403 and parse_code(answer.body) == "AccessDenied":
@@ -221,7 +221,7 @@ class S3Origin:
 
     async def open_range(self, bucket: str, key: str, span: ByteRange, opened: Opened) -> None:
         """Raises OriginUnavailable, NotFound, AccessDenied, OriginRefused, and the errors of `opened`."""
-        claim = Claim(opened, self.name, is_success)
+        answered = OpenedAnswer(opened, self.name, is_success)
         checked_at_s = self._clock()
 
         def accept(head: ResponseHead) -> ByteSink | None:
@@ -229,19 +229,19 @@ class S3Origin:
                 return None
             size_bytes = told_size(head, span)
             if size_bytes is None:
-                return claim.begin(head)
+                return answered.begin(head)
             whole = span.start == 0 and size_bytes <= span.end
             headers = head.headers if whole else without_sums(head.headers)  # a part has a checksum of its own
             record = read_record(self.id, bucket, key, None, size_bytes, headers, checked_at_s)
-            return claim.begin(head, replace(record, sums_known=bool(record.sums)))
+            return answered.begin(head, replace(record, sums_known=bool(record.sums)))
 
         try:
             answer = await self._ask_range(bucket, key, (), span, (_WITH_SUMS,), accept)
         finally:
-            claim.count()
+            answered.count()
         if answer.status not in (200, 206):
             raise self._refusal(answer.status, answer.head.headers, answer.body, bucket, key)
-        claim.check_whole()
+        answered.check_whole()
 
     async def _follow(self, version: ObjectVersion, span: ByteRange, accept: Accept) -> Response:
         query, conditions = _pinned(version)
@@ -251,25 +251,25 @@ class S3Origin:
         self, bucket: str, key: str, query: Query, span: ByteRange, conditions: Headers, accept: Accept
     ) -> Response:
         sent = (("accept-encoding", "identity"), ("range", f"bytes={span.start}-{span.end - 1}"), *conditions)
-        course = Course(self._site, self._regions, bucket, key, query)
+        route = OperationRoute(self._site, self._regions, bucket, key, query)
         while True:
             ORIGIN_REQUESTS.labels(self.name, "read").inc()
-            signed = await self._sign(course, "GET", sent)
-            answer = await self._get(course, signed, accept)
-            if not course.turn(answer.status, answer.head.headers, answer.body):
+            signed = await self._sign(route, "GET", sent)
+            answer = await self._get(route, signed, accept)
+            if not route.turn(answer.status, answer.head.headers, answer.body):
                 return answer
 
-    async def _get(self, course: Course, headers: Headers, accept: Accept) -> Response:
+    async def _get(self, route: OperationRoute, headers: Headers, accept: Accept) -> Response:
         if self._proxied:
-            return await self._exchange.get(course.target, headers, accept, Use.BULK)
+            return await self._exchange.get(route.target, headers, accept, Use.BULK)
         try:
-            return await self._wire.get(course.target.endpoint, course.target.request_target, headers, accept)
+            return await self._wire.get(route.target.endpoint, route.target.request_target, headers, accept)
         except WireError as error:
             raise from_wire(error) from error
 
-    async def _sign(self, course: Course, method: str, headers: Headers) -> Headers:
+    async def _sign(self, route: OperationRoute, method: str, headers: Headers) -> Headers:
         keys = await self._credentials.get()
-        signed = self._signer.sign(keys, course.region, method, course.target, headers, EMPTY_PAYLOAD)
+        signed = self._signer.sign(keys, route.region, method, route.target, headers, EMPTY_PAYLOAD)
         return (*signed, *self._marks())
 
     def _refusal(self, status: int, headers: Headers, body: bytes, bucket: str, key: str) -> WarmstartError:
@@ -291,7 +291,7 @@ class S3Origin:
     async def list_objects(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> ListPage:
         """Raises NotFound("bucket"), AccessDenied, OriginRefused, OriginUnavailable."""
 
-        async def ask(query: Query) -> Found:
+        async def ask(query: Query) -> FoundEntry:
             return await self._read_document(bucket, query, read_page)
 
         return await list_page(ask, prefix=prefix, delimiter=delimiter, after=after, limit=limit)

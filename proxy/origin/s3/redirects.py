@@ -41,7 +41,7 @@ class Regions:
         self._known[bucket] = region
 
 
-class Course:
+class OperationRoute:
     """The current target of one operation, and the region for which it is signed."""
 
     def __init__(
