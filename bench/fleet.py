@@ -32,7 +32,7 @@ from typing import Any
 from bench import Row
 from bench.gang import Gang, GangRead, file_sum
 from bench.loopback import FULL_SPEED, Origin, make_data, read_counts, start_origin
-from bench.network import INSTALL, Network, Place, permitted
+from bench.network import INSTALL, Namespace, Network, permitted
 from bench.processes import Missing, back_memory, cpu_seconds
 from proxy.config.limits import LimitSettings
 from tests.fleet.fleet import kill_all, wait_for_members
@@ -171,7 +171,7 @@ def run_case(case: Case) -> Measured:
         data = make_data(folder / "data", case.size_bytes)
         network = stack.enter_context(Network())
         cloud = network.add(case.origin_link)
-        places = [network.add(case.node_link) for _ in range(case.nodes)]
+        namespaces = [network.add(case.node_link) for _ in range(case.nodes)]
         refuse_after_s = RETRY_AFTER_S if case.mode == "throttled" else 0
         origin = stack.enter_context(
             start_origin(
@@ -186,11 +186,11 @@ def run_case(case: Case) -> Measured:
         address = f"http://{cloud.address}:{origin.port}"
         origin = replace(origin, host=cloud.side_address)  # for the counts
         redis = stack.enter_context(_redis(folder, network)) if case.mode != "apart" else None
-        gateways = stack.enter_context(_gateways(folder, network, places, address, redis))
+        gateways = stack.enter_context(_gateways(folder, network, namespaces, address, redis))
         if redis is not None:
             wait_for_members(gateways, case.nodes)
         back_memory(folder, case.size_bytes * case.nodes)
-        return _load(case, gateways, places, origin, file_sum(data))
+        return _load(case, gateways, namespaces, origin, file_sum(data))
 
 
 def _room(case: Case) -> str | None:
@@ -211,12 +211,12 @@ def _redis(folder: Path, network: Network) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _gateways(
-    folder: Path, network: Network, places: Sequence[Place], origin: str, redis: str | None
+    folder: Path, network: Network, namespaces: Sequence[Namespace], origin: str, redis: str | None
 ) -> Iterator[list[GatewayProcess]]:
     """One in each place, all started at once, each with the URL by which this machine reaches it."""
     with contextlib.ExitStack() as stack:
         gateways = []
-        for place in places:
+        for place in namespaces:
             home = folder / place.name
             home.mkdir()
             config: dict[str, Any] = {"listen": f"0.0.0.0:{PORT}", "auth": "none", "log": {"level": "warning"}}
@@ -226,7 +226,7 @@ def _gateways(
             gateway = start_gateway(home, origin=origin, config=config, wait=False, prefix=place.prefix)
             gateway.url = f"http://{place.side_address}:{PORT}"
             gateways.append(stack.enter_context(gateway))
-        for place, gateway in zip(places, gateways, strict=True):
+        for place, gateway in zip(namespaces, gateways, strict=True):
             ready = folder / place.name / "gateway.url"
             wait_until(lambda: ready.exists() or not gateway.running, "a gateway did not start", 120)  # noqa: B023
             if not gateway.running:
@@ -235,9 +235,9 @@ def _gateways(
 
 
 def _load(
-    case: Case, gateways: Sequence[GatewayProcess], places: Sequence[Place], origin: Origin, expected: int
+    case: Case, gateways: Sequence[GatewayProcess], namespaces: Sequence[Namespace], origin: Origin, expected: int
 ) -> Measured:
-    clients = [(f"http://127.0.0.1:{PORT}/bench/model", place.prefix) for place in places]
+    clients = [(f"http://127.0.0.1:{PORT}/bench/model", place.prefix) for place in namespaces]
     living = list(range(case.nodes))
     with Gang(clients, case.timeout_s) as gang:
         pids = [[gateway.pid, *gateway.children()] for gateway in gateways]

@@ -37,7 +37,7 @@ _PREFIX = "ws"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Namespace:
     """`address` is behind the shaped link, `side_address` for this machine alone."""
 
     name: str
@@ -69,7 +69,7 @@ def permitted() -> bool:
 class Network:
     """A context manager. `host_address` is this machine's own on the side bridge."""
 
-    places: list[Place] = field(default_factory=list)
+    namespaces: list[Namespace] = field(default_factory=list)
     _id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,47 +95,47 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, bytes_per_s: float) -> Place:
+    def add(self, bytes_per_s: float) -> Namespace:
         """One more place, whose link brings so much in each direction; 0: not shaped."""
-        number = len(self.places) + 1
+        number = len(self.namespaces) + 1
         assert number <= PLACES_MAX
         third = os.getpid() % 256
-        place = Place(f"{self._id}-{number}", f"198.18.{third}.{number}", f"198.19.{third}.{number}")
-        self.places.append(place)
-        _ip("netns", "add", place.name)
-        _ip("-n", place.name, "link", "set", "lo", "up")
-        self._join(place, number, "d", place.address, FRAME_BYTES)
-        self._join(place, number, "s", place.side_address, 1500)
-        _set(place, "tcp_min_tso_segs", str(FRAMES_AT_ONCE))
-        _set(place, "tcp_rmem", f"4096 65536 {WINDOW_BYTES_MAX}")
-        route = [f"198.18.{third}.0/24", "dev", "data", "scope", "link", "src", place.address]
-        _ip("-n", place.name, "route", "replace", *route, "rto_min", f"{round(RESEND_S * 1e3)}ms")
+        namespace = Namespace(f"{self._id}-{number}", f"198.18.{third}.{number}", f"198.19.{third}.{number}")
+        self.namespaces.append(namespace)
+        _ip("netns", "add", namespace.name)
+        _ip("-n", namespace.name, "link", "set", "lo", "up")
+        self._join(namespace, number, "d", namespace.address, FRAME_BYTES)
+        self._join(namespace, number, "s", namespace.side_address, 1500)
+        _set(namespace, "tcp_min_tso_segs", str(FRAMES_AT_ONCE))
+        _set(namespace, "tcp_rmem", f"4096 65536 {WINDOW_BYTES_MAX}")
+        route = [f"198.18.{third}.0/24", "dev", "data", "scope", "link", "src", namespace.address]
+        _ip("-n", namespace.name, "route", "replace", *route, "rto_min", f"{round(RESEND_S * 1e3)}ms")
         if bytes_per_s:
             _shape(["tc"], self._end(number, "d"), bytes_per_s)
-            _shape(["tc", "-n", place.name], "data", bytes_per_s)
-        return place
+            _shape(["tc", "-n", namespace.name], "data", bytes_per_s)
+        return namespace
 
-    def cut(self, place: Place, *, side: bool = True) -> None:
+    def cut(self, namespace: Namespace, *, side: bool = True) -> None:
         """No packet comes to the place any more, or leaves it, and nobody is told; `side`: not by the side either."""
-        self._switch(place, side, "down")
+        self._switch(namespace, side, "down")
 
-    def mend(self, place: Place) -> None:
-        self._switch(place, True, "up")
+    def mend(self, namespace: Namespace) -> None:
+        self._switch(namespace, True, "up")
 
-    def _switch(self, place: Place, side: bool, state: str) -> None:
+    def _switch(self, namespace: Namespace, side: bool, state: str) -> None:
         """By the bridge: the place's own interfaces stay up, so that its connections hang."""
-        number = self.places.index(place) + 1
+        number = self.namespaces.index(namespace) + 1
         for kind in "ds" if side else "d":
             joined = ["nomaster"] if state == "down" else ["master", f"{self._id}{kind}"]
             _ip("link", "set", self._end(number, kind), *joined)
 
     def close(self) -> None:
         """Twice does no harm."""
-        for number, place in enumerate(self.places, 1):
-            _try("netns", "delete", place.name)  # lives on while a process is in it: its links must not
+        for number, namespace in enumerate(self.namespaces, 1):
+            _try("netns", "delete", namespace.name)  # lives on while a process is in it: its links must not
             for kind in "ds":
                 _try("link", "delete", self._end(number, kind))
-        self.places.clear()
+        self.namespaces.clear()
         for kind in "ds":
             _try("link", "delete", f"{self._id}{kind}")
 
@@ -143,14 +143,14 @@ class Network:
         """The bridge's end of a place's link; 15 characters are the most."""
         return f"{self._id}{kind}{number}"
 
-    def _join(self, place: Place, number: int, kind: str, address: str, frame_bytes: int) -> None:
+    def _join(self, namespace: Namespace, number: int, kind: str, address: str, frame_bytes: int) -> None:
         inside, end, mtu = {"d": "data", "s": "side"}[kind], self._end(number, kind), str(frame_bytes)
-        peer = ["peer", "name", inside, "netns", place.name, "mtu", mtu]
+        peer = ["peer", "name", inside, "netns", namespace.name, "mtu", mtu]
         _ip("link", "add", end, "mtu", mtu, "type", "veth", *peer)
         _ip("link", "set", end, "master", f"{self._id}{kind}")
         _ip("link", "set", end, "up")
-        _ip("-n", place.name, "address", "add", f"{address}/24", "dev", inside)
-        _ip("-n", place.name, "link", "set", inside, "up")
+        _ip("-n", namespace.name, "address", "add", f"{address}/24", "dev", inside)
+        _ip("-n", namespace.name, "link", "set", inside, "up")
 
 
 def remove_left() -> None:
@@ -180,9 +180,9 @@ def _shape(tool: list[str], interface: str, bytes_per_s: float) -> None:
     _run([program(tool[0], INSTALL), *tool[1:], *words])
 
 
-def _set(place: Place, name: str, value: str) -> None:
+def _set(namespace: Namespace, name: str, value: str) -> None:
     """A setting of TCP's in that namespace alone."""
-    _run(place.command(["sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"]))
+    _run(namespace.command(["sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{name}"]))
 
 
 def _ip(*words: str) -> None:

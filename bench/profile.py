@@ -23,7 +23,7 @@ from bench.hits import Hits
 from bench.hot import OBJECT_BYTES, PATH, ranges_of, render_size
 from bench.loopback import make_data, start_origin
 from bench.processes import SERVER_CORES, back_memory, cpu_seconds, pin
-from bench.samples import WAITING, Place, by_layer, read_places, sampled
+from bench.samples import WAITING, CodePosition, by_layer, read_positions, sampled
 from bench.sides import BUCKET, Side, make_object, warm, warmstart_side
 from bench.wrk import run_wrk
 from tests.gateways import start_gateway
@@ -69,7 +69,7 @@ def _profile_hits(folder: Path, seconds: int) -> list[Row]:
                 load = pool.submit(_load, side, hits, folder, seconds + 2)
                 said = sampler.communicate()[0]
                 load.result()
-            rows += _rows(f"{render_size(size_bytes)}, hit", cost, _places(folder / "stacks", said))
+            rows += _rows(f"{render_size(size_bytes)}, hit", cost, _positions(folder / "stacks", said))
     return rows
 
 
@@ -110,8 +110,8 @@ def _profile_cold(folder: Path, seconds: int) -> list[Row]:
                 while sampler.poll() is None:
                     read()
                 said = sampler.communicate()[0]
-            places = _places(folder / "stacks", said)
-    return _rows("cold", cost, places)
+            positions = _positions(folder / "stacks", said)
+    return _rows("cold", cost, positions)
 
 
 def _cost_of_gigabyte(read: Callable[[], None], pids: list[int], reads: int = 2) -> Cost:
@@ -123,18 +123,18 @@ def _cost_of_gigabyte(read: Callable[[], None], pids: list[int], reads: int = 2)
     return Cost("s/GB", user / gigabytes, kernel / gigabytes)
 
 
-def _places(stacks: Path, said: str) -> Counter[Place]:
+def _positions(stacks: Path, said: str) -> Counter[CodePosition]:
     """Raises RuntimeError with what the sampler said where it may not look into another process."""
     if not stacks.exists():
         raise RuntimeError(f"py-spy gave no stacks:\n{said}")
-    places = read_places(stacks.read_text())
+    positions = read_positions(stacks.read_text())
     stacks.unlink()
-    del places[WAITING]
-    return places
+    del positions[WAITING]
+    return positions
 
 
-def _rows(read: str, cost: Cost, places: Counter[Place]) -> list[Row]:
-    count = places.total()
+def _rows(read: str, cost: Cost, positions: Counter[CodePosition]) -> list[Row]:
+    count = positions.total()
 
     def row(layer: str, where: str, samples: int) -> Row:
         share = samples / count
@@ -148,6 +148,6 @@ def _rows(read: str, cost: Cost, places: Counter[Place]) -> list[Row]:
 
     measured = f"user {cost.user / cost.total:.0%}, kernel {cost.kernel / cost.total:.0%}; {count} samples"
     rows = [row("all", measured, count)]
-    rows += [row(layer, "(sum)", n) for layer, n in by_layer(places).most_common() if n / count >= SHARE_MIN]
-    shown = places.most_common(FUNCTIONS_SHOWN)
-    return rows + [row(place.layer, place.where, n) for place, n in shown if n / count >= SHARE_MIN]
+    rows += [row(layer, "(sum)", n) for layer, n in by_layer(positions).most_common() if n / count >= SHARE_MIN]
+    shown = positions.most_common(FUNCTIONS_SHOWN)
+    return rows + [row(position.layer, position.where, n) for position, n in shown if n / count >= SHARE_MIN]

@@ -39,14 +39,14 @@ _EXTENSIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CodePosition:
     """`layer`: the kernel, a package of ours, or a library."""
 
     layer: str
     where: str
 
 
-WAITING = Place("kernel", "epoll_pwait in uvloop")
+WAITING = CodePosition("kernel", "epoll_pwait in uvloop")
 
 
 @contextmanager
@@ -67,45 +67,48 @@ def sampled(pid: int, seconds: int, into: Path) -> Iterator[subprocess.Popen[str
             process.kill()
 
 
-def read_places(text: str) -> Counter[Place]:
+def read_positions(text: str) -> Counter[CodePosition]:
     """Of `text` in py-spy's raw format: a line for each stack, `frame;frame;... count`."""
-    found: Counter[Place] = Counter()
+    found: Counter[CodePosition] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
-        place = find_place(stack.split(";"))
-        if place is not None:
-            found[place] += int(count)
+        position = find_position(stack.split(";"))
+        if position is not None:
+            found[position] += int(count)
     return found
 
 
-def by_layer(places: Counter[Place]) -> Counter[str]:
+def by_layer(positions: Counter[CodePosition]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for place, count in places.items():
-        found[place.layer] += count
+    for position, count in positions.items():
+        found[position.layer] += count
     return found
 
 
-def find_place(stack: Iterable[str]) -> Place | None:
+def find_position(stack: Iterable[str]) -> CodePosition | None:
     """None: a thread that waits for work."""
     frames = [(match["name"], match["file"]) if (match := _FRAME.match(frame)) else (frame, "") for frame in stack]
     if not frames or any(name.startswith(("PyThread_acquire_lock", "lock_PyThread")) for name, _ in frames[-6:]):
         return None
     name, file = frames[-1]
-    owner = next((place for frame in reversed(frames) if (place := _owner(*frame)) is not None), Place("python", name))
+    owner = next(
+        (position for frame in reversed(frames) if (position := _owner(*frame)) is not None),
+        CodePosition("python", name),
+    )
     if file.startswith("libc") and _SYSTEM_CALL.fullmatch(name):
-        return Place("kernel", f"{name} in {owner.where}")
+        return CodePosition("kernel", f"{name} in {owner.where}")
     return owner
 
 
-def _owner(name: str, file: str) -> Place | None:
+def _owner(name: str, file: str) -> CodePosition | None:
     """None: a frame that only works for another."""
     if file.endswith(".py"):
         path = Path(file)
         parts = path.with_suffix("").parts
         if parts[0] in ("proxy", "s3api", "gcsapi"):
-            return Place("/".join(parts[: 2 if len(parts) > 2 else 1]), f"{name} ({'/'.join(parts)})")
-        return Place(parts[0], f"{name} ({file})")
+            return CodePosition("/".join(parts[: 2 if len(parts) > 2 else 1]), f"{name} ({'/'.join(parts)})")
+        return CodePosition(parts[0], f"{name} ({file})")
     for library, pattern in _EXTENSIONS:
         if pattern.search(file):
-            return Place(library, library)
+            return CodePosition(library, library)
     return None

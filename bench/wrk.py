@@ -110,6 +110,6 @@ def parse_wrk(text: str) -> Load:
 
 def aligned_ranges(path: str, object_bytes: int, range_bytes: int, seed: int = 1) -> list[Request]:
     """Ranges of one object, at random, each aligned to its length; every one at most once while there are enough."""
-    places = list(range(object_bytes // range_bytes))
-    random.Random(seed).shuffle(places)
-    return [(path, f"{p * range_bytes}-{(p + 1) * range_bytes - 1}") for p in places[:_REQUESTS_MAX]]
+    namespaces = list(range(object_bytes // range_bytes))
+    random.Random(seed).shuffle(namespaces)
+    return [(path, f"{p * range_bytes}-{(p + 1) * range_bytes - 1}") for p in namespaces[:_REQUESTS_MAX]]

@@ -132,10 +132,10 @@ class GcsApp:
         if exchange.refused is not None:
             raise exchange.refused
         if isinstance(operation, Read):
-            exchange.place = f"{operation.request.name.bucket}/{operation.request.name.key}"
+            exchange.resource = f"{operation.request.name.bucket}/{operation.request.name.key}"
             return await self._read(exchange, operation)
         target = operation.target
-        exchange.place = target.bucket if target.name is None else f"{target.bucket}/{target.name}"
+        exchange.resource = target.bucket if target.name is None else f"{target.bucket}/{target.name}"
         if isinstance(target, JsonTarget) and target.endpoint == "batch":
             return await self._batch(exchange, operation)
         if not target.bucket:

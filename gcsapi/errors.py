@@ -67,11 +67,11 @@ _OF_STATUS = {  # reason and XML code of what an origin refused
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What of the request its error document names. `place` is `bucket` or `bucket/name`."""
+    """What of the request its error document names. `resource` is `bucket` or `bucket/name`."""
 
     method: str
     api: Api
-    place: str = ""
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def describe(error: Exception, asked: Asked) -> Fault:
 
 
 def _missing(asked: Asked) -> Fault:
-    said = f"No such object: {asked.place}"
+    said = f"No such object: {asked.resource}"
     json_api = asked.api is Api.JSON
     return Fault(404, "notFound", "NoSuchKey", said if json_api else "The specified key does not exist.", said)
 

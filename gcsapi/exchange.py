@@ -33,7 +33,7 @@ class Exchange:
     request_id: str = field(default_factory=new_request_id)
     api: Api = Api.XML  # in which errors are told
     operation: str = "storage.other"
-    place: str = ""  # bucket, or bucket/name
+    resource: str = ""  # bucket, or bucket/name
     reads: bool = False
     batched: bool = False  # one of a batch
     expects_continue: bool = False  # and was not told to continue yet
@@ -50,7 +50,7 @@ class Exchange:
         self.api = api_of(self.target)
 
     def asked(self) -> Asked:
-        return Asked(self.method, self.api, self.place)
+        return Asked(self.method, self.api, self.resource)
 
     async def body(self) -> AsyncIterator[bytes]:
         """The request's body as it comes; what ends it early is kept."""

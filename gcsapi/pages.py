@@ -35,7 +35,7 @@ def xml_page(route: BucketRoute, request: ListRequest, parameters: Mapping[str, 
     second = parameters.get("list-type") == "2"
     truncated = page.next_after is not None and request.limit > 0
     content = [element("Name", route.name), element("Prefix", _name(request.prefix, encoded))]
-    content += _place_v2(parameters, page, encoded) if second else _place(parameters, page, encoded)
+    content += _continuation_v2(parameters, page, encoded) if second else _continuation(parameters, page, encoded)
     content.append(element("MaxKeys", request.limit))
     if request.delimiter:
         content.append(element("Delimiter", _name(request.delimiter, encoded)))
@@ -57,14 +57,14 @@ def xml_buckets(buckets: Iterable[tuple[str, float]]) -> bytes:
     return document("ListAllMyBucketsResult", content, namespace=NAMESPACE)
 
 
-def _place(parameters: Mapping[str, str], page: Page, encoded: bool) -> list[str]:
+def _continuation(parameters: Mapping[str, str], page: Page, encoded: bool) -> list[str]:
     content = [element("Marker", _name(parameters.get("marker", ""), encoded))]
     if page.next_after:
         content.append(element("NextMarker", _name(page.next_after, encoded)))
     return content
 
 
-def _place_v2(parameters: Mapping[str, str], page: Page, encoded: bool) -> list[str]:
+def _continuation_v2(parameters: Mapping[str, str], page: Page, encoded: bool) -> list[str]:
     content = [element("KeyCount", len(page.objects) + len(page.prefixes))]
     if "continuation-token" in parameters:
         content.append(element("ContinuationToken", parameters["continuation-token"]))

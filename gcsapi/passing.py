@@ -238,9 +238,9 @@ def json_path(target: JsonTarget, names: Mapping[str, str]) -> str:
         target.endpoint, "/storage/v1/"
     )
     segments = list(target.segments)
-    for place in (1, 6):  # a copy's second bucket stands behind `rewriteTo/b`
-        if len(segments) > place and segments[place - 1] == "b":
-            segments[place] = names.get(segments[place], segments[place])
+    for position in (1, 6):  # a copy's second bucket stands behind `rewriteTo/b`
+        if len(segments) > position and segments[position - 1] == "b":
+            segments[position] = names.get(segments[position], segments[position])
     return endpoint + "/".join(encode(segment) for segment in segments)
 
 

@@ -131,35 +131,35 @@ def parse_request(
     raw = tuple(raw_headers)
     headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
     fields = join_fields(headers)
-    place = parse_target(target, fields.get("host"), host_suffixes)
+    parsed = parse_target(target, fields.get("host"), host_suffixes)
     if method == "POST" and "x-http-method-override" in fields:
         method = fields["x-http-method-override"].strip().upper()
     if method not in METHODS:
         raise InvalidRequest("MethodNotAllowed", "The specified method is not allowed against this resource.")
-    json = isinstance(place, JsonTarget)
-    signed = is_signed(place.query, fields)
-    place = replace(place, query=without_signature(place.query, json=json))
-    parameters = parameters_of(place.query)
-    if isinstance(place, JsonTarget):
-        return _parse_json(method, place, parameters, headers, fields)
+    json = isinstance(parsed, JsonTarget)
+    signed = is_signed(parsed.query, fields)
+    parsed = replace(parsed, query=without_signature(parsed.query, json=json))
+    parameters = parameters_of(parsed.query)
+    if isinstance(parsed, JsonTarget):
+        return _parse_json(method, parsed, parameters, headers, fields)
     bare = sniff(dict(raw), target.partition(b"?")[2]) is None
-    if place.name is not None and not signed and any(name.lower() in OVERRIDES for name in parameters):
+    if parsed.name is not None and not signed and any(name.lower() in OVERRIDES for name in parameters):
         raise InvalidRequest("InvalidArgument", ANONYMOUS_OVERRIDE)
-    return _parse_xml(method, place, parameters, headers, fields, bare=bare)
+    return _parse_xml(method, parsed, parameters, headers, fields, bare=bare)
 
 
 # The JSON API
 
 
 def _parse_json(
-    method: str, place: JsonTarget, parameters: Mapping[str, str], headers: Headers, fields: Mapping[str, str]
+    method: str, parsed: JsonTarget, parameters: Mapping[str, str], headers: Headers, fields: Mapping[str, str]
 ) -> Operation:
-    alt = parameters.get("alt", "media" if place.endpoint == "download" else "json")
+    alt = parameters.get("alt", "media" if parsed.endpoint == "download" else "json")
     if alt not in ("json", "media"):
         raise InvalidRequest("invalidAltValue", f"Invalid value for alt: {alt[:100]}. Valid values: [json, media]")
-    operation = name_json_operation(method, place)
-    passed = _pass(operation, Api.JSON, method, place, parameters, headers, fields, written_by_json(method, place))
-    if method not in ("GET", "HEAD") or place.name is None or place.part:
+    operation = name_json_operation(method, parsed)
+    passed = _pass(operation, Api.JSON, method, parsed, parameters, headers, fields, written_by_json(method, parsed))
+    if method not in ("GET", "HEAD") or parsed.name is None or parsed.part:
         return passed
     pin = _parse_number(parameters, "generation")
     conditions = Conditions(
@@ -176,8 +176,8 @@ def _parse_json(
             etag_none_match=fields.get("if-none-match"),
         ),
     )
-    media = alt == "media" or place.endpoint == "download"
-    request = _read_object(method, place.bucket, place.name, conditions, fields, media=media)
+    media = alt == "media" or parsed.endpoint == "download"
+    request = _read_object(method, parsed.bucket, parsed.name, conditions, fields, media=media)
     read = Read(operation, Api.JSON, request, media, parameters.get("fields"), (), _accepts_gzip(fields), pin)
     if _has_customer_key(fields):
         return replace(passed, media=media)
@@ -191,16 +191,16 @@ def _parse_json(
 
 def _parse_xml(
     method: str,
-    place: XmlTarget,
+    parsed: XmlTarget,
     parameters: Mapping[str, str],
     headers: Headers,
     fields: Mapping[str, str],
     *,
     bare: bool,
 ) -> Operation:
-    operation = name_xml_operation(method, place)
-    passed = _pass(operation, Api.XML, method, place, parameters, headers, fields, written_by_xml(method, place))
-    if method not in ("GET", "HEAD") or place.name is None or not XML_PARTS.isdisjoint(parameters):
+    operation = name_xml_operation(method, parsed)
+    passed = _pass(operation, Api.XML, method, parsed, parameters, headers, fields, written_by_xml(method, parsed))
+    if method not in ("GET", "HEAD") or parsed.name is None or not XML_PARTS.isdisjoint(parameters):
         return passed
     pin = _parse_number(parameters, "generation")
     conditions = Conditions(
@@ -215,7 +215,7 @@ def _parse_xml(
             meta_match=_parse_number(fields, "x-goog-if-metageneration-match"),
         ),
     )
-    request = _read_object(method, place.bucket, place.name, conditions, fields, media=True)
+    request = _read_object(method, parsed.bucket, parsed.name, conditions, fields, media=True)
     overrides = _overrides(parameters)
     accepts_gzip = _accepts_gzip(fields)
     read = Read(operation, Api.XML, request, overrides=overrides, accepts_gzip=accepts_gzip, pin=pin, bare=bare)

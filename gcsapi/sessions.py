@@ -71,23 +71,23 @@ class Sessions:
 
     def _token(self, real_bucket: str, name: str, location: str) -> str:
         parts = urlsplit(location)
-        place = f"{parts.path}?{parts.query}".encode()
-        return base64.urlsafe_b64encode(_mac(self._keys[0], real_bucket, name, place) + place).decode().rstrip("=")
+        target = f"{parts.path}?{parts.query}".encode()
+        return base64.urlsafe_b64encode(_mac(self._keys[0], real_bucket, name, target) + target).decode().rstrip("=")
 
     def _parse(self, token: str, real_bucket: str, name: str) -> Session:
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except ValueError:
             raw = b""
-        mac, place = raw[:MAC_BYTES], raw[MAC_BYTES:]
-        if not any(hmac.compare_digest(mac, _mac(key, real_bucket, name, place)) for key in self._keys):
+        mac, target = raw[:MAC_BYTES], raw[MAC_BYTES:]
+        if not any(hmac.compare_digest(mac, _mac(key, real_bucket, name, target)) for key in self._keys):
             raise NotFound("session", token)
-        path, _, query = place.decode("utf-8", "replace").partition("?")
+        path, _, query = target.decode("utf-8", "replace").partition("?")
         return Session(path, tuple(parse_qsl(query, keep_blank_values=True)))
 
 
-def _mac(key: bytes, real_bucket: str, name: str, place: bytes) -> bytes:
+def _mac(key: bytes, real_bucket: str, name: str, target: bytes) -> bytes:
     mac = hmac.new(key, digestmod=hashlib.sha256)
-    for part in (real_bucket.encode("utf-8", "surrogatepass"), name.encode("utf-8", "surrogatepass"), place):
+    for part in (real_bucket.encode("utf-8", "surrogatepass"), name.encode("utf-8", "surrogatepass"), target):
         mac.update(len(part).to_bytes(8, "big") + part)
     return mac.digest()[:MAC_BYTES]

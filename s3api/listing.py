@@ -70,7 +70,7 @@ def render_list(request: ListRequest, page: ListPage) -> bytes:
     """The ListBucketResult of either version."""
     truncated = page.next_after is not None and request.max_keys > 0
     content = [element("Name", request.bucket), element("Prefix", _name(request, request.prefix))]
-    content += _render_place(request, page) if request.version == 1 else _render_place_v2(request, page)
+    content += _render_continuation(request, page) if request.version == 1 else _render_continuation_v2(request, page)
     content.append(element("MaxKeys", request.max_keys))
     if request.delimiter:
         content.append(element("Delimiter", _name(request, request.delimiter)))
@@ -112,7 +112,7 @@ def _parse_max_keys(value: str) -> int:
     return min(int(value), MAX_KEYS)
 
 
-def _render_place(request: ListRequest, page: ListPage) -> list[str]:
+def _render_continuation(request: ListRequest, page: ListPage) -> list[str]:
     content = [element("Marker", _name(request, request.marker))]
     if (
         page.next_after is not None and request.delimiter and request.max_keys
@@ -121,7 +121,7 @@ def _render_place(request: ListRequest, page: ListPage) -> list[str]:
     return content
 
 
-def _render_place_v2(request: ListRequest, page: ListPage) -> list[str]:
+def _render_continuation_v2(request: ListRequest, page: ListPage) -> list[str]:
     content = [element("KeyCount", len(page.objects) + len(page.prefixes))]
     if request.token is not None:
         content.append(element("ContinuationToken", request.token))

@@ -127,10 +127,10 @@ def parse_request(
     raw = tuple(raw_headers)
     headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw])
     fields = join_fields(headers)
-    place = parse_target(target, fields.get("host"), host_suffixes)
-    query = without_signature(place.query)
-    if method in ("GET", "HEAD") and place.key is not None:
-        operation = _parse_object_read(method, place, query, headers, fields)
+    parsed = parse_target(target, fields.get("host"), host_suffixes)
+    query = without_signature(parsed.query)
+    if method in ("GET", "HEAD") and parsed.key is not None:
+        operation = _parse_object_read(method, parsed, query, headers, fields)
         if sniff(dict(raw), target.partition(b"?")[2]) is not None:
             return operation
         if isinstance(operation, Read):
@@ -140,7 +140,7 @@ def parse_request(
             if operation.instead is None
             else replace(operation, instead=replace(operation.instead, bare=True))
         )
-    return _parse_pass(method, place, query, headers, fields)
+    return _parse_pass(method, parsed, query, headers, fields)
 
 
 def written_names(bucket: str, key: str, version_id: str | None = None) -> tuple[ObjectName, ...]:
@@ -153,10 +153,10 @@ def written_names(bucket: str, key: str, version_id: str | None = None) -> tuple
 
 
 def _parse_object_read(
-    method: str, place: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]
+    method: str, parsed: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]
 ) -> Operation:
     parameters = dict(reversed(query))  # the first of equal names counts
-    if any(name.lower() in OVERRIDES for name in parameters) and not is_signed(place.query, fields):
+    if any(name.lower() in OVERRIDES for name in parameters) and not is_signed(parsed.query, fields):
         raise InvalidRequest("InvalidRequest", ANONYMOUS_OVERRIDE)
     checksum_mode = fields.get("x-amz-checksum-mode")
     strange = [name for name in parameters if name not in _READ_PARAMETERS]
@@ -164,8 +164,8 @@ def _parse_object_read(
         checksum_mode = next(parameters[name] for name in strange if name.lower() == "x-amz-checksum-mode")
         strange = [name for name in strange if name.lower() != "x-amz-checksum-mode"]
     if not strange and _PASS_HEADERS.isdisjoint(fields):
-        return _parse_read(method, place, parameters, fields, checksum_mode)
-    passed = _parse_pass(method, place, query, headers, fields)
+        return _parse_read(method, parsed, parameters, fields, checksum_mode)
+    passed = _parse_pass(method, parsed, query, headers, fields)
     known = name_object_operation("GET", parameters.keys()) != "GetObject"
     encrypted = any(name.startswith("x-amz-server-side-encryption") for name in (*fields, *map(str.lower, strange)))
     if known or encrypted:
@@ -173,18 +173,18 @@ def _parse_object_read(
     return Pass(
         passed.operation,
         method,
-        place.bucket,
-        place.key,
+        parsed.bucket,
+        parsed.key,
         query,
         passed.headers,
-        instead=_parse_read(method, place, parameters, fields, checksum_mode),
+        instead=_parse_read(method, parsed, parameters, fields, checksum_mode),
     )
 
 
 def _parse_read(
-    method: str, place: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str], checksum_mode: str | None
+    method: str, parsed: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str], checksum_mode: str | None
 ) -> Read:
-    assert place.key is not None
+    assert parsed.key is not None
     version_id = parameters.get("versionId")
     if version_id == "":
         raise InvalidRequest("InvalidArgument", "Version id cannot be the empty string.")
@@ -193,7 +193,7 @@ def _parse_read(
         raise InvalidRequest("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
     wants_checksum = checksum_mode is not None and checksum_mode.upper() == "ENABLED"
     request = ReadObject(
-        name=ObjectName(place.bucket, place.key, version_id),
+        name=ObjectName(parsed.bucket, parsed.key, version_id),
         head_only=method == "HEAD",
         range=parse_range(fields.get("range")),
         part_number=part_number,
@@ -238,17 +238,17 @@ def _overrides(parameters: Mapping[str, str]) -> Headers:
     return tuple(found)
 
 
-def _parse_pass(method: str, place: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]) -> Pass:
+def _parse_pass(method: str, parsed: S3Target, query: Query, headers: Headers, fields: Mapping[str, str]) -> Pass:
     parameters = dict(reversed(query))
-    operation = _name_operation(method, place, parameters, fields)
+    operation = _name_operation(method, parsed, parameters, fields)
     body_names = None
     if operation == "DeleteObjects":
         body_names = "delete"
     elif operation == "PostObject" and fields.get("content-type", "").lower().startswith("multipart/form-data"):
         body_names = "form"
     written: tuple[ObjectName, ...] = ()
-    if place.key is not None and writes_key(method, operation):
-        written = written_names(place.bucket, place.key, parameters.get("versionId"))
+    if parsed.key is not None and writes_key(method, operation):
+        written = written_names(parsed.bucket, parsed.key, parameters.get("versionId"))
     body = _parse_body_form(fields)
     if method == "HEAD" and body.present:
         raise InvalidRequest("InvalidRequest", "A HEAD has no body.")
@@ -263,8 +263,8 @@ def _parse_pass(method: str, place: S3Target, query: Query, headers: Headers, fi
     return Pass(
         operation=operation,
         method=method,
-        bucket=place.bucket,
-        key=place.key,
+        bucket=parsed.bucket,
+        key=parsed.key,
         query=query,
         headers=_passed_headers(headers, fields, body.chunked),
         body=body,
@@ -274,12 +274,14 @@ def _parse_pass(method: str, place: S3Target, query: Query, headers: Headers, fi
     )
 
 
-def _name_operation(method: str, place: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str]) -> str:
-    if not place.bucket:
+def _name_operation(method: str, parsed: S3Target, parameters: Mapping[str, str], fields: Mapping[str, str]) -> str:
+    if not parsed.bucket:
         return name_service_operation(method)
-    if place.key is None:
+    if parsed.key is None:
         return name_bucket_operation(method, parameters.keys())
-    return name_object_operation(method, parameters.keys(), copies=COPY_SOURCE in fields, selects=_selects(place.query))
+    return name_object_operation(
+        method, parameters.keys(), copies=COPY_SOURCE in fields, selects=_selects(parsed.query)
+    )
 
 
 def _selects(query: Query) -> bool:

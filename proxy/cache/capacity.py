@@ -76,7 +76,7 @@ def _by_file_system(claims: Sequence[DiskClaim]) -> dict[int, list[DiskClaim]]:
 def _existing(path: Path) -> Path:
     """Return the directory, or the nearest one above it that exists."""
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _render(nbytes: int) -> str:

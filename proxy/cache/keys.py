@@ -45,7 +45,7 @@ from proxy.cache.disks import BROKEN, FULL, Disk, rank
 from proxy.cache.layout import make_private
 from proxy.cache.missing import Missing
 from proxy.cache.records import RECORD_BYTES_MAX, FenceMark, KeyFile, parse_key_file, render_key_file
-from proxy.cache.runlocks import look_up_place, writer_place
+from proxy.cache.runlocks import look_up_offset, writer_offset
 from proxy.cache.shared import SharedTables
 from proxy.errors import StoreUnavailable
 from proxy.metrics import RECORD_FAILURES
@@ -80,7 +80,7 @@ class KeyStore:
         self._writer_id = writer_id
         self._tables = tables
         self._usage = tables.usage
-        if not tables.locks.try_hold(writer_place(writer_id)):
+        if not tables.locks.try_hold(writer_offset(writer_id)):
             raise ValueError(f"the writer id {writer_id!r} is in use")
 
     def read(self, key: ObjectKey) -> ObjectRecord | None:
@@ -108,7 +108,7 @@ class KeyStore:
         mark = FenceMark(self._run_id, self._writer_id, secrets.token_hex(8))
         try:
             with self._tables.locks.stripe(key.digest):
-                blind_on = self._place(key, mark)
+                blind_on = self._put_mark(key, mark)
                 self._tables.tokens.renew(key)
         except OSError as error:  # the lock itself: the kernel has no memory for one more
             log.error("no lock for a write of %r: %s", key.key, error)
@@ -158,14 +158,14 @@ class KeyStore:
 
     def try_look_up(self, key: ObjectKey) -> bool:
         """Claim the right to ask the origin for a key: one process has it, until `end_look_up`. Never blocks."""
-        return self._tables.locks.try_hold(look_up_place(key.digest))
+        return self._tables.locks.try_hold(look_up_offset(key.digest))
 
     def end_look_up(self, key: ObjectKey) -> None:
-        self._tables.locks.release(look_up_place(key.digest))
+        self._tables.locks.release(look_up_offset(key.digest))
 
     def close(self) -> None:
         """End this writer. Fences that it has not lifted count as a dead writer's from now on."""
-        self._tables.locks.release(writer_place(self._writer_id))
+        self._tables.locks.release(writer_offset(self._writer_id))
 
     def _install_alone(self, key: ObjectKey, raw: bytes, token: int) -> bool:
         disk = self._home(key)
@@ -183,7 +183,7 @@ class KeyStore:
             return False
         return True
 
-    def _place(self, key: ObjectKey, mark: FenceMark) -> int | None:
+    def _put_mark(self, key: ObjectKey, mark: FenceMark) -> int | None:
         """Put the mark on the key's disk or, if that breaks, on the next one. Return the disk of a blind fence."""
         while (disk := self._home(key)) is not None:
             content = _load(disk, key)
@@ -237,7 +237,7 @@ class KeyStore:
         return tuple(
             mark
             for mark in marks
-            if mark.run_id == self._run_id and self._tables.locks.is_held(writer_place(mark.writer_id))
+            if mark.run_id == self._run_id and self._tables.locks.is_held(writer_offset(mark.writer_id))
         )
 
     def _home(self, key: ObjectKey) -> Disk | None:

@@ -77,10 +77,10 @@ def open_layouts(
 
 def make_private(folder: Path) -> None:
     """Create the folder and its missing parents, accessible to this user alone. Raises OSError."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    for place in reversed(missing):
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    for parent in reversed(missing):
         with suppress(FileExistsError):  # another process was faster
-            place.mkdir(mode=0o700)
+            parent.mkdir(mode=0o700)
 
 
 def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> None:
@@ -98,22 +98,22 @@ def _check(path: Path, layout: Layout, block_bytes: int, segment_bytes: int) -> 
 
 def _read(path: Path) -> Layout | None:
     """Return the disk's layout, or None if it has none yet. Raises ConfigInvalid for one that we can't read."""
-    place = path / FOLDER / "layout"
+    layout_path = path / FOLDER / "layout"
     try:
-        raw = place.read_bytes()
+        raw = layout_path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigInvalid(
-            f"can't read {place}: {error.strerror}; make it readable, or name another folder"
+            f"can't read {layout_path}: {error.strerror}; make it readable, or name another folder"
         ) from error
-    layout = _parse(place, raw)
+    layout = _parse(layout_path, raw)
     if layout is None:
-        raise ConfigInvalid(f"{place} is damaged: remove {path / FOLDER} to start with an empty cache")
+        raise ConfigInvalid(f"{layout_path} is damaged: remove {path / FOLDER} to start with an empty cache")
     return layout
 
 
-def _parse(place: Path, raw: bytes) -> Layout | None:
+def _parse(layout_path: Path, raw: bytes) -> Layout | None:
     """Return the layout, or None if it is damaged. Raises ConfigInvalid for the layout of another program."""
     try:
         figures = json.loads(raw)
@@ -123,7 +123,7 @@ def _parse(place: Path, raw: bytes) -> Layout | None:
         return None
     if figures.get("layout") != LAYOUT_VERSION:
         raise ConfigInvalid(
-            f"{place} has the layout {figures.get('layout')!r}, this program knows {LAYOUT_VERSION}:"
+            f"{layout_path} has the layout {figures.get('layout')!r}, this program knows {LAYOUT_VERSION}:"
             " start the program that made it, or name another folder"
         )
     try:

@@ -38,7 +38,7 @@ class MissingTable:
     def get(self, digest: bytes, token: int) -> Missing | None:
         """Return the entry, or None. Costs about 20 loads and comparisons."""
         first, second = _names(digest)
-        for at in _places(first):
+        for at in _offsets(first):
             if self._words[at] != first:
                 continue
             entry = self._words[at : at + ENTRY_WORDS].tolist()
@@ -54,7 +54,7 @@ class MissingTable:
         entry[4] = _check(entry)
         at = self._find(first, second)
         if at is None:
-            at = min(_places(first), key=lambda place: self._words[place + 3])
+            at = min(_offsets(first), key=lambda offset: self._words[offset + 3])
         for number, word in enumerate(entry):
             self._words[at + number] = word
 
@@ -65,14 +65,14 @@ class MissingTable:
             self._words[at + 3] = self._words[at + 4] = 0
 
     def _find(self, first: int, second: int) -> int | None:
-        return next((at for at in _places(first) if self._words[at] == first and self._words[at + 1] == second), None)
+        return next((at for at in _offsets(first) if self._words[at] == first and self._words[at + 1] == second), None)
 
 
 def _names(digest: bytes) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
 
 
-def _places(first: int) -> range:
+def _offsets(first: int) -> range:
     start = (first % SETS) * WAYS * ENTRY_WORDS
     return range(start, start + WAYS * ENTRY_WORDS, ENTRY_WORDS)
 

@@ -40,12 +40,12 @@ _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.0005, 0.02
 LEDGER_TRIES = 100  # the lock is held for microseconds: after so many tries its holder must have been stopped
 
 
-def writer_place(writer_id: str) -> int:
+def writer_offset(writer_id: str) -> int:
     """Return the offset of a writer's lock: 61 bits of a hash of its id."""
     return WRITERS + (int.from_bytes(hashlib.sha256(writer_id.encode()).digest()[:8], "big") >> 3)
 
 
-def look_up_place(digest: bytes) -> int:
+def look_up_offset(digest: bytes) -> int:
     """Return the offset of the lock of a key's look-up: 56 bits of its digest."""
     return LOOK_UPS + int.from_bytes(digest[:7], "big")
 
@@ -60,23 +60,23 @@ class RunLocks:
         self._threads = tuple(threading.Lock() for _ in range(STRIPE_COUNT))
         self.stripe_wait_s = STRIPE_WAIT_S
 
-    def try_hold(self, place: int) -> bool:
+    def try_hold(self, offset: int) -> bool:
         """Take the lock until `release` or death. Return False if any process, this one included, holds it."""
         with self._guard:
-            if place in self._own or not locks.try_lock(self._fd, place):
+            if offset in self._own or not locks.try_lock(self._fd, offset):
                 return False
-            self._own.add(place)
+            self._own.add(offset)
             return True
 
-    def release(self, place: int) -> None:
+    def release(self, offset: int) -> None:
         with self._guard:
-            if place in self._own:
-                self._own.remove(place)
-                locks.unlock(self._fd, place)
+            if offset in self._own:
+                self._own.remove(offset)
+                locks.unlock(self._fd, offset)
 
-    def is_held(self, place: int) -> bool:
+    def is_held(self, offset: int) -> bool:
         """Return whether a living process holds the lock."""
-        return place in self._own or locks.is_held(self._fd, place)
+        return offset in self._own or locks.is_held(self._fd, offset)
 
     @contextmanager
     def stripe(self, digest: bytes) -> Iterator[None]:
@@ -98,9 +98,9 @@ class RunLocks:
         finally:
             self._threads[number].release()
 
-    def _wait_for(self, place: int, until_s: float) -> None:
+    def _wait_for(self, offset: int, until_s: float) -> None:
         pause_s = _PAUSE_FIRST_S
-        while not locks.try_lock(self._fd, place):
+        while not locks.try_lock(self._fd, offset):
             if time.monotonic() >= until_s:
                 raise _stripe_held()
             time.sleep(pause_s)

@@ -56,7 +56,7 @@ class UsageTable:
         self._add(disk_index, _CHARGED, nbytes)
         if holds_records(folder):
             self._add(disk_index, _RECORDS, nbytes)
-        if folder < self._words[_place(disk_index) + _FOLDERS_READ]:
+        if folder < self._words[_disk_offset(disk_index) + _FOLDERS_READ]:
             self._add(disk_index, _LATE, nbytes)
 
     def used(self, disk_index: int) -> int | None:
@@ -72,7 +72,7 @@ class UsageTable:
 
     def records(self, disk_index: int) -> int:
         """Return the bytes of key records; before the first scan, only those that this run has added."""
-        base = self._words[_place(disk_index) + _RECORDS_BASE]
+        base = self._words[_disk_offset(disk_index) + _RECORDS_BASE]
         return (base - _BASE_BIAS if base else 0) + self._total(disk_index, _RECORDS)
 
     def net(self, disk_index: int) -> int:
@@ -86,7 +86,7 @@ class UsageTable:
 
     def scan_reached(self, disk_index: int, folders_read: int) -> None:
         """Publish that the folders below that number have been read; 0: no scan is under way."""
-        self._words[_place(disk_index) + _FOLDERS_READ] = folders_read
+        self._words[_disk_offset(disk_index) + _FOLDERS_READ] = folders_read
 
     def publish_scan(self, disk_index: int, found_bytes: int, records_bytes: int = 0, late_before: int = 0) -> None:
         """Set the base that later charges add to, from the bytes that the scan found.
@@ -94,49 +94,49 @@ class UsageTable:
         `late_before` is what `begin_scan` returned. `records_bytes` is approximately the records' part.
         """
         found_bytes += self._total(disk_index, _LATE) - late_before
-        place = _place(disk_index)
-        self._words[place + _BASE] = max(0, found_bytes) - self.net(disk_index) + _BASE_BIAS
-        self._words[place + _RECORDS_BASE] = records_bytes - self._total(disk_index, _RECORDS) + _BASE_BIAS
+        offset = _disk_offset(disk_index)
+        self._words[offset + _BASE] = max(0, found_bytes) - self.net(disk_index) + _BASE_BIAS
+        self._words[offset + _RECORDS_BASE] = records_bytes - self._total(disk_index, _RECORDS) + _BASE_BIAS
         self.scan_reached(disk_index, 0)
 
     def publish_estimate(self, disk_index: int, used_bytes: int) -> None:
         """Set the estimate of what the disk holds when the run begins."""
-        self._words[_place(disk_index) + _ESTIMATE] = used_bytes - self.net(disk_index) + _BASE_BIAS
+        self._words[_disk_offset(disk_index) + _ESTIMATE] = used_bytes - self.net(disk_index) + _BASE_BIAS
 
     def set_evicting(self, disk_index: int, able: bool) -> None:
         """Publish whether there is something to evict, so that waiting for room makes sense. For the housekeeper."""
-        self._words[_place(disk_index) + _EVICTING] = int(able)
+        self._words[_disk_offset(disk_index) + _EVICTING] = int(able)
 
     def can_evict(self, disk_index: int) -> bool:
-        return bool(self._words[_place(disk_index) + _EVICTING])
+        return bool(self._words[_disk_offset(disk_index) + _EVICTING])
 
     def report_short(self, disk_index: int) -> None:
         """Report that the file system refused to allocate (ENOSPC), whatever its figures say."""
-        self._words[_place(disk_index) + _SHORT] = 1
+        self._words[_disk_offset(disk_index) + _SHORT] = 1
 
     def take_short(self, disk_index: int) -> bool:
         """Return whether that was reported since the last call. For the housekeeper."""
-        place = _place(disk_index) + _SHORT
-        short = bool(self._words[place])
+        offset = _disk_offset(disk_index) + _SHORT
+        short = bool(self._words[offset])
         if short:
-            self._words[place] = 0
+            self._words[offset] = 0
         return short
 
     def tell_of_retired(self, disk_index: int) -> None:
         """Count one more evicted segment, so that processes that have it open close it. For the housekeeper."""
-        self._words[_place(disk_index) + _RETIRED] += 1
+        self._words[_disk_offset(disk_index) + _RETIRED] += 1
 
     def retired(self, disk_index: int) -> int:
         """Return how many segments were evicted in this run. One load."""
-        return int(self._words[_place(disk_index) + _RETIRED])
+        return int(self._words[_disk_offset(disk_index) + _RETIRED])
 
     def fail_disk(self, disk_index: int) -> None:
         """Take a disk that returned an I/O error out of service, for every process, until the next start."""
-        self._words[_place(disk_index) + _FAILED] = 1
+        self._words[_disk_offset(disk_index) + _FAILED] = 1
 
     def disk_failed(self, disk_index: int) -> bool:
         """Return whether the disk is out of service. One load, never waits."""
-        return bool(self._words[_place(disk_index) + _FAILED])
+        return bool(self._words[_disk_offset(disk_index) + _FAILED])
 
     def note_death(self) -> None:
         """Note that a worker has died in this run: perhaps no process knows whether its blocks were stored."""
@@ -165,8 +165,8 @@ class UsageTable:
         with self._guard:
             if self._slot is None:
                 self._slot = self._claim_slot()
-            place = _column(disk_index, counter) + self._slot
-            self._words[place] = (self._words[place] + amount) % _WORD
+            offset = _column(disk_index, counter) + self._slot
+            self._words[offset] = (self._words[offset] + amount) % _WORD
 
     def _claim_slot(self) -> int:
         for slot in range(PROCESS_COUNT_MAX):
@@ -181,7 +181,7 @@ class UsageTable:
             self._words[_column(disk_index, _FENCES_CLOSED) + slot] = opened
 
     def _based(self, disk_index: int, word: int) -> int | None:
-        base = self._words[_place(disk_index) + word]
+        base = self._words[_disk_offset(disk_index) + word]
         return None if base == 0 else max(0, base - _BASE_BIAS + self.net(disk_index))
 
     def _total(self, disk_index: int, counter: int) -> int:
@@ -195,10 +195,10 @@ class UsageTable:
         return self._words[start : start + PROCESS_COUNT_MAX].tolist()
 
 
-def _place(disk_index: int) -> int:
+def _disk_offset(disk_index: int) -> int:
     assert 0 <= disk_index < DISK_COUNT_MAX
     return disk_index * _DISK_WORDS
 
 
 def _column(disk_index: int, counter: int) -> int:
-    return _place(disk_index) + _HEAD_WORDS + counter * PROCESS_COUNT_MAX
+    return _disk_offset(disk_index) + _HEAD_WORDS + counter * PROCESS_COUNT_MAX

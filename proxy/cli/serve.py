@@ -12,7 +12,7 @@ from typing import Any
 from proxy.config.sources import Configuration, Shorthands, load_configuration
 from proxy.errors import ConfigInvalid
 from proxy.process.logs import start_logging
-from proxy.process.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_places
+from proxy.process.runtime import METRICS_VARIABLE, RuntimeFolder, runtime_parents
 
 log = logging.getLogger("warmstart.serve")
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         log.warning("%s", note)
     run_id = os.urandom(8).hex()
     try:
-        folder = RuntimeFolder(run_id, runtime_places(settings.cache.disks[0].path))
+        folder = RuntimeFolder(run_id, runtime_parents(settings.cache.disks[0].path))
     except OSError as error:
         raise ConfigInvalid(str(error)) from None
     try:

@@ -255,13 +255,13 @@ def build_session_keys(settings: Settings) -> Sequence[bytes]:
 
 def build_dialect_rules(settings: Settings, listeners: Sequence[socket.socket]) -> DialectRules:
     """Listeners of one dialect by their real places: the port may have been chosen by the kernel."""
-    places: dict[ListenerAddress, Dialect] = {}
+    dialects: dict[ListenerAddress, Dialect] = {}
     for address, listener in zip(settings.listen, listeners, strict=False):
         if address.dialect is not None:
             host, port = listener.getsockname()[:2]
-            places["" if host in ("0.0.0.0", "::") else host, port] = Dialect(address.dialect)
+            dialects["" if host in ("0.0.0.0", "::") else host, port] = Dialect(address.dialect)
     suffixes = {suffix.name: Dialect(suffix.dialect) if suffix.dialect else None for suffix in settings.host_suffixes}
-    return DialectRules(places, suffixes)
+    return DialectRules(dialects, suffixes)
 
 
 def _build_origins(settings: Settings, trail: Trail) -> dict[str, WatchedOrigin]:

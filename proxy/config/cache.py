@@ -19,10 +19,10 @@ DISK_BYTES_MIN = 64 * MIB
 def default_cache_path() -> Path:
     """Return `$XDG_CACHE_HOME/warmstart`, `~/.cache/warmstart`, or, without a home, `/var/cache/warmstart`."""
     try:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # no HOME, and a number that no user has: a container that runs under any uid
-        place = Path("/var/cache")
-    return place / "warmstart"
+        base = Path("/var/cache")
+    return base / "warmstart"
 
 
 def _block_bytes(value: int) -> int:

@@ -33,8 +33,8 @@ def parse_redis_url(value: object) -> object:
     if parts.scheme not in ("redis", "rediss", "redis+sentinel", "rediss+sentinel") or not parts.netloc:
         raise ValueError(fix)
     try:
-        places = [urlsplit(f"//{place}") for place in parts.netloc.rpartition("@")[2].split(",")]
-        named = all(place.hostname and place.port != 0 for place in places)
+        addresses = [urlsplit(f"//{address}") for address in parts.netloc.rpartition("@")[2].split(",")]
+        named = all(address.hostname and address.port != 0 for address in addresses)
     except ValueError:
         named = False
     if not named:

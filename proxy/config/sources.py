@@ -49,7 +49,7 @@ class Layer:
     values: Values
     is_file: bool = False
 
-    def place(self, path: Sequence[str | int]) -> str | None:
+    def position(self, path: Sequence[str | int]) -> str | None:
         """How messages call what is written at `path` here; None where nothing is."""
         found: Any = self.values
         for step in path:
@@ -255,9 +255,9 @@ def _origin_of(problem: Problem, layers: Sequence[Layer]) -> str:
         steps += [int(part) if part.isdigit() else part for part in re.split(r"[\[\].]+", str(step)) if part]
     while steps:
         for layer in layers:
-            place = layer.place(steps)
-            if place is not None:
-                return f"{place}: "
+            position = layer.position(steps)
+            if position is not None:
+                return f"{position}: "
         steps.pop()  # what is missing was left out beside its neighbours
     files = [layer.name for layer in layers if layer.is_file]
     return f"{files[0]}: " if files else ""
@@ -265,16 +265,16 @@ def _origin_of(problem: Problem, layers: Sequence[Layer]) -> str:
 
 def _explain_yaml(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     context = str(getattr(error, "context", "") or "")
     problem = str(getattr(error, "problem", "") or error).splitlines()[0]
     if "alias" in problem or "tag" in problem:  # *word or !word: the word may be a secret
         problem = re.sub(r"'.*'", "'…'", problem)
     if "alias" in context:
-        return f'{place}* is not in quotes; write "*"'
+        return f'{position}* is not in quotes; write "*"'
     if isinstance(error, _TwiceError):
-        return f"{place}{problem}; keep one of them"
-    return f'{place}is not YAML ({problem}); check the indentation, and put values such as "[::1]:9000" in quotes'
+        return f"{position}{problem}; keep one of them"
+    return f'{position}is not YAML ({problem}); check the indentation, and put values such as "[::1]:9000" in quotes'
 
 
 class _TwiceError(yaml.constructor.ConstructorError):

@@ -180,5 +180,5 @@ async def _bring_part(
         await source.bring(part, buffer, policy, urgent=urgent)
         return
     streams = policy.throttles.of(version.origin).streams
-    async with streams.place(patience_s=policy.deadline_s if is_first else None):
+    async with streams.take(patience_s=policy.deadline_s if is_first else None):
         await deliver(source, version.origin, version, part, buffer, policy, urgent=urgent)

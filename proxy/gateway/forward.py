@@ -109,7 +109,7 @@ class Forwarder:
             self.check_writable(route)
         slow = self._find_slow() if self._room.is_full else None
         if slow is not None:
-            slow.lose_place()
+            slow.lose_room()
         self._room.take()
         try:
             if slow is not None:

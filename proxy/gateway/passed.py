@@ -91,7 +91,7 @@ class Passed:
             return 0.0
         return max(0.0, self._clock() - self._due_s)
 
-    def lose_place(self) -> None:
+    def lose_room(self) -> None:
         """`close` must follow: the origin's connection is for the next one."""
         assert self._has_place
         self.leave()

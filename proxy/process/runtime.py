@@ -26,13 +26,13 @@ _UNLOCKED_FOR_S = 3600.0  # a folder without a lock file may be one that is just
 
 
 class RuntimeFolder:
-    """Makes the folder in the first of `places` that lets it, and cleans up after dead runs there.
+    """Makes the folder in the first of `parents` that lets it, and cleans up after dead runs there.
 
     The last of them is made where it is missing. Raises OSError where none can be written.
     """
 
-    def __init__(self, run_id: str, places: Sequence[Path]) -> None:
-        self.path = _make_folder(run_id, places)
+    def __init__(self, run_id: str, parents: Sequence[Path]) -> None:
+        self.path = _make_folder(run_id, parents)
         self.metrics = self.path / "metrics"
         self.metrics.mkdir(mode=0o700)
         self._lock_fd = _lock_folder(self.path)
@@ -44,17 +44,17 @@ class RuntimeFolder:
         os.close(self._lock_fd)
 
 
-def runtime_places(last: Path) -> list[Path]:
+def runtime_parents(last: Path) -> list[Path]:
     """Where a run's folder may lie, the best first; `last` where a machine lets nothing else be written."""
-    places = [Path(os.environ["XDG_RUNTIME_DIR"])] if os.environ.get("XDG_RUNTIME_DIR") else []
+    parents = [Path(os.environ["XDG_RUNTIME_DIR"])] if os.environ.get("XDG_RUNTIME_DIR") else []
     with contextlib.suppress(FileNotFoundError):
-        places.append(Path(tempfile.gettempdir()))
-    return [*places, Path("/dev/shm"), last]
+        parents.append(Path(tempfile.gettempdir()))
+    return [*parents, Path("/dev/shm"), last]
 
 
-def remove_left_behind(place: Path) -> None:
+def remove_left_behind(parent: Path) -> None:
     """Removes this user's folders of runs that are over."""
-    for folder in place.glob(PREFIX + "*"):
+    for folder in parent.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
@@ -62,15 +62,15 @@ def remove_left_behind(place: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_folder(run_id: str, places: Sequence[Path]) -> Path:
+def _make_folder(run_id: str, parents: Sequence[Path]) -> Path:
     complaints = []
-    for place in places:
+    for parent in parents:
         try:
-            if place == places[-1]:  # the cache's own, which a first start has not made yet
-                make_private(place)
-            return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-", dir=place))
+            if parent == parents[-1]:  # the cache's own, which a first start has not made yet
+                make_private(parent)
+            return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-", dir=parent))
         except OSError as error:
-            complaints.append(f"{place} ({error.strerror})")
+            complaints.append(f"{parent} ({error.strerror})")
     raise OSError(f"no place for the run's folder: {', '.join(complaints)}; set TMPDIR to a folder that can be written")
 
 

@@ -99,11 +99,11 @@ class Watchdog:
     def _describe(self) -> str:
         """The request and the places in our code that run in the loop's thread."""
         task = asyncio.current_task(self._loop)
-        stack = places(sys._current_frames().get(self._watched))
+        stack = code_positions(sys._current_frames().get(self._watched))
         return f"{task.get_name() if task is not None else 'a callback'} in {stack or 'the event loop'}"
 
 
-def places(frame: FrameType | None) -> str:
+def code_positions(frame: FrameType | None) -> str:
     """`s3api.requests.parse_request > proxy.ranges.parse_range`: the innermost functions of ours."""
     found: list[str] = []
     while frame is not None and len(found) < PLACES:

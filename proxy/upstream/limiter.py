@@ -134,11 +134,11 @@ class AdaptiveLimiter:
 
     def sweep(self) -> None:
         """Gives back what dead processes had under way."""
-        for place in range(_STATE_NUMBERS, LIMITER_NUMBERS):
-            if self._numbers[place] and place != self._own:
-                with self._dead(place - _STATE_NUMBERS) as dead:
+        for at in range(_STATE_NUMBERS, LIMITER_NUMBERS):
+            if self._numbers[at] and at != self._own:
+                with self._dead(at - _STATE_NUMBERS) as dead:
                     if dead:
-                        self._numbers[place] = 0.0
+                        self._numbers[at] = 0.0
 
     @property
     def rate(self) -> float:
@@ -281,8 +281,8 @@ class AdaptiveLimiter:
 
     @state.setter
     def state(self, state: Sequence[float]) -> None:
-        for place, number in enumerate(state[:ENTERED]):
-            self._numbers[place] = number
+        for at, number in enumerate(state[:ENTERED]):
+            self._numbers[at] = number
 
     def take_share(self, share: RateShare, until_s: float) -> None:
         """The node's part in the fleet's pace, until then. Of a new pace, requests that are under way say nothing."""

@@ -45,7 +45,7 @@ class Streams:
         self.under_way = 0
 
     @asynccontextmanager
-    async def place(self, patience_s: float | None) -> AsyncIterator[None]:
+    async def take(self, patience_s: float | None) -> AsyncIterator[None]:
         """Raises Overloaded when there is none within `patience_s`; None waits."""
         self.waiting += 1
         try:

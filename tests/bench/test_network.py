@@ -23,7 +23,7 @@ import os
 from bench.network import Network
 network = Network().__enter__()
 network.add(0)
-print(network.places[0].name, flush=True)
+print(network.namespaces[0].name, flush=True)
 os._exit(0)
 """
 

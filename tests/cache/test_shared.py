@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.cache.runlocks import PROCESSES, RunLocks, writer_place
+from proxy.cache.runlocks import PROCESSES, RunLocks, writer_offset
 from proxy.cache.shared import SharedTables
 from proxy.errors import ConfigInvalid
 from proxy.objects import ObjectKey
@@ -82,10 +82,10 @@ def test_closing_twice_closes_no_descriptor_that_has_the_number_by_then(tables: 
 
 
 def test_a_lock_is_seen_by_others_and_dies_with_its_process(tables: SharedTables) -> None:
-    place = writer_place("worker-1")
+    offset = writer_offset("worker-1")
     code = (
-        "from proxy.cache.runlocks import writer_place\n"
-        "assert tables.locks.try_hold(writer_place('worker-1'))\n"
+        "from proxy.cache.runlocks import writer_offset\n"
+        "assert tables.locks.try_hold(writer_offset('worker-1'))\n"
         "print('held', flush=True)\nsys.stdin.read()\n"
     )
     prelude = (
@@ -100,13 +100,13 @@ def test_a_lock_is_seen_by_others_and_dies_with_its_process(tables: SharedTables
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == b"held\n"
-        assert tables.locks.is_held(place)
-        assert not tables.locks.try_hold(place)
+        assert tables.locks.is_held(offset)
+        assert not tables.locks.try_hold(offset)
     finally:
         child.kill()
         child.communicate()
-    assert not tables.locks.is_held(place)
-    assert tables.locks.try_hold(place)
+    assert not tables.locks.is_held(offset)
+    assert tables.locks.try_hold(offset)
 
 
 def test_a_lock_held_here_is_held_for_this_process_too(tables: SharedTables) -> None:

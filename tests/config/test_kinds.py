@@ -16,7 +16,7 @@ from proxy.config.problems import find_problem
 from proxy.config.schema import SECTIONS, render_schema, sections_of
 from proxy.config.settings import Settings
 from tests.fakes.tape import TapeOriginSettings
-from tests.tidy.sources import PRODUCT, ROOT, Module, modules, place
+from tests.tidy.sources import PRODUCT, ROOT, Module, modules, position
 
 
 class TapedSettings(Settings):
@@ -89,9 +89,9 @@ def kinds_told_apart_in(module: Module) -> list[str]:
             and node.left.attr == "type"
             and any(isinstance(each, ast.Constant) and each.value in KINDS for each in node.comparators)
         ):
-            found.append(place(module.path, node.lineno))
+            found.append(position(module.path, node.lineno))
         if isinstance(node, ast.ImportFrom) and own & {alias.name for alias in node.names}:
-            found.append(place(module.path, node.lineno))
+            found.append(position(module.path, node.lineno))
     return found
 
 

@@ -189,7 +189,7 @@ async def test_a_stream_that_lasts_gives_its_place_on_to_the_next(monkeypatch: p
 async def test_a_new_stream_that_finds_no_place_in_time_is_refused_and_not_forgotten() -> None:
     throttles = OriginThrottles(lambda origin: AdaptiveLimiter(private_numbers(), 0, concurrency_max=9), streams_max=1)
     policy = replace(POLICY, throttles=throttles, deadline_s=0.01)
-    async with throttles.of("s3://test").streams.place(None):
+    async with throttles.of("s3://test").streams.take(None):
         with pytest.raises(Overloaded):
             await anext(stream_span(MemoryOrigin(CONTENT), version_of(CONTENT), ByteRange(0, 5000), policy))
     got = [chunk async for chunk in stream_span(MemoryOrigin(CONTENT), version_of(CONTENT), ByteRange(0, 50), policy)]

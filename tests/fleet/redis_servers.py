@@ -145,8 +145,8 @@ class SentinelTrio:
 
     @property
     def url(self) -> str:
-        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{places}/{MASTER}/0"
+        namespaces = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{namespaces}/{MASTER}/0"
 
     def __enter__(self) -> Self:
         return self

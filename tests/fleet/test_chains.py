@@ -199,8 +199,8 @@ def test_whoever_lost_the_owner_too_gets_one_that_has_the_whole_block_or_nobody(
 
 def test_about_one_node_in_thirty_two_is_a_head_of_a_block() -> None:
     hashes = [hash_name(f"{number:032x}") for number in range(400)]
-    places = random.Random(1)
-    heads = [sum(is_head(each, place) for each in hashes) for place in (places.getrandbits(64) for _ in range(50))]
+    namespaces = random.Random(1)
+    heads = [sum(is_head(each, place) for each in hashes) for place in (namespaces.getrandbits(64) for _ in range(50))]
     assert 0.8 < sum(heads) / 50 / (400 / HEAD_EVERY) < 1.2
     assert max(heads) < 4 * 400 / HEAD_EVERY
 

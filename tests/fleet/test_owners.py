@@ -24,14 +24,14 @@ def member(
     return Member(name, f"http://{number}", f"http://{number}:1", zone, capacity_bytes, draining, slow)
 
 
-def places(count: int) -> list[int]:
+def namespaces(count: int) -> list[int]:
     chance = random.Random(7)
     return [chance.getrandbits(64) for _ in range(count)]
 
 
 def owners_of(members: list[Member], count: int, zone: str | None = None) -> list[str]:
     owners = Owners(Roster(tuple(members)))
-    found = [owners.owner(place, zone) for place in places(count)]
+    found = [owners.owner(place, zone) for place in namespaces(count)]
     return [each.node_id for each in found if each is not None]
 
 

@@ -7,7 +7,7 @@ import inspect
 import re
 
 from proxy.fleet.rediskeys import RedisKeys
-from tests.tidy.sources import PRODUCT, ROOT, Module, modules, place
+from tests.tidy.sources import PRODUCT, ROOT, Module, modules, position
 
 NAMES = {name: method for name, method in inspect.getmembers(RedisKeys, inspect.isfunction) if not name.startswith("_")}
 FIRST_WORDS = {"members", "member", "news", "waiting", "told", "lease", "limits"}
@@ -37,11 +37,11 @@ def keys_built_in(module: Module) -> list[str]:
     found = []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and BUILT_HERE.match(node.value):
-            found.append(place(module.path, node.lineno))
+            found.append(position(module.path, node.lineno))
         if isinstance(node, ast.JoinedStr):
             text = ast.unparse(node)
             if re.search(r"\{[^}]*prefix\}:", text):
-                found.append(place(module.path, node.lineno))
+                found.append(position(module.path, node.lineno))
     return found
 
 

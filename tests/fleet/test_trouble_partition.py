@@ -29,7 +29,7 @@ NODES = 3
 @contextlib.contextmanager
 def start_islands(folder: Path, network: Network) -> Iterator[Fleet]:
     """A fleet with a namespace for each node."""
-    places = [network.add(0) for _ in range(NODES)]
+    namespaces = [network.add(0) for _ in range(NODES)]
     bound = ("--bind", "127.0.0.1", network.host_address, "--protected-mode", "no")
     with (
         HeldCloud(BLOCK_BYTES, network.host_address) as cloud,
@@ -37,7 +37,7 @@ def start_islands(folder: Path, network: Network) -> Iterator[Fleet]:
         contextlib.ExitStack() as stack,
     ):
         fleet = Fleet(folder, cloud, "", redis, {}, 1, False)
-        for number, place in enumerate(places):
+        for number, place in enumerate(namespaces):
             cluster = {
                 "redis": f"redis://{network.host_address}:{redis.port}/0",
                 "advertise": f"http://{place.address}:{PORT}",
@@ -66,11 +66,11 @@ def test_a_node_that_no_other_node_reaches_goes_on_by_itself(islands: tuple[Flee
     """It has Redis, the origin and its client, and so have the others."""
     fleet, network = islands
     middle = begin(fleet, "apart")
-    network.cut(network.places[middle.asker], side=False)
+    network.cut(network.namespaces[middle.asker], side=False)
     try:
         middle.end()
     finally:
-        network.mend(network.places[middle.asker])
+        network.mend(network.namespaces[middle.asker])
     fleet.assert_copies("apart", 2)
     fleet.restore()
 
@@ -78,13 +78,13 @@ def test_a_node_that_no_other_node_reaches_goes_on_by_itself(islands: tuple[Flee
 def test_a_node_that_is_cut_off_from_everything_takes_nobody_along(islands: tuple[Fleet, Network]) -> None:
     fleet, network = islands
     middle = begin(fleet, "cut-off")
-    network.cut(network.places[middle.asker])
+    network.cut(network.namespaces[middle.asker])
     try:
         fleet.cloud.release()
         others = {number: middle.loads[number] for number in middle.others(middle.asker)}
         fleet.assert_right(others, middle.content)
     finally:
-        network.mend(network.places[middle.asker])
+        network.mend(network.namespaces[middle.asker])
     middle.end()  # its own client, too: the network is back
     fleet.assert_copies("cut-off", 2)
     fleet.restore()

@@ -77,9 +77,9 @@ def test_a_session_binds_bucket_name_and_place() -> None:
 
 
 def test_nobody_makes_a_session_without_a_key() -> None:
-    place = PLACE.encode()
-    salted = hashlib.sha256(b"warmstart upload session 1" + place).digest()
-    forged = [base64.urlsafe_b64encode(salted[:size] + place).decode().rstrip("=") for size in (8, 16)]
+    resource = PLACE.encode()
+    salted = hashlib.sha256(b"warmstart upload session 1" + resource).digest()
+    forged = [base64.urlsafe_b64encode(salted[:size] + resource).decode().rstrip("=") for size in (8, 16)]
     for token in (*forged, begin(sessions=Sessions([b"other"])), "", "!", "AAAA", "=", "A" * 60_000):
         with pytest.raises(NotFound):
             OURS.parse_json(token, "real-b", "a/ü b")

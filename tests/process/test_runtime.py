@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.process.runtime import PREFIX, RuntimeFolder, remove_left_behind, runtime_places
+from proxy.process.runtime import PREFIX, RuntimeFolder, remove_left_behind, runtime_parents
 
 
 def test_a_folder_is_private_names_its_run_and_goes_with_it(tmp_path: Path) -> None:
@@ -72,5 +72,5 @@ def test_without_any_place_the_message_names_them_all(tmp_path: Path) -> None:
 
 def test_the_users_runtime_folder_comes_first_and_the_cache_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    places = runtime_places(Path("/cache"))
+    places = runtime_parents(Path("/cache"))
     assert (places[0], places[-1]) == (Path("/run/user/7"), Path("/cache"))

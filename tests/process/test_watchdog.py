@@ -14,7 +14,7 @@ import uvloop
 
 from proxy.composition.dispatch import LateSurface, Surface
 from proxy.metrics import SLOW_CALLBACKS
-from proxy.process.watchdog import Watchdog, places
+from proxy.process.watchdog import Watchdog, code_positions
 from proxy.rate_limited_log import RateLimitedLog
 from tests.waiting import wait_until
 
@@ -82,7 +82,7 @@ def test_places_are_the_innermost_functions_of_ours() -> None:
     found: list[str] = []
 
     def build() -> Surface:
-        found.append(places(inspect.currentframe()))
+        found.append(code_positions(inspect.currentframe()))
         raise NotImplementedError
 
     with pytest.raises(NotImplementedError):
@@ -90,4 +90,4 @@ def test_places_are_the_innermost_functions_of_ours() -> None:
     assert found == [
         "proxy.composition.dispatch.LateSurface.answer_hot > proxy.composition.dispatch.LateSurface.surface"
     ]
-    assert places(None) == ""
+    assert code_positions(None) == ""

@@ -93,5 +93,5 @@ def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
             yield node
 
 
-def place(path: Path, line: int) -> str:
+def position(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"

@@ -6,7 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator
 
-from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, place
+from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, Module, modules, position
 
 # layer -> the modules and packages that it is made of; every one directly under proxy/ stands here once
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -99,7 +99,7 @@ def uphill_imports(module: Module) -> Iterator[str]:
     for line, name in dict.fromkeys(module.imports()):
         ours = name.split(".")[0] in PYTHON_FOLDERS
         if ours and layer(name) != here and layer(name) not in MAY_IMPORT[here]:
-            yield f"{place(module.path, line)} ({here}) imports {name}"
+            yield f"{position(module.path, line)} ({here}) imports {name}"
 
 
 def strangers(module: Module) -> Iterator[str]:
@@ -108,7 +108,7 @@ def strangers(module: Module) -> Iterator[str]:
         if library in sys.stdlib_module_names or library in PRODUCT:
             continue
         if not any(is_at(module.name, home) for home in HOMES.get(library, ())):
-            yield f"{place(module.path, line)} imports {library}, at home in {HOMES.get(library)}"
+            yield f"{position(module.path, line)} imports {library}, at home in {HOMES.get(library)}"
 
 
 def test_the_map_of_layers_names_every_module_once_and_nothing_that_is_not_there() -> None:
@@ -146,7 +146,7 @@ def test_each_foreign_library_is_used_at_its_home() -> None:
 def test_nothing_reaches_into_a_test() -> None:
     """Tests and benches share servers, gateways and scripts, never the inside of a test module."""
     assert not [
-        f"{place(module.path, line)} imports {name}"
+        f"{position(module.path, line)} imports {name}"
         for module in modules(*PYTHON_FOLDERS)
         for line, name in module.imports()
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import statistics
 
-from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, functions, modules, place
+from tests.tidy.sources import PRODUCT, PYTHON_FOLDERS, functions, modules, position
 
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -22,7 +22,7 @@ def body_line_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def test_no_module_is_longer_than_400_lines() -> None:
     long = [
-        f"{place(module.path, 1)} has {module.line_count}"
+        f"{position(module.path, 1)} has {module.line_count}"
         for module in modules(*PYTHON_FOLDERS)
         if module.line_count > LINES_MAX
     ]
@@ -31,7 +31,7 @@ def test_no_module_is_longer_than_400_lines() -> None:
 
 def test_every_function_fits_on_a_screen() -> None:
     assert not [
-        f"{place(module.path, function.lineno)} {function.name} has {body_line_count(function)} lines"
+        f"{position(module.path, function.lineno)} {function.name} has {body_line_count(function)} lines"
         for module in modules(*PYTHON_FOLDERS)
         for function in functions(module)
         if body_line_count(function) > FUNCTION_LINES_MAX

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 
-from tests.tidy.sources import PYTHON_FOLDERS, Module, modules, place
+from tests.tidy.sources import PYTHON_FOLDERS, Module, modules, position
 
 
 def bare_differences(module: Module) -> list[str]:
     """Where a sleep's length is a subtraction, or a negative number."""
     return [
-        place(module.path, node.lineno)
+        position(module.path, node.lineno)
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).split(".")[-1] == "sleep"

@@ -88,8 +88,8 @@ def free_ports(listen: str, nodes: int) -> Iterator[list[tuple[str, int]]]:
     Raises ConfigInvalid for a port that is taken and for an invalid address.
     """
     try:
-        place = urlsplit(f"//{listen}")
-        host, first = place.hostname or "", place.port
+        address = urlsplit(f"//{listen}")
+        host, first = address.hostname or "", address.port
     except ValueError:
         host, first = "", None
     if not host or first is None:
