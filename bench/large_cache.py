@@ -35,7 +35,7 @@ _ETAG = '"5fc9d9b9b9a2b9f1f2a7c6f8d3d1c9b4"'
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class LargeCache:
     """`origin` is the origin's id, by which the objects are known; their numbers run from 0.
 
     `size_bytes` is the cache's size, as configured: all that its file system has, so that nothing is evicted.
@@ -54,7 +54,7 @@ class Crowd:
         return random.Random(seed).sample(range(self.objects), min(count, self.objects))
 
 
-def make_crowd(cache: Path, origin: str, objects: int) -> Crowd:
+def make_large_cache(cache: Path, origin: str, objects: int) -> LargeCache:
     """Fills an empty folder; raises OSError."""
     size_bytes = shutil.disk_usage(cache.parent).total
     [layout] = open_layouts([(cache, size_bytes)], BLOCK_BYTES)
@@ -62,10 +62,10 @@ def make_crowd(cache: Path, origin: str, objects: int) -> Crowd:
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_make, [(cache, origin, layout, span) for span in spans]))
     os.sync()  # what is written back later would be measured
-    return Crowd(cache, origin, objects, size_bytes)
+    return LargeCache(cache, origin, objects, size_bytes)
 
 
-def remove_crowd(cache: Path) -> None:
+def remove_large_cache(cache: Path) -> None:
     """By all cores: unlinking millions of files takes a minute."""
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_remove, (cache / FOLDER).glob("*/*")))

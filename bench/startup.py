@@ -28,7 +28,7 @@ import yaml
 
 from bench import Row
 from bench.client import Connection
-from bench.large_cache import BUCKET, Crowd, make_crowd, remove_crowd
+from bench.large_cache import BUCKET, LargeCache, make_large_cache, remove_large_cache
 from bench.processes import children, cpu_seconds, free_port, running
 from bench.rounds import in_turns, middle, ratios, spread
 from bench.volume import Volume, own_volume
@@ -48,7 +48,7 @@ class Site:
 
     folder: Path
     volume: Volume
-    crowd: Crowd
+    large: LargeCache
     port: int
 
     @property
@@ -74,7 +74,7 @@ def measure(quick: bool) -> list[Row]:
         _say(f"making a cache of {objects} objects")
         many = stack.enter_context(_site(folder / "many", objects))
         few = stack.enter_context(_site(folder / "few", FEW_OBJECTS))
-        sides = {f"{site.crowd.objects:,} objects": site for site in (many, few)}
+        sides = {f"{site.large.objects:,} objects": site for site in (many, few)}
         rounds = iter(range(1000))
         tasks = {name: partial(_measure_start, site, rounds) for name, site in sides.items()}
         found = in_turns(tasks, QUICK_ROUNDS if quick else ROUNDS)
@@ -109,11 +109,11 @@ def _site(folder: Path, objects: int) -> Iterator[Site]:
     root.mkdir()
     with own_volume(folder, (1 << 30) + objects * FILES_BYTES, 100_000 + 2 * objects) as volume:
         cache = volume.path / "cache"
-        crowd = make_crowd(cache, f"file://{root}", objects)
-        site = Site(folder, volume, crowd, free_port())
+        large = make_large_cache(cache, f"file://{root}", objects)
+        site = Site(folder, volume, large, free_port())
         settings = {
             "listen": f"127.0.0.1:{site.port}",
-            "cache": {"disks": [{"path": str(cache), "size": crowd.size_bytes}]},
+            "cache": {"disks": [{"path": str(cache), "size": large.size_bytes}]},
             "origins": {"origin": {"type": "file", "root": str(root)}},
             "buckets": {BUCKET: {"origin": "origin", "consistency": "immutable"}},
             "log": {"level": "warning"},
@@ -123,7 +123,7 @@ def _site(folder: Path, objects: int) -> Iterator[Site]:
             yield site
         finally:
             if volume.device is None:
-                remove_crowd(cache)
+                remove_large_cache(cache)
 
 
 @contextlib.contextmanager
@@ -135,8 +135,8 @@ def _started(site: Site) -> Iterator[subprocess.Popen[bytes]]:
 
 def _measure_start(site: Site, rounds: Iterator[int]) -> Start:
     number = next(rounds)
-    paths = [site.crowd.path(chosen) for chosen in site.crowd.sample(LOOK_UPS + 1, number)]
-    _say(f"start {number + 1}, {site.crowd.objects} objects")
+    paths = [site.large.path(chosen) for chosen in site.large.sample(LOOK_UPS + 1, number)]
+    _say(f"start {number + 1}, {site.large.objects} objects")
     site.volume.forget()
     began_s = time.monotonic()
     with _started(site) as process:
@@ -201,7 +201,7 @@ def _count(site: Site) -> Row:
     site.volume.forget()
     with _started(site) as process:
         _wait_for(site, process)
-        client, path = Connection(site.url), site.crowd.path(0)
+        client, path = Connection(site.url), site.large.path(0)
         client.get(path)
         keeper, began_s = _housekeeper(process), time.monotonic()
         busy_ms: list[float] = []

@@ -132,20 +132,20 @@ async def test_threads_write_to_one_file_one_at_a_time_and_in_order(
     slow(store)
     blocks = [opened(store, index) for index in range(2)]
     first, second = (reserved(block) for block in blocks)
-    gate = Gate(monkeypatch)
+    barrier = WriteBarrier(monkeypatch)
     pending = [filling.write(memoryview(DATA[:1000])) for filling in (first, second)]
-    await until(gate.entered.is_set)
-    assert gate.inside == 1
-    gate.open.set()
+    await until(barrier.entered.is_set)
+    assert barrier.inside == 1
+    barrier.open.set()
     for write in pending:
         assert write is not None
         await write
-    assert gate.inside_most == 1
+    assert barrier.inside_most == 1
     first.abandon()
     second.abandon()
 
 
-class Gate:
+class WriteBarrier:
     """pwrite that waits in its thread until it is let through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,19 +170,19 @@ async def test_a_cancelled_write_keeps_memory_and_lock_until_its_thread_has_retu
     store, other = node.store(writer_threads=threads), opened(node.store())
     writer = reserved(opened(store))
     slow(store)
-    gate = Gate(monkeypatch)
+    barrier = WriteBarrier(monkeypatch)
     pending = writer.write(memoryview(DATA[:1000]))
     assert pending is not None
     task = asyncio.ensure_future(pending)
     await asyncio.sleep(0)  # a task cancelled ahead of its first step runs nothing at all
-    await until(gate.entered.is_set)
+    await until(barrier.entered.is_set)
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert not task.done()
     assert other.reserve() is None
-    gate.open.set()
+    barrier.open.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert writer.progress == 1000
@@ -196,13 +196,13 @@ async def test_abandoning_under_a_write_gives_the_lock_back_after_it(
     store, other = node.store(writer_threads=threads), opened(node.store())
     writer = reserved(opened(store))
     slow(store)
-    gate = Gate(monkeypatch)
+    barrier = WriteBarrier(monkeypatch)
     pending = writer.write(memoryview(DATA[:1000]))
     assert pending is not None
-    await until(gate.entered.is_set)
+    await until(barrier.entered.is_set)
     writer.abandon()
     assert other.reserve() is None
-    gate.open.set()
+    barrier.open.set()
     await until(lambda: other.state().kind is BlockKind.ABSENT)
     await until(lambda: other.reserve() is not None)  # the writer it gives is let go at once
 

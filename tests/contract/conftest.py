@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.origin.directory import DirectoryOrigin
-from tests.contract.origin_under_test import BUCKET, Place, gcs_place, s3_place
+from tests.contract.origin_under_test import BUCKET, OriginUnderTest, gcs_under_test, s3_under_test
 from tests.servers import GcsServer, S3Server, start_fake_gcs, start_gcs_emulator, start_moto, start_rclone
 
 GCS = ("fake_gcs", "gcs_emulator")
@@ -44,20 +44,20 @@ def gcs_emulator() -> Iterator[GcsServer]:
 
 
 @pytest.fixture(params=["moto", "rclone", "fake_gcs", "gcs_emulator", "directory"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OriginUnderTest]:
     if request.param == "directory":
         (tmp_path / BUCKET).mkdir()
-        made = Place("directory", DirectoryOrigin(tmp_path), folder=tmp_path / BUCKET)
+        made = OriginUnderTest("directory", DirectoryOrigin(tmp_path), folder=tmp_path / BUCKET)
     elif request.param in GCS:
-        made = gcs_place(request.param, request.getfixturevalue(request.param))
+        made = gcs_under_test(request.param, request.getfixturevalue(request.param))
     else:
-        made = s3_place(request.param, request.getfixturevalue(request.param))
+        made = s3_under_test(request.param, request.getfixturevalue(request.param))
     yield made
     await made.origin.aclose()
 
 
 @pytest.fixture(params=["moto", "rclone"])
-async def s3_only(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    made = s3_place(request.param, request.getfixturevalue(request.param))
+async def s3_only(request: pytest.FixtureRequest) -> AsyncIterator[OriginUnderTest]:
+    made = s3_under_test(request.param, request.getfixturevalue(request.param))
     yield made
     await made.origin.aclose()

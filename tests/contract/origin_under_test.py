@@ -15,7 +15,7 @@ BUCKET = "models"
 
 
 @dataclass(slots=True)
-class Place:
+class OriginUnderTest:
     """An origin, and how to change what it holds behind its back."""
 
     kind: str
@@ -49,10 +49,10 @@ class Place:
             (self.folder / key).unlink()
 
 
-def s3_place(kind: str, server: S3Server) -> Place:
+def s3_under_test(kind: str, server: S3Server) -> OriginUnderTest:
     keys = Credentials(server.access_key_id, server.secret_access_key)
-    return Place(kind, S3Origin(S3Settings(server.url), FixedCredentials(keys)), client=server.client())
+    return OriginUnderTest(kind, S3Origin(S3Settings(server.url), FixedCredentials(keys)), client=server.client())
 
 
-def gcs_place(kind: str, server: GcsServer) -> Place:
-    return Place(kind, GcsOrigin(GcsSettings(server.url), AnonymousTokens()), gcs=server)
+def gcs_under_test(kind: str, server: GcsServer) -> OriginUnderTest:
+    return OriginUnderTest(kind, GcsOrigin(GcsSettings(server.url), AnonymousTokens()), gcs=server)

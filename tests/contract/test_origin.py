@@ -15,7 +15,7 @@ from proxy.errors import InvalidRequest, NotFound, OriginUnavailable, VersionCha
 from proxy.objects import ObjectRecord, ObjectVersion, SumKind
 from proxy.origin import Attach, ForwardRequest, OpensRanges
 from proxy.ranges import ByteRange
-from tests.contract.origin_under_test import BUCKET, Place
+from tests.contract.origin_under_test import BUCKET, OriginUnderTest
 from tests.origin.asking import Received, counted, read_all
 
 DATA = random.Random(3).randbytes(3_000_017)
@@ -23,18 +23,18 @@ PLAIN_KEYS = ["weights.bin", "deep/er/weights", "a b/ü+%.bin", "日本/~-._'()!
 AWKWARD_KEYS = ["a//b", "/lead", "./x", "a/./b", "a/../b", "..", "tr/"]
 
 
-async def read(place: Place, version: ObjectVersion, span: ByteRange, *, slow: bool = False) -> bytes:
+async def read(under_test: OriginUnderTest, version: ObjectVersion, span: ByteRange, *, slow: bool = False) -> bytes:
     sink = Received(slow=slow)
-    await place.origin.read_range(version, span, sink)
+    await under_test.origin.read_range(version, span, sink)
     return bytes(sink.data)
 
 
-async def test_a_head_tells_version_size_and_type(place: Place) -> None:
-    place.put("model.json", b'{"a": 1}')
+async def test_a_head_tells_version_size_and_type(under_test: OriginUnderTest) -> None:
+    under_test.put("model.json", b'{"a": 1}')
     before_s = time.time()
-    record = await place.origin.head(BUCKET, "model.json")
+    record = await under_test.origin.head(BUCKET, "model.json")
     version = record.version
-    assert (version.origin, version.bucket, version.key) == (place.origin.id, BUCKET, "model.json")
+    assert (version.origin, version.bucket, version.key) == (under_test.origin.id, BUCKET, "model.json")
     assert record.size_bytes == 8
     assert record.cacheable
     assert record.strong_etag
@@ -47,61 +47,61 @@ async def test_a_head_tells_version_size_and_type(place: Place) -> None:
     assert {"etag", "content-type", "last-modified"} <= set(names)
     assert not {"date", "server", "content-length", "connection", "x-amz-request-id", "accept-ranges"} & set(names)
     assert all(name == name.lower() for name in names)
-    assert (await place.origin.head(BUCKET, "model.json")).version == version
+    assert (await under_test.origin.head(BUCKET, "model.json")).version == version
 
 
 @pytest.mark.parametrize("key", PLAIN_KEYS)
-async def test_keys_are_byte_exact(place: Place, key: str) -> None:
-    place.put(key, key.encode() * 3)
-    record = await place.origin.head(BUCKET, key)
-    assert await read(place, record.version, ByteRange(0, record.size_bytes)) == key.encode() * 3
+async def test_keys_are_byte_exact(under_test: OriginUnderTest, key: str) -> None:
+    under_test.put(key, key.encode() * 3)
+    record = await under_test.origin.head(BUCKET, key)
+    assert await read(under_test, record.version, ByteRange(0, record.size_bytes)) == key.encode() * 3
     with pytest.raises(NotFound):
-        await place.origin.head(BUCKET, key + "x")
+        await under_test.origin.head(BUCKET, key + "x")
 
 
 @pytest.mark.parametrize("key", AWKWARD_KEYS)
-async def test_awkward_keys_are_themselves_or_do_not_exist(place: Place, key: str) -> None:
-    if place.kind == "gcs_emulator":
+async def test_awkward_keys_are_themselves_or_do_not_exist(under_test: OriginUnderTest, key: str) -> None:
+    if under_test.kind == "gcs_emulator":
         pytest.skip("it keeps names as paths, and breaks at `..`")
     for other in ("a/b", "lead", "x", "b", "tr"):
-        place.put(f"awkward/{other}", b"other")
+        under_test.put(f"awkward/{other}", b"other")
     key = "awkward/" + key
-    if place.takes_any_key:
-        place.put(key, key.encode())
-        record = await place.origin.head(BUCKET, key)
-        assert await read(place, record.version, ByteRange(0, record.size_bytes)) == key.encode()
-    elif place.kind == "directory" or not key.endswith("/"):  # rclone takes "tr/" for "tr"
+    if under_test.takes_any_key:
+        under_test.put(key, key.encode())
+        record = await under_test.origin.head(BUCKET, key)
+        assert await read(under_test, record.version, ByteRange(0, record.size_bytes)) == key.encode()
+    elif under_test.kind == "directory" or not key.endswith("/"):  # rclone takes "tr/" for "tr"
         with pytest.raises(WarmstartError):
-            await place.origin.head(BUCKET, key)
+            await under_test.origin.head(BUCKET, key)
 
 
-async def test_spans_of_all_shapes_are_exact(place: Place) -> None:
-    place.put("spans", DATA)
-    version = (await place.origin.head(BUCKET, "spans")).version
+async def test_spans_of_all_shapes_are_exact(under_test: OriginUnderTest) -> None:
+    under_test.put("spans", DATA)
+    version = (await under_test.origin.head(BUCKET, "spans")).version
     size = len(DATA)
     edges = [(0, size), (0, 1), (size - 1, size), (1, size), (0, size - 1), (1 << 20, 2 << 20), (5, 5)]
     rng = random.Random(11)
     edges += [(start, rng.randint(start, size)) for start in rng.sample(range(size), 10)]
     for index, (start, end) in enumerate(edges):
-        assert await read(place, version, ByteRange(start, end), slow=index % 2 == 0) == DATA[start:end]
+        assert await read(under_test, version, ByteRange(start, end), slow=index % 2 == 0) == DATA[start:end]
 
 
-async def test_spans_at_once_are_exact(place: Place) -> None:
-    place.put("spans", DATA)
-    version = (await place.origin.head(BUCKET, "spans")).version
+async def test_spans_at_once_are_exact(under_test: OriginUnderTest) -> None:
+    under_test.put("spans", DATA)
+    version = (await under_test.origin.head(BUCKET, "spans")).version
     spans = [ByteRange(start, min(start + 400_000, len(DATA))) for start in range(0, len(DATA), 400_000)]
-    before = counted("origin_bytes", place.origin.id)
-    found = await asyncio.gather(*(read(place, version, span) for span in spans))
+    before = counted("origin_bytes", under_test.origin.id)
+    found = await asyncio.gather(*(read(under_test, version, span) for span in spans))
     assert b"".join(found) == DATA
-    assert counted("origin_bytes", place.origin.id) - before == len(DATA)
+    assert counted("origin_bytes", under_test.origin.id) - before == len(DATA)
 
 
-async def test_an_empty_object_has_a_version_and_no_bytes(place: Place) -> None:
-    place.put("empty", b"")
-    record = await place.origin.head(BUCKET, "empty")
+async def test_an_empty_object_has_a_version_and_no_bytes(under_test: OriginUnderTest) -> None:
+    under_test.put("empty", b"")
+    record = await under_test.origin.head(BUCKET, "empty")
     assert record.size_bytes == 0
-    assert await read(place, record.version, ByteRange(0, 0)) == b""
-    part = await place.origin.head_part(record, 1)
+    assert await read(under_test, record.version, ByteRange(0, 0)) == b""
+    part = await under_test.origin.head_part(record, 1)
     assert (part.count, part.span) == (1, ByteRange(0, 0))
 
 
@@ -118,18 +118,18 @@ class Taker:
         return attach(self._version, self._span, self.sink)
 
 
-async def test_a_range_opened_before_its_version_is_known_is_the_current_ones(place: Place) -> None:
-    origin = place.origin
+async def test_a_range_opened_before_its_version_is_known_is_the_current_ones(under_test: OriginUnderTest) -> None:
+    origin = under_test.origin
     if not isinstance(origin, OpensRanges):
         pytest.skip("a directory has no round trip to save")
-    place.put("opened", DATA)
+    under_test.put("opened", DATA)
     version = (await origin.head(BUCKET, "opened")).version
     for span, wanted in (
         (ByteRange(0, 1000), ByteRange(0, 1000)),
         (ByteRange(len(DATA) - 7, len(DATA) + 1000), ByteRange(len(DATA) - 7, len(DATA))),
     ):
         taker = Taker(version, wanted)
-        if place.kind == "gcs_emulator":  # it does not say which generation it sends
+        if under_test.kind == "gcs_emulator":  # it does not say which generation it sends
             with pytest.raises(OriginUnavailable):
                 await origin.open_range(BUCKET, "opened", span, taker)
             assert taker.sink.writes == 0
@@ -143,55 +143,55 @@ async def test_a_range_opened_before_its_version_is_known_is_the_current_ones(pl
                 assert told.version == version
                 assert (told.etag, told.last_modified_s, told.md5) == (head.etag, head.last_modified_s, head.md5)
                 assert told.user_metadata == head.user_metadata
-    place.put("opened", DATA[1:])
+    under_test.put("opened", DATA[1:])
     late = Taker(version, ByteRange(0, 1000))
     with pytest.raises((VersionChanged, OriginUnavailable)):
         await origin.open_range(BUCKET, "opened", ByteRange(0, 1000), late)
     assert late.sink.writes == 0
 
 
-async def test_an_overwritten_object_is_another_version_whose_bytes_never_mix(place: Place) -> None:
-    place.put("changing", b"a" * 100_000)
-    old = (await place.origin.head(BUCKET, "changing")).version
-    place.put("changing", b"b" * 100_000)
+async def test_an_overwritten_object_is_another_version_whose_bytes_never_mix(under_test: OriginUnderTest) -> None:
+    under_test.put("changing", b"a" * 100_000)
+    old = (await under_test.origin.head(BUCKET, "changing")).version
+    under_test.put("changing", b"b" * 100_000)
     sink = Received()
     with pytest.raises(WarmstartError) as caught:
-        await place.origin.read_range(old, ByteRange(10, 90_000), sink)
+        await under_test.origin.read_range(old, ByteRange(10, 90_000), sink)
     assert type(caught.value).__name__ == "VersionChanged"
     assert sink.writes == 0
-    new = (await place.origin.head(BUCKET, "changing")).version
+    new = (await under_test.origin.head(BUCKET, "changing")).version
     assert new != old
-    assert await read(place, new, ByteRange(0, 100_000)) == b"b" * 100_000
+    assert await read(under_test, new, ByteRange(0, 100_000)) == b"b" * 100_000
 
 
-async def test_a_shrunk_or_deleted_object_gives_no_byte(place: Place) -> None:
-    place.put("shrinking", b"a" * 100_000)
-    old = (await place.origin.head(BUCKET, "shrinking")).version
+async def test_a_shrunk_or_deleted_object_gives_no_byte(under_test: OriginUnderTest) -> None:
+    under_test.put("shrinking", b"a" * 100_000)
+    old = (await under_test.origin.head(BUCKET, "shrinking")).version
     for content in (b"a", None):
         if content is not None:
-            place.put("shrinking", content)
+            under_test.put("shrinking", content)
         else:
-            place.delete("shrinking")
+            under_test.delete("shrinking")
         sink = Received()
         with pytest.raises(WarmstartError) as caught:
-            await place.origin.read_range(old, ByteRange(50_000, 90_000), sink)
-        if place.kind != "gcs_emulator":  # it answers nonsense to a range beyond the end
+            await under_test.origin.read_range(old, ByteRange(50_000, 90_000), sink)
+        if under_test.kind != "gcs_emulator":  # it answers nonsense to a range beyond the end
             assert type(caught.value).__name__ == "VersionChanged"
         assert sink.writes == 0
     with pytest.raises(NotFound):
-        await place.origin.head(BUCKET, "shrinking")
+        await under_test.origin.head(BUCKET, "shrinking")
 
 
-async def test_what_does_not_exist_is_not_found(place: Place) -> None:
+async def test_what_does_not_exist_is_not_found(under_test: OriginUnderTest) -> None:
     with pytest.raises(NotFound):
-        await place.origin.head(BUCKET, "no/such/key")
+        await under_test.origin.head(BUCKET, "no/such/key")
     with pytest.raises(NotFound):
-        await place.origin.head("no-such-bucket", "key")
+        await under_test.origin.head("no-such-bucket", "key")
 
 
-async def test_a_cancelled_read_leaves_the_origin_usable(place: Place) -> None:
-    place.put("spans", DATA)
-    version = (await place.origin.head(BUCKET, "spans")).version
+async def test_a_cancelled_read_leaves_the_origin_usable(under_test: OriginUnderTest) -> None:
+    under_test.put("spans", DATA)
+    version = (await under_test.origin.head(BUCKET, "spans")).version
     started = asyncio.Event()
 
     class Stuck:
@@ -199,25 +199,25 @@ async def test_a_cancelled_read_leaves_the_origin_usable(place: Place) -> None:
             started.set()
             return asyncio.get_running_loop().create_future()  # never done
 
-    task = asyncio.ensure_future(place.origin.read_range(version, ByteRange(0, len(DATA)), Stuck()))
+    task = asyncio.ensure_future(under_test.origin.read_range(version, ByteRange(0, len(DATA)), Stuck()))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await read(place, version, ByteRange(0, len(DATA))) == DATA
+    assert await read(under_test, version, ByteRange(0, len(DATA))) == DATA
 
 
-async def test_a_single_object_is_one_part(place: Place) -> None:
-    place.put("single", b"abc")
-    record = await place.origin.head(BUCKET, "single")
-    part = await place.origin.head_part(record, 1)
+async def test_a_single_object_is_one_part(under_test: OriginUnderTest) -> None:
+    under_test.put("single", b"abc")
+    record = await under_test.origin.head(BUCKET, "single")
+    part = await under_test.origin.head_part(record, 1)
     assert (part.number, part.count, part.span) == (1, 1, ByteRange(0, 3))
     with pytest.raises(InvalidRequest) as caught:
-        await place.origin.head_part(record, 2)
+        await under_test.origin.head_part(record, 2)
     assert caught.value.code == "InvalidPartNumber"
 
 
-async def test_multipart_objects_have_the_parts_they_were_made_of(s3_only: Place) -> None:
+async def test_multipart_objects_have_the_parts_they_were_made_of(s3_only: OriginUnderTest) -> None:
     client, sizes = s3_only.client, [5 << 20, 6 << 20, 1000]
     upload = client.create_multipart_upload(Bucket=BUCKET, Key="parts")["UploadId"]
     where = {"Bucket": BUCKET, "Key": "parts", "UploadId": upload}
@@ -239,7 +239,7 @@ async def test_multipart_objects_have_the_parts_they_were_made_of(s3_only: Place
         await s3_only.origin.head_part(record, len(sizes) + 1)
 
 
-async def test_metadata_and_checksums_of_a_real_upload_are_read(s3_only: Place) -> None:
+async def test_metadata_and_checksums_of_a_real_upload_are_read(s3_only: OriginUnderTest) -> None:
     s3_only.put(
         "dressed",
         b"hello world",
@@ -259,7 +259,7 @@ async def test_metadata_and_checksums_of_a_real_upload_are_read(s3_only: Place) 
 
 
 @pytest.mark.parametrize("key", PLAIN_KEYS)
-async def test_writes_go_through_signed_and_streaming(s3_only: Place, key: str) -> None:
+async def test_writes_go_through_signed_and_streaming(s3_only: OriginUnderTest, key: str) -> None:
     async def forward(method: str, query: tuple[tuple[str, str], ...] = (), body: bytes | None = None) -> bytes:
         async def chunks() -> AsyncIterator[bytes]:
             for start in range(0, len(body or b""), 1 << 20):
@@ -283,7 +283,7 @@ async def test_writes_go_through_signed_and_streaming(s3_only: Place, key: str) 
         await s3_only.origin.head(BUCKET, key)
 
 
-async def test_listings_go_through_with_their_query(s3_only: Place) -> None:
+async def test_listings_go_through_with_their_query(s3_only: OriginUnderTest) -> None:
     s3_only.put("listed/a b+ü", b"x")
     query = (("list-type", "2"), ("prefix", "listed/a b+ü"), ("encoding-type", "url"), ("delimiter", ""))
     response = await s3_only.origin.forward(ForwardRequest("GET", BUCKET, None, query, ()))

@@ -45,7 +45,7 @@ class MemoryOrigin:
 
 
 class MemoryWriter:
-    """Keeps a block in a bytearray. With `threaded`, each write is finished only when `gate` is set."""
+    """Keeps a block in a bytearray. With `threaded`, each write is finished only when `barrier` is set."""
 
     def __init__(self, length: int, start: int = 0, progress: int = 0, content: bytes = b"") -> None:
         self.length = length
@@ -55,7 +55,7 @@ class MemoryWriter:
         self.data[: len(content)] = content
         self.outcome: str | None = None
         self.under_way = 0
-        self.gate: asyncio.Event | None = None
+        self.barrier: asyncio.Event | None = None
         self.full_after: int | None = None
         self.was_read_back = False
 
@@ -63,15 +63,15 @@ class MemoryWriter:
         assert self.outcome is None, "written after the end"
         if self.full_after is not None and self.progress + len(data) > self.full_after:
             raise StoreUnavailable("the disk is full")
-        if self.gate is not None:
+        if self.barrier is not None:
             return self._later(bytes(data))
         self._put(data)
         return None
 
     async def _later(self, data: bytes) -> None:
-        assert self.gate is not None
+        assert self.barrier is not None
         self.under_way += 1
-        await self.gate.wait()
+        await self.barrier.wait()
         self._put(memoryview(data))
         self.under_way -= 1
 

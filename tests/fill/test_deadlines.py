@@ -100,7 +100,7 @@ async def test_a_fill_that_fails_is_joined_by_nobody_while_its_last_write_is_und
     policy = RetryPolicy(deadline_s=0)
     flights = Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=4), policy)
     origin, writer, version = MemoryOrigin(CONTENT), MemoryWriter(len(CONTENT)), version_of(CONTENT)
-    writer.gate = asyncio.Event()
+    writer.barrier = asyncio.Event()
     arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     waiting = asyncio.create_task(arrival.wait_end())
@@ -112,7 +112,7 @@ async def test_a_fill_that_fails_is_joined_by_nobody_while_its_last_write_is_und
     await asyncio.sleep(0)
     assert flights.find(version, 0) is None
     assert not waiting.done(), "the write holds memory and lock"
-    writer.gate.set()
+    writer.barrier.set()
     with pytest.raises(OriginUnavailable):
         await waiting
 

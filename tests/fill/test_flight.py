@@ -245,7 +245,7 @@ async def test_a_dropped_and_joined_fill_is_still_cancelled_by_closing() -> None
 
 async def test_closing_gives_up_every_lock_only_after_the_last_write_has_returned() -> None:
     flights, origin, writer, version = one_block()
-    writer.gate = asyncio.Event()
+    writer.barrier = asyncio.Event()
     arrival = launch(flights, origin, version, 0, ByteRange(0, 200), writer)
     arrival.interest += 1
     while not writer.under_way:
@@ -254,7 +254,7 @@ async def test_closing_gives_up_every_lock_only_after_the_last_write_has_returne
     for _ in range(5):
         await asyncio.sleep(0)
     assert writer.outcome is None
-    writer.gate.set()
+    writer.barrier.set()
     await closing
     assert writer.outcome == "left"
 

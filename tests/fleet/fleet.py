@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.fleet.doors import Door
-from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.held_origin import BUCKET, HeldOrigin
 from tests.fleet.redis_servers import RedisServer, SentinelTrio
 from tests.gateways import GatewayProcess, overlay, send_signal, start_gateway
 from tests.waiting import wait_until
@@ -88,7 +88,7 @@ class Fleet:
     """Running gateways, by number from 0; killed ones stay in the list, and are not in `living`."""
 
     folder: Path
-    cloud: HeldCloud
+    cloud: HeldOrigin
     net: str  # the first three bytes of all addresses
     redis: RedisServer | SentinelTrio | None
     config: Mapping[str, Any]
@@ -266,7 +266,7 @@ class Fleet:
 @contextlib.contextmanager
 def start_fleet(
     tmp_path: Path,
-    cloud: HeldCloud,
+    cloud: HeldOrigin,
     *,
     nodes: int = 3,
     redis: RedisServer | SentinelTrio | None = None,

@@ -45,7 +45,7 @@ class Asked:
     sent_bytes: int = 0
 
 
-class HeldCloud:
+class HeldOrigin:
     """`block_bytes` are the gateways' own. `url` has no trailing slash."""
 
     def __init__(self, block_bytes: int, host: str = "127.0.0.1") -> None:

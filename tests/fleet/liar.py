@@ -29,7 +29,7 @@ from proxy.fleet.tail import render_tail
 from proxy.objects import SumKind
 from proxy.relay.digests import derive_key, digest_bytes
 from tests.fakes.scripted import Exchange, ScriptedServer
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 
 MANNERS = ("nonsense", "nobody", "short", "stalls", "long", "silent", "refuses", "unproven")
 WAIT_S = 30.0
@@ -38,7 +38,7 @@ WAIT_S = 30.0
 class Liar:
     """Runs in a thread. `deceived` counts the requests that it has answered by its manner."""
 
-    def __init__(self, manner: str, secret: str, cloud: HeldCloud, capacity_bytes: int = 1 << 30) -> None:
+    def __init__(self, manner: str, secret: str, cloud: HeldOrigin, capacity_bytes: int = 1 << 30) -> None:
         self.manner = manner
         self.node_id = secrets.token_hex(16)
         self.url = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.redis_servers import start_redis
 
 BLOCKS = 12
@@ -23,7 +23,7 @@ def content_of(seed: int, size_bytes: int = SIZE_BYTES) -> bytes:
 @pytest.fixture(scope="module", params=["redis", "peers"])
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder: Path = tmp_path_factory.mktemp("fleet")
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         if request.param == "redis":
             with start_redis(folder) as redis, start_fleet(folder, cloud, redis=redis, workers=2) as started:
                 yield started

@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet, wait_for_members
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.redis_servers import start_redis
 
 CONTENT = random.Random(9).randbytes(20 * BLOCK_BYTES)
 
 
 def test_a_node_that_joins_later_costs_the_origin_nothing(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=2, redis=redis) as fleet:
             fleet.assert_right(fleet.load("model"), CONTENT)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fleet.doors import Door
 from tests.fleet.fleet import BLOCK_BYTES, Load
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.gateways import start_gateway
 
 CONTENT = random.Random(1).randbytes(3 * BLOCK_BYTES + 1000)
@@ -18,7 +18,7 @@ CONTENT = random.Random(1).randbytes(3 * BLOCK_BYTES + 1000)
 
 def test_a_held_origin_gives_so_many_bytes_and_goes_on_when_released(tmp_path: Path) -> None:
     config = {"cache": {"block_size": f"{BLOCK_BYTES}B"}}
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         cloud.put("model", CONTENT)
         with start_gateway(tmp_path, origin=cloud.settings(3), config=config) as gateway:
             cloud.hold_at(BLOCK_BYTES + 50_000)
@@ -40,7 +40,7 @@ def test_a_held_origin_gives_so_many_bytes_and_goes_on_when_released(tmp_path: P
 
 def test_a_client_notices_that_its_gateway_died(tmp_path: Path) -> None:
     config = {"cache": {"block_size": f"{BLOCK_BYTES}B"}}
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         cloud.put("model", CONTENT)
         with start_gateway(tmp_path, origin=cloud.settings(0), config=config) as gateway:
             cloud.hold_at(1000)

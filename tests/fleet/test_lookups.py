@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
-from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.held_origin import BUCKET, HeldOrigin
 
 READERS = 12
 
 
 def test_all_workers_of_all_nodes_ask_the_origin_once_for_a_key(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         cloud.put("model", b"x" * 1000)
         with start_fleet(tmp_path, cloud, nodes=2, workers=3) as fleet:
             begin = threading.Barrier(2 * READERS)

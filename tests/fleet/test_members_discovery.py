@@ -95,7 +95,7 @@ class Node:
         self.fleet_state.close()
 
 
-class Street:
+class HelloNodes:
     def __init__(self) -> None:
         self.clock = Clock()
         self.nodes: list[Node] = []
@@ -113,52 +113,56 @@ class Street:
 
 
 @pytest.fixture
-async def street(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Street]:
+async def hello_nodes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HelloNodes]:
     monkeypatch.setattr("proxy.fleet.members.discovery.HELLO_TIMEOUT_S", 30.0)  # a busy machine is not a dead node
-    street = Street()
-    yield street
-    await asyncio.gather(*(node.aclose() for node in street.nodes))
+    hello_nodes = HelloNodes()
+    yield hello_nodes
+    await asyncio.gather(*(node.aclose() for node in hello_nodes.nodes))
 
 
 async def test_nodes_of_a_list_know_each_other_and_a_node_meets_itself_without_a_word(
-    street: Street, caplog: pytest.LogCaptureFixture
+    hello_nodes: HelloNodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, _ = await street.two()
-    assert a.registry.roster.by_id["bb"].control_url == str(street.nodes[1].control.endpoint)
+    a, _ = await hello_nodes.two()
+    assert a.registry.roster.by_id["bb"].control_url == str(hello_nodes.nodes[1].control.endpoint)
     assert "one id" not in caplog.text
 
 
-async def test_stats_come_with_the_hello(street: Street) -> None:
-    a, b = await street.two()
+async def test_stats_come_with_the_hello(hello_nodes: HelloNodes) -> None:
+    a, b = await hello_nodes.two()
     await b.greet()
     await a.greet()
     assert a.registry.others["bb"].stats == {"hits": 1}
 
 
-async def test_who_does_not_answer_for_a_while_is_gone_and_may_come_back(street: Street) -> None:
-    a, b = await street.two()
+async def test_who_does_not_answer_for_a_while_is_gone_and_may_come_back(hello_nodes: HelloNodes) -> None:
+    a, b = await hello_nodes.two()
     await b.data.close()
     await b.control.close()
-    street.clock.now_s += SILENCE_S - 0.1
+    hello_nodes.clock.now_s += SILENCE_S - 0.1
     assert await a.greet() == ["aa", "bb"]
-    street.clock.now_s += 0.2
+    hello_nodes.clock.now_s += 0.2
     assert await a.greet() == ["aa"]
     await b.data.reopen()
     await b.control.reopen()
     assert await a.greet() == ["aa", "bb"]
 
 
-async def test_a_node_that_drains_is_heard_by_its_control_port_after_its_data_port_has_closed(street: Street) -> None:
-    a, b = await street.two()
+async def test_a_node_that_drains_is_heard_by_its_control_port_after_its_data_port_has_closed(
+    hello_nodes: HelloNodes,
+) -> None:
+    a, b = await hello_nodes.two()
     await b.data.close()
     b.registry.drain()
-    street.clock.now_s += 10 * SILENCE_S
+    hello_nodes.clock.now_s += 10 * SILENCE_S
     assert await a.greet() == ["aa", "bb"]
     assert a.registry.roster.by_id["bb"].draining
 
 
-async def test_a_node_that_restarted_with_another_control_port_is_met_at_its_address_again(street: Street) -> None:
-    a, b = await street.two()
+async def test_a_node_that_restarted_with_another_control_port_is_met_at_its_address_again(
+    hello_nodes: HelloNodes,
+) -> None:
+    a, b = await hello_nodes.two()
     await b.control.close()
     moved = Port(b.control.app)
     b.registry.locate(str(b.data.endpoint), str(moved.endpoint))
@@ -167,21 +171,24 @@ async def test_a_node_that_restarted_with_another_control_port_is_met_at_its_add
     await moved.close()
 
 
-async def test_another_node_behind_an_old_address_takes_the_place_of_the_one_before(street: Street) -> None:
-    a, b = await street.two()
+async def test_another_node_behind_an_old_address_takes_the_place_of_the_one_before(hello_nodes: HelloNodes) -> None:
+    a, b = await hello_nodes.two()
     b.registry.own = Member("cc", b.registry.own.url, b.registry.own.control_url)
     assert await a.greet() == ["aa", "cc"]
 
 
-async def test_a_node_with_another_secret_is_none_to_either_side(street: Street) -> None:
-    a, b = street.node("aa"), street.node("bb", b"another fleet's secret")
+async def test_a_node_with_another_secret_is_none_to_either_side(hello_nodes: HelloNodes) -> None:
+    a, b = hello_nodes.node("aa"), hello_nodes.node("bb", b"another fleet's secret")
     a.found = b.found = [a.data.endpoint, b.data.endpoint]
     assert await a.greet() == ["aa"]
     assert await b.greet() == ["bb"]
 
 
-async def test_while_secrets_change_nodes_with_the_new_and_the_old_one_know_each_other(street: Street) -> None:
-    a, b = street.node("aa", SECRET, b"the new one of them"), street.node("bb", b"the new one of them", SECRET)
+async def test_while_secrets_change_nodes_with_the_new_and_the_old_one_know_each_other(hello_nodes: HelloNodes) -> None:
+    a, b = (
+        hello_nodes.node("aa", SECRET, b"the new one of them"),
+        hello_nodes.node("bb", b"the new one of them", SECRET),
+    )
     a.found = b.found = [a.data.endpoint, b.data.endpoint]
     assert await a.greet() == await b.greet() == ["aa", "bb"]
 
@@ -189,48 +196,50 @@ async def test_while_secrets_change_nodes_with_the_new_and_the_old_one_know_each
 @pytest.mark.parametrize(
     "body", [b'{"member": {"node_id": "cc", "url": "u", "control_url": "c"}}', b"{", b"x" * 100_000]
 )
-async def test_who_has_no_proof_is_no_member_whatever_it_says(street: Street, body: bytes) -> None:
+async def test_who_has_no_proof_is_no_member_whatever_it_says(hello_nodes: HelloNodes, body: bytes) -> None:
     async def lie(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-warmstart-proof", b"00")]})
         await send({"type": "http.response.body", "body": body})
 
-    liar, a = Port(lie), street.node("aa")
+    liar, a = Port(lie), hello_nodes.node("aa")
     a.found = [liar.endpoint]
     assert await a.greet() == ["aa"]
     await liar.close()
 
 
-async def test_two_addresses_of_one_node_are_one_member(street: Street) -> None:
-    a, b = await street.two()
+async def test_two_addresses_of_one_node_are_one_member(hello_nodes: HelloNodes) -> None:
+    a, b = await hello_nodes.two()
     a.found = [b.data.endpoint, b.control.endpoint, Endpoint("localhost", b.data.number)]
     assert await a.greet() == ["aa", "bb"]
 
 
-async def test_this_nodes_own_id_at_another_url_is_a_twin(street: Street, caplog: pytest.LogCaptureFixture) -> None:
-    a, twin = street.node("aa"), street.node("aa")
+async def test_this_nodes_own_id_at_another_url_is_a_twin(
+    hello_nodes: HelloNodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, twin = hello_nodes.node("aa"), hello_nodes.node("aa")
     a.found = [a.data.endpoint, twin.data.endpoint]
     assert await a.greet() == ["aa"]
     assert f"two nodes have one id: {a.registry.own.url} and {twin.registry.own.url}" in caplog.text
 
 
-async def test_an_address_that_one_answer_leaves_out_stays_and_one_that_all_do_goes(street: Street) -> None:
-    a, b = await street.two()
+async def test_an_address_that_one_answer_leaves_out_stays_and_one_that_all_do_goes(hello_nodes: HelloNodes) -> None:
+    a, b = await hello_nodes.two()
     a.found = [a.data.endpoint]
-    street.clock.now_s += LISTED_S - 0.1
+    hello_nodes.clock.now_s += LISTED_S - 0.1
     assert await a.greet() == ["aa", "bb"]
-    street.clock.now_s += 0.2
+    hello_nodes.clock.now_s += 0.2
     assert await a.greet() == ["aa"]
     a.found = [b.data.endpoint]
     assert await a.greet() == ["aa", "bb"]
 
 
 async def test_a_name_that_can_not_be_looked_up_leaves_the_last_addresses(
-    street: Street, caplog: pytest.LogCaptureFixture
+    hello_nodes: HelloNodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = await street.two()
+    a, b = await hello_nodes.two()
     a.addresses._lookup = lambda: look_up("peers.fleet.invalid", 9000, tls=False)
     for _ in range(3):
-        street.clock.now_s += 60
+        hello_nodes.clock.now_s += 60
         await b.greet()
         assert await a.greet() == ["aa", "bb"]
     assert caplog.text.count("can't be looked up") == 1
@@ -255,8 +264,8 @@ async def test_a_look_up_that_hangs_is_not_started_twice(monkeypatch: pytest.Mon
     assert len(calls) == 1
 
 
-async def test_rounds_go_on_until_cancelled(street: Street) -> None:
-    a, b = street.node("aa"), street.node("bb")
+async def test_rounds_go_on_until_cancelled(hello_nodes: HelloNodes) -> None:
+    a, b = hello_nodes.node("aa"), hello_nodes.node("bb")
     a.found = [b.data.endpoint]
     running = asyncio.create_task(a.discovery.run())
     await until(lambda: a.known == ["aa", "bb"])

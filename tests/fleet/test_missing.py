@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.held_origin import BUCKET, HeldOrigin
 from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, start_gateway
 
@@ -62,7 +62,7 @@ def most(took_s: float) -> int:
     return KEYS * (1 + int(took_s / TTL_S))
 
 
-def missed(cloud: HeldCloud, prefix: str) -> Counter[str]:
+def missed(cloud: HeldOrigin, prefix: str) -> Counter[str]:
     """What the origin was asked for that it does not have, by method."""
     return Counter(asked.method for asked in cloud.asked if asked.key.startswith(prefix))
 
@@ -72,7 +72,7 @@ def test_many_questions_for_missing_keys_cost_one_request_for_each_key(tmp_path:
     """By HEADs and by GETs, whichever worker is asked."""
     config = {"buckets": {"*": {"negative_ttl": f"{TTL_S:.0f}s"}}, "cache": {"block_size": f"{BLOCK_BYTES}B"}}
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_gateway(tmp_path, origin=cloud.settings(0), workers=2, config=config) as gateway,
     ):
         took_s = ask_all([gateway], "HEAD", "headed", count)
@@ -86,7 +86,7 @@ def test_many_questions_for_missing_keys_cost_one_request_for_each_key(tmp_path:
 
 def test_without_memory_a_head_of_a_missing_key_costs_one_request(tmp_path: Path) -> None:
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_gateway(tmp_path, origin=cloud.settings(0)) as gateway,
     ):
         ask_all([gateway], "HEAD", "headed", 2 * KEYS)
@@ -102,7 +102,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def test_in_a_fleet_the_keys_owner_remembers_for_all(tmp_path: Path, redis: RedisServer) -> None:
     config = {"buckets": {"*": {"negative_ttl": f"{TTL_S:.0f}s"}}}
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_fleet(tmp_path, cloud, nodes=3, redis=redis, config=config) as fleet,
     ):
         took_s = ask_all(fleet.nodes, "HEAD", "headed", 1200)
@@ -125,7 +125,7 @@ def status_of(fleet: Fleet, number: int, key: str) -> int:
 
 def test_a_write_through_one_node_ends_what_all_remember(tmp_path: Path, redis: RedisServer) -> None:
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_fleet(tmp_path, cloud, nodes=3, redis=redis, config=FOR_EVER) as fleet,
     ):
         for round_number in range(3):

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, Load, start_fleet
-from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.held_origin import BUCKET, HeldOrigin
 from tests.fleet.redis_servers import start_redis
 from tests.gateways import send_signal
 from tests.waiting import wait_until
@@ -35,7 +35,7 @@ def kept_bytes(fleet: Fleet) -> int:
 
 
 def test_each_block_is_kept_once_and_read_by_all_from_there(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=3, redis=redis, workers=2, config=POOLED) as fleet:
             for _ in range(2):
@@ -48,7 +48,7 @@ def test_each_block_is_kept_once_and_read_by_all_from_there(tmp_path: Path) -> N
 
 
 def test_an_owner_that_is_silent_for_a_moment_is_asked_again_and_the_origin_is_not(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=2, redis=redis, config=POOLED) as fleet:
             fleet.assert_right(fleet.load("model"), CONTENT)
@@ -68,7 +68,7 @@ def test_an_owner_that_is_silent_for_a_moment_is_asked_again_and_the_origin_is_n
 
 
 def test_ranges_of_a_pooled_bucket_come_from_the_owners(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=2, config=POOLED) as fleet:
             for number in range(2):
@@ -90,7 +90,7 @@ def test_ranges_of_a_pooled_bucket_come_from_the_owners(tmp_path: Path) -> None:
 
 
 def test_the_origin_is_asked_when_an_owner_is_gone(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud:
+    with HeldOrigin(BLOCK_BYTES) as cloud:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=3, config=POOLED) as fleet:
             fleet.kill(2)
@@ -100,7 +100,7 @@ def test_the_origin_is_asked_when_an_owner_is_gone(tmp_path: Path) -> None:
 def test_a_small_first_read_waits_for_its_own_bytes_alone(tmp_path: Path) -> None:
     """A safetensors loader's first read: eight bytes of an object that no node has, and whose block comes slowly."""
     block_bytes = 4 << 20
-    with HeldCloud(block_bytes) as cloud:
+    with HeldOrigin(block_bytes) as cloud:
         cloud.put("model", CONTENT)
         cloud.hold_at(block_bytes // 2)
         with start_fleet(tmp_path, cloud, nodes=2, config={"cache": {"block_size": f"{block_bytes}B"}}) as fleet:

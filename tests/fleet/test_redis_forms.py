@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.fakes.certificates import make_certificates
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.midload import begin
 from tests.fleet.redis_servers import replica_state, start_redis, start_sentinels, tls_door
 from tests.waiting import wait_until
@@ -22,7 +22,7 @@ def test_a_fleet_loads_and_writes_over_tls_as_the_user_of_the_docs(tmp_path: Pat
     assert rights is not None
     content = b"shared" * BLOCK_BYTES
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_redis(tmp_path, arguments=("--user", *rights[1].split(), "--user", "default", "off")) as redis,
         tls_door(redis.port, certificates.server_file, certificates.key_file) as port,
     ):
@@ -39,7 +39,7 @@ def test_a_fleet_loads_and_writes_over_tls_as_the_user_of_the_docs(tmp_path: Pat
 
 def test_the_master_dies_in_mid_load_and_another_takes_over(tmp_path: Path) -> None:
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_sentinels(tmp_path) as redis,
         start_fleet(tmp_path, cloud, nodes=3, redis=redis) as fleet,
         contextlib.closing(redis.replica.client()) as replica,

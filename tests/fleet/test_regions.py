@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.held_origin import BUCKET, HeldCloud
+from tests.fleet.held_origin import BUCKET, HeldOrigin
 from tests.gateways import start_gateway
 
 CONTENT = random.Random(3).randbytes(9 * BLOCK_BYTES + 5)
 
 
-class OtherOrigins(HeldCloud):
+class OtherOrigins(HeldOrigin):
     """Nodes get the origins that `choose` gives for their number."""
 
     choose: Callable[[int], dict[str, Any]]
@@ -33,7 +33,7 @@ def read(fleet: Fleet, number: int, key: str) -> bytes:
 
 
 def test_a_region_pulls_once_through_the_gateways_of_another(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud, OtherOrigins(BLOCK_BYTES) as region:
+    with HeldOrigin(BLOCK_BYTES) as cloud, OtherOrigins(BLOCK_BYTES) as region:
         cloud.put("model", CONTENT)
         (tmp_path / "upstream").mkdir()
         with start_gateway(tmp_path / "upstream", origin=cloud.settings(7)) as upstream:

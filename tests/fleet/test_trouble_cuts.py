@@ -13,7 +13,7 @@ import pytest
 
 from proxy.fleet.rediskeys import RedisKeys
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet, wait_for_members
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.midload import SIZE_BYTES, begin, put
 from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import GatewayProcess, send_signal
@@ -26,7 +26,7 @@ NODES = 3
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_redis(folder) as redis,
         start_fleet(folder, cloud, nodes=NODES, redis=redis, doors=True) as fleet,
     ):

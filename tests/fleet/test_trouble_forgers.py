@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.fleet.fleet import BLOCK_BYTES, start_fleet
 from tests.fleet.forger import BlockForger, forge_blocks
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.midload import put
 
 OBJECTS = 6
@@ -15,7 +15,7 @@ OBJECTS = 6
 def test_a_block_that_was_changed_on_its_way_is_never_part_of_a_complete_body(tmp_path: Path) -> None:
     """The forger passes requests on, so the real node proves that it is a member; only the bytes are not its own."""
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_fleet(tmp_path, cloud, nodes=2, doors=True) as fleet,
     ):
         contents = {f"forged-{number}": put(fleet, f"forged-{number}", 3 * BLOCK_BYTES) for number in range(OBJECTS)}

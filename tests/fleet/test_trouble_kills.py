@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fleet.fleet import BLOCK_BYTES, Fleet, start_fleet
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.midload import BLOCKS, SIZE_BYTES, begin, put
 from tests.fleet.redis_servers import RedisServer, start_redis
 
@@ -18,7 +18,7 @@ from tests.fleet.redis_servers import RedisServer, start_redis
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         start_redis(folder) as redis,
         start_fleet(folder, cloud, nodes=3, redis=redis) as fleet,
     ):

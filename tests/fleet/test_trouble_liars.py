@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.fleet import BLOCK_BYTES, SECRET, start_fleet
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.liar import MANNERS, Liar
 from tests.fleet.midload import put
 from tests.waiting import wait_until
@@ -24,7 +24,7 @@ QUICK_MANNERS = ("nonsense", "short", "unproven", "refuses")
 def test_a_gang_among_liars_gets_its_bytes(tmp_path: Path, manners: Sequence[str]) -> None:
     """Each liar owns its share of the blocks, and is found out, passed by and avoided."""
     with contextlib.ExitStack() as stack:
-        cloud = stack.enter_context(HeldCloud(BLOCK_BYTES))
+        cloud = stack.enter_context(HeldOrigin(BLOCK_BYTES))
         liars = [stack.enter_context(Liar(manner, SECRET, cloud)) for manner in manners]
         strangers = [liar.url for liar in liars]
         fleet = stack.enter_context(start_fleet(tmp_path, cloud, nodes=2, strangers=strangers))
@@ -40,7 +40,7 @@ def test_a_gang_among_liars_gets_its_bytes(tmp_path: Path, manners: Sequence[str
 def test_a_liar_that_gives_wrong_bytes_never_makes_a_complete_wrong_body(tmp_path: Path, manner: str) -> None:
     """A read may fail by it; then it is right. Where its checksum fits, the object's own one tells."""
     with (
-        HeldCloud(BLOCK_BYTES) as cloud,
+        HeldOrigin(BLOCK_BYTES) as cloud,
         Liar(manner, SECRET, cloud) as liar,
         start_fleet(tmp_path, cloud, nodes=2, strangers=[liar.url]) as fleet,
     ):
@@ -61,7 +61,7 @@ def test_a_liar_that_gives_wrong_bytes_never_makes_a_complete_wrong_body(tmp_pat
 def test_nodes_that_list_different_members(tmp_path: Path) -> None:
     """No Redis settles it: a block may then be asked for once by each who believes that it owns it."""
     peers = {0: [0, 1], 1: [0, 1, 2], 2: [1, 2]}
-    with HeldCloud(BLOCK_BYTES) as cloud, start_fleet(tmp_path, cloud, nodes=3, peers=peers) as fleet:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_fleet(tmp_path, cloud, nodes=3, peers=peers) as fleet:
         content = put(fleet, "differing")
         fleet.assert_right(fleet.load("differing"), content)
         fleet.assert_copies("differing", 2)

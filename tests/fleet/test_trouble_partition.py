@@ -13,7 +13,7 @@ import pytest
 
 from bench.network import Network, permitted
 from tests.fleet.fleet import BLOCK_BYTES, PORT, SECRET, Fleet, wait_for_members
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.midload import begin
 from tests.fleet.redis_servers import start_redis
 from tests.gateways import start_gateway
@@ -32,7 +32,7 @@ def start_islands(folder: Path, network: Network) -> Iterator[Fleet]:
     namespaces = [network.add(0) for _ in range(NODES)]
     bound = ("--bind", "127.0.0.1", network.host_address, "--protected-mode", "no")
     with (
-        HeldCloud(BLOCK_BYTES, network.host_address) as cloud,
+        HeldOrigin(BLOCK_BYTES, network.host_address) as cloud,
         start_redis(folder, arguments=bound) as redis,
         contextlib.ExitStack() as stack,
     ):

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.fleet.fleet import Fleet, start_fleet
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.redis_servers import RedisServer, start_redis
 from tests.gateways import origin_settings
 from tests.servers import S3Server, start_moto
@@ -32,7 +32,7 @@ PLAIN, WITH_THOUGHT = (
 
 
 @dataclass(frozen=True)
-class Shelf:
+class WritableCloud:
     """A bucket that can be written, as a fleet's cloud."""
 
     server: S3Server
@@ -41,23 +41,23 @@ class Shelf:
         return origin_settings(self.server)
 
     @property
-    def cloud(self) -> HeldCloud:
-        return cast(HeldCloud, self)
+    def cloud(self) -> HeldOrigin:
+        return cast(HeldOrigin, self)
 
 
 @pytest.fixture(scope="module")
-def shelf() -> Iterator[Shelf]:
+def bucket() -> Iterator[WritableCloud]:
     with start_moto() as server:
         client_of(server.url).create_bucket(Bucket=BUCKET)
-        yield Shelf(server)
+        yield WritableCloud(server)
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, bucket: WritableCloud) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     with (
         start_redis(folder) as redis,
-        start_fleet(folder, shelf.cloud, nodes=3, redis=redis, workers=2, config=WRITING) as fleet,
+        start_fleet(folder, bucket.cloud, nodes=3, redis=redis, workers=2, config=WRITING) as fleet,
     ):
         wait_until_listening(redis, 3)
         yield fleet
@@ -192,12 +192,12 @@ def control_pid(fleet: Fleet, number: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def troubled(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Iterator[tuple[Fleet, RedisServer]]:
+def troubled(tmp_path_factory: pytest.TempPathFactory, bucket: WritableCloud) -> Iterator[tuple[Fleet, RedisServer]]:
     """Two nodes; the second may be cut off, and Redis be killed."""
     folder = tmp_path_factory.mktemp("troubled")
     with (
         start_redis(folder) as redis,
-        start_fleet(folder, shelf.cloud, nodes=2, redis=redis, config=WRITING, doors=True) as fleet,
+        start_fleet(folder, bucket.cloud, nodes=2, redis=redis, config=WRITING, doors=True) as fleet,
     ):
         wait_until_listening(redis, 2)
         yield fleet, redis

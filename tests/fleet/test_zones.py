@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from tests.fleet.fleet import BLOCK_BYTES, SECRET, start_fleet, wait_for_members
-from tests.fleet.held_origin import HeldCloud
+from tests.fleet.held_origin import HeldOrigin
 from tests.fleet.redis_servers import start_redis
 
 BLOCKS = 16
@@ -16,7 +16,7 @@ NEW_SECRET = "the secret that comes after that one"
 
 
 def test_a_block_crosses_into_another_zone_once(tmp_path: Path) -> None:
-    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=4, redis=redis, zones=ZONES) as fleet:
             fleet.assert_right(fleet.load("model"), CONTENT)
@@ -29,7 +29,7 @@ def test_a_block_crosses_into_another_zone_once(tmp_path: Path) -> None:
 def test_a_fleet_changes_its_secret_without_a_pause(tmp_path: Path) -> None:
     """A node that signs with the new one already, among those that still sign with the old one."""
     both = {"cluster": {"secret": [SECRET, NEW_SECRET]}}
-    with HeldCloud(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
+    with HeldOrigin(BLOCK_BYTES) as cloud, start_redis(tmp_path) as redis:
         cloud.put("model", CONTENT)
         with start_fleet(tmp_path, cloud, nodes=2, redis=redis, config=both) as fleet:
             fleet.config = {"cluster": {"secret": [NEW_SECRET, SECRET]}}

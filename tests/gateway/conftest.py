@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.engine import Rig
-from tests.gateway.writable_bucket import Site
+from tests.gateway.engine import Engine
+from tests.gateway.writable_bucket import WritableBucket
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path)
-    yield rig
-    await rig.aclose()
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    engine = Engine(tmp_path)
+    yield engine
+    await engine.aclose()
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    await site.forwarder.aclose()
-    await site.rig.aclose()
+async def writable(tmp_path: Path) -> AsyncIterator[WritableBucket]:
+    writable = WritableBucket(tmp_path)
+    yield writable
+    await writable.forwarder.aclose()
+    await writable.engine.aclose()

@@ -106,8 +106,8 @@ class ObjectOrigin:
         return
 
 
-class Rig:
-    """`clock` stands still until a test moves it. Two rigs with the same `tables` and run are two workers."""
+class Engine:
+    """`clock` stands still until a test moves it. Two engines with the same `tables` and run are two workers."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from tests.gateway.engine import ObjectOrigin
 from tests.waiting import until
 
 
-class OpeningOrigin(ObjectOrigin):
+class SpeculativeOrigin(ObjectOrigin):
     """Also opens ranges, of what `objects` holds at that moment. `heads_wait`: HEADs answer when it is set.
 
     With `opening_tells` the answer to a range says all but the checksums, as S3's.

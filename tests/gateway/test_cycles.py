@@ -13,7 +13,7 @@ import pytest
 from proxy.errors import OriginUnavailable
 from proxy.gateway.body import Body
 from proxy.metrics import UNCACHED_READS
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin, body_bytes
 
 CONTENT = random.Random(5).randbytes(12 * BLOCK_BYTES)
 
@@ -31,19 +31,19 @@ def bodies() -> int:
 
 
 async def test_a_read_past_a_full_cache_leaves_no_cycle(tmp_path: Path, uncollected: None) -> None:
-    rig = Rig(tmp_path, size_bytes=8 * BLOCK_BYTES, segment_bytes=BLOCK_BYTES)
-    rig.origin.put("k", CONTENT)
+    engine = Engine(tmp_path, size_bytes=8 * BLOCK_BYTES, segment_bytes=BLOCK_BYTES)
+    engine.origin.put("k", CONTENT)
     past_the_cache = UNCACHED_READS.labels("store")._value.get()
-    assert await rig.get("k") == CONTENT
-    await rig.quiet()
+    assert await engine.get("k") == CONTENT
+    await engine.quiet()
     assert UNCACHED_READS.labels("store")._value.get() > past_the_cache
     assert bodies() == 0
-    await rig.aclose()
+    await engine.aclose()
 
 
 async def test_a_read_of_a_failing_origin_leaves_no_cycle(tmp_path: Path, uncollected: None) -> None:
     origin = ObjectOrigin()
-    rig = Rig(tmp_path, origin)
+    engine = Engine(tmp_path, origin)
     origin.put("k", CONTENT)
 
     async def fail_later(number: int, sent: int) -> None:
@@ -53,8 +53,8 @@ async def test_a_read_of_a_failing_origin_leaves_no_cycle(tmp_path: Path, uncoll
 
     origin.script = fail_later
     with pytest.raises(OriginUnavailable):
-        await body_bytes(await rig.read("k"))
-    await rig.quiet()
+        await body_bytes(await engine.read("k"))
+    await engine.quiet()
     await asyncio.sleep(0)
     assert bodies() == 0
-    await rig.aclose()
+    await engine.aclose()

@@ -26,38 +26,38 @@ from proxy.errors import (
 from proxy.gateway.answers import CacheStatus, ReadObject
 from proxy.objects import ObjectName, SumKind
 from proxy.ranges import RangeRequest
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, body_bytes, close_body, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin, body_bytes, close_body, piece_bytes
 
 CONTENT = random.Random(7).randbytes(5 * BLOCK_BYTES + 1234)
 MORE = random.Random(8).randbytes(len(CONTENT))
 
 
-async def test_a_cold_read_fetches_each_block_once_and_the_next_one_is_a_hit(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    cold = await rig.read("k")
+async def test_a_cold_read_fetches_each_block_once_and_the_next_one_is_a_hit(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    cold = await engine.read("k")
     assert cold.cache is CacheStatus.MISS
     assert await body_bytes(cold) == CONTENT
-    hot = await rig.read("k")
+    hot = await engine.read("k")
     assert hot.cache is CacheStatus.HIT
     assert await body_bytes(hot) == CONTENT
-    assert sorted(span.start for span in rig.origin.reads) == [n * BLOCK_BYTES for n in range(6)]
-    assert rig.origin.heads == 1
+    assert sorted(span.start for span in engine.origin.reads) == [n * BLOCK_BYTES for n in range(6)]
+    assert engine.origin.heads == 1
 
 
-async def test_a_ranged_read_costs_only_the_blocks_it_touches(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    assert await rig.get("k", BLOCK_BYTES - 1, BLOCK_BYTES) == CONTENT[BLOCK_BYTES - 1 : BLOCK_BYTES + 1]
-    await rig.quiet()
-    fetched = sorted((span.start, span.end) for span in rig.origin.reads)
+async def test_a_ranged_read_costs_only_the_blocks_it_touches(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    assert await engine.get("k", BLOCK_BYTES - 1, BLOCK_BYTES) == CONTENT[BLOCK_BYTES - 1 : BLOCK_BYTES + 1]
+    await engine.quiet()
+    fetched = sorted((span.start, span.end) for span in engine.origin.reads)
     in_first = BLOCK_BYTES - START_STEP_BYTES  # where the reader is, then the rest of that block
     assert fetched == [(0, in_first), (in_first, BLOCK_BYTES), (BLOCK_BYTES, 2 * BLOCK_BYTES)]
 
 
-async def test_a_mixed_range_is_called_partial(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    await rig.get("k", 0, 10)
-    await rig.quiet()
-    answer = await rig.read("k", 0, BLOCK_BYTES + 10)
+async def test_a_mixed_range_is_called_partial(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    await engine.get("k", 0, 10)
+    await engine.quiet()
+    answer = await engine.read("k", 0, BLOCK_BYTES + 10)
     assert answer.cache is CacheStatus.PARTIAL
     await body_bytes(answer)
 
@@ -69,9 +69,9 @@ async def test_any_range_is_a_slice_of_the_object(
 ) -> None:
     edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, len(CONTENT) - 1, len(CONTENT)]
     number = st.one_of(st.sampled_from(edges), st.integers(0, len(CONTENT) + 10))
-    rig = Rig(tmp_path_factory.mktemp("property"))
+    engine = Engine(tmp_path_factory.mktemp("property"))
     try:
-        rig.origin.put("k", CONTENT)
+        engine.origin.put("k", CONTENT)
         for _ in range(3):
             first, last = data.draw(st.none() | number), data.draw(st.none() | number)
             if (first is None and last is None) or (first is not None and last is not None and last < first):
@@ -80,34 +80,34 @@ async def test_any_range_is_a_slice_of_the_object(
                 span = RangeRequest(first, last).resolve(len(CONTENT))
             except RangeNotSatisfiable:
                 with pytest.raises(RangeNotSatisfiable):
-                    await rig.get("k", first, last)
+                    await engine.get("k", first, last)
             else:
-                assert await rig.get("k", first, last) == CONTENT[span.start : span.end]
+                assert await engine.get("k", first, last) == CONTENT[span.start : span.end]
     finally:
-        await rig.aclose()
+        await engine.aclose()
 
 
-async def test_an_empty_object_has_an_empty_body_and_no_ranges(rig: Rig) -> None:
-    rig.origin.put("k", b"")
-    assert await rig.get("k") == b""
+async def test_an_empty_object_has_an_empty_body_and_no_ranges(engine: Engine) -> None:
+    engine.origin.put("k", b"")
+    assert await engine.get("k") == b""
     with pytest.raises(RangeNotSatisfiable):
-        await rig.get("k", 0, 10)
-    assert rig.origin.reads == []
+        await engine.get("k", 0, 10)
+    assert engine.origin.reads == []
 
 
-async def test_readers_of_one_moment_share_one_fetch(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    bodies = await asyncio.gather(*(rig.get("k") for _ in range(16)))
+async def test_readers_of_one_moment_share_one_fetch(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    bodies = await asyncio.gather(*(engine.get("k") for _ in range(16)))
     assert set(bodies) == {CONTENT}
-    assert len(rig.origin.reads) == 6
-    assert rig.origin.heads == 1
+    assert len(engine.origin.reads) == 6
+    assert engine.origin.heads == 1
 
 
 async def test_two_workers_share_one_fetch(tmp_path: Path) -> None:
     origin, tables = ObjectOrigin(), SharedTables.create()
     origin.put("k", CONTENT)
-    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name) for name in ("w0", "w1"))
-    bodies = await asyncio.gather(*(rig.get("k") for rig in (one, two) for _ in range(4)))
+    one, two = (Engine(tmp_path, origin, tables=tables, writer_id=name) for name in ("w0", "w1"))
+    bodies = await asyncio.gather(*(engine.get("k") for engine in (one, two) for _ in range(4)))
     assert set(bodies) == {CONTENT}
     assert len(origin.reads) == 6
     assert await two.get("k", 5, 10) == CONTENT[5:11]
@@ -119,8 +119,8 @@ async def test_a_fill_that_waits_for_room_leaves_its_block_to_a_worker_that_has_
     origin, tables = ObjectOrigin(), SharedTables.create()
     origin.put("big", CONTENT)
     origin.put("k", MORE)
-    one = Rig(tmp_path, origin, tables=tables, writer_id="w0", fills_max=1)
-    two = Rig(tmp_path, origin, tables=tables, writer_id="w1")
+    one = Engine(tmp_path, origin, tables=tables, writer_id="w0", fills_max=1)
+    two = Engine(tmp_path, origin, tables=tables, writer_id="w1")
     go_on = asyncio.Event()
 
     async def script(number: int, sent: int) -> None:
@@ -146,7 +146,7 @@ async def test_a_fill_that_waits_for_room_leaves_its_block_to_a_worker_that_has_
 async def test_a_worker_that_gives_up_hands_its_block_to_the_one_that_follows(tmp_path: Path) -> None:
     origin, tables = ObjectOrigin(), SharedTables.create()
     origin.put("k", CONTENT)
-    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name) for name in ("w0", "w1"))
+    one, two = (Engine(tmp_path, origin, tables=tables, writer_id=name) for name in ("w0", "w1"))
     stuck = asyncio.Event()
 
     async def script(number: int, sent: int) -> None:
@@ -172,10 +172,10 @@ async def test_a_worker_that_gives_up_hands_its_block_to_the_one_that_follows(tm
 async def test_a_restart_checks_what_it_finds_and_asks_the_origin_for_nothing(tmp_path: Path) -> None:
     origin = ObjectOrigin()
     origin.put("k", CONTENT)
-    first = Rig(tmp_path, origin)
+    first = Engine(tmp_path, origin)
     await first.get("k")
     await first.aclose()
-    second = Rig(tmp_path, origin, run_id="another")
+    second = Engine(tmp_path, origin, run_id="another")
     answer = await second.read("k")
     assert answer.cache is CacheStatus.HIT
     assert await body_bytes(answer) == CONTENT
@@ -187,11 +187,11 @@ async def test_a_restart_checks_what_it_finds_and_asks_the_origin_for_nothing(tm
 async def test_bits_flipped_between_two_runs_are_fetched_again(tmp_path: Path) -> None:
     origin = ObjectOrigin()
     origin.put("k", CONTENT)
-    first = Rig(tmp_path, origin)
+    first = Engine(tmp_path, origin)
     await first.get("k")
     await first.aclose()
     flip_bits(tmp_path, 2 * BLOCK_BYTES + 5)
-    second = Rig(tmp_path, origin, run_id="another")
+    second = Engine(tmp_path, origin, run_id="another")
     assert await second.get("k") == CONTENT
     assert len(origin.reads) > 6
     await second.aclose()
@@ -204,34 +204,34 @@ def flip_bits(disk: Path, offset: int) -> None:
         file.write(bytes(8))
 
 
-async def test_a_read_that_meets_another_version_before_its_first_byte_starts_over(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    await rig.read("k", head_only=True)
-    record = rig.origin.put("k", MORE)
-    answer = await rig.read("k")
+async def test_a_read_that_meets_another_version_before_its_first_byte_starts_over(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    await engine.read("k", head_only=True)
+    record = engine.origin.put("k", MORE)
+    answer = await engine.read("k")
     assert answer.record.etag == record.etag
     assert await body_bytes(answer) == MORE
 
 
-async def test_blocks_on_disk_go_on_being_served_for_the_rest_of_their_freshness(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    await rig.get("k")
-    rig.origin.put("k", MORE)
-    assert await rig.get("k") == CONTENT
-    rig.now_s += 61
-    assert await rig.get("k") == MORE
+async def test_blocks_on_disk_go_on_being_served_for_the_rest_of_their_freshness(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    await engine.get("k")
+    engine.origin.put("k", MORE)
+    assert await engine.get("k") == CONTENT
+    engine.now_s += 61
+    assert await engine.get("k") == MORE
 
 
-async def test_a_version_that_changes_in_mid_body_ends_it_short_and_never_splices(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
+async def test_a_version_that_changes_in_mid_body_ends_it_short_and_never_splices(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
 
     async def script(number: int, sent: int) -> None:
         if number == 3:
-            rig.origin.put("k", MORE)
-            rig.origin.script = None
+            engine.origin.put("k", MORE)
+            engine.origin.script = None
 
-    rig.origin.script = script
-    answer = await rig.read("k")
+    engine.origin.script = script
+    answer = await engine.read("k")
     assert answer.body is not None
     got = b""
     with pytest.raises(VersionChanged):
@@ -239,60 +239,60 @@ async def test_a_version_that_changes_in_mid_body_ends_it_short_and_never_splice
             got += piece_bytes(piece)
     assert got == CONTENT[: len(got)]
     assert len(got) < len(CONTENT)
-    assert await rig.get("k") == MORE
+    assert await engine.get("k") == MORE
 
 
-async def test_a_version_that_never_stands_still_is_overload_and_not_a_loop(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
+async def test_a_version_that_never_stands_still_is_overload_and_not_a_loop(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
 
     async def script(number: int, sent: int) -> None:
-        rig.origin.put("k", CONTENT)
+        engine.origin.put("k", CONTENT)
 
-    rig.origin.script = script
+    engine.origin.script = script
     with pytest.raises(Overloaded):
-        await rig.read("k")
+        await engine.read("k")
 
 
 @pytest.mark.parametrize("kind", list(SumKind))
-async def test_an_object_that_fails_its_checksum_never_comes_complete(rig: Rig, kind: SumKind) -> None:
-    rig.origin.put("k", CONTENT, sums=(kind,))
-    rig.origin.corrupt = True
-    answer = await rig.read("k")
+async def test_an_object_that_fails_its_checksum_never_comes_complete(engine: Engine, kind: SumKind) -> None:
+    engine.origin.put("k", CONTENT, sums=(kind,))
+    engine.origin.corrupt = True
+    answer = await engine.read("k")
     assert answer.body is not None
     got = 0
     with pytest.raises(OriginUnavailable):
         async for piece in answer.body:
             got += len(piece_bytes(piece))
     assert got <= len(CONTENT) - 1234
-    rig.origin.corrupt = False
-    assert await rig.get("k") == CONTENT
-    assert (await rig.read("k")).cache is CacheStatus.HIT
+    engine.origin.corrupt = False
+    assert await engine.get("k") == CONTENT
+    assert (await engine.read("k")).cache is CacheStatus.HIT
 
 
-async def test_a_version_that_fails_twice_is_served_uncached(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT, sums=(SumKind.CRC32C,))
-    rig.origin.corrupt = True
+async def test_a_version_that_fails_twice_is_served_uncached(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT, sums=(SumKind.CRC32C,))
+    engine.origin.corrupt = True
     for _ in range(2):
         with pytest.raises(OriginUnavailable):
-            await rig.get("k")
-    answer = await rig.read("k")
+            await engine.get("k")
+    answer = await engine.read("k")
     assert answer.cache is CacheStatus.BYPASS
     await body_bytes(answer)
 
 
-async def test_ranges_that_complete_an_object_check_it_too(rig: Rig) -> None:
-    record = rig.origin.put("k", CONTENT, sums=(SumKind.CRC64NVME,))
-    rig.origin.corrupt = True
+async def test_ranges_that_complete_an_object_check_it_too(engine: Engine) -> None:
+    record = engine.origin.put("k", CONTENT, sums=(SumKind.CRC64NVME,))
+    engine.origin.corrupt = True
     for start in range(0, 4 * BLOCK_BYTES, BLOCK_BYTES):
-        await rig.get("k", start, start + BLOCK_BYTES - 1)
-        rig.origin.corrupt = False
+        await engine.get("k", start, start + BLOCK_BYTES - 1)
+        engine.origin.corrupt = False
     with pytest.raises(OriginUnavailable):
-        await rig.get("k", len(CONTENT) - 200_000, len(CONTENT) - 1)
+        await engine.get("k", len(CONTENT) - 200_000, len(CONTENT) - 1)
     assert record.sums
 
 
-async def test_a_full_disk_still_gives_the_whole_object(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.origin.put("k", CONTENT)
+async def test_a_full_disk_still_gives_the_whole_object(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.origin.put("k", CONTENT)
     written, pwrite = 0, os.pwrite
 
     def full(fd: int, data: memoryview, offset: int) -> int:
@@ -303,43 +303,43 @@ async def test_a_full_disk_still_gives_the_whole_object(rig: Rig, monkeypatch: p
         return pwrite(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    assert await rig.get("k") == CONTENT
-    assert await rig.get("k") == CONTENT
+    assert await engine.get("k") == CONTENT
+    assert await engine.get("k") == CONTENT
 
 
 async def test_a_cache_that_has_no_room_serves_everything_uncached(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, size_bytes=64 << 20)
-    rig.tables.usage.publish_scan(0, 1 << 40)
-    rig.origin.put("k", CONTENT)
-    answer = await rig.read("k")
+    engine = Engine(tmp_path, size_bytes=64 << 20)
+    engine.tables.usage.publish_scan(0, 1 << 40)
+    engine.origin.put("k", CONTENT)
+    answer = await engine.read("k")
     assert await body_bytes(answer) == CONTENT
-    await rig.aclose()
+    await engine.aclose()
 
 
-async def test_an_object_without_a_validator_is_never_stored(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT, cacheable=False)
+async def test_an_object_without_a_validator_is_never_stored(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT, cacheable=False)
     for _ in range(2):
-        answer = await rig.read("k")
+        answer = await engine.read("k")
         assert answer.cache is CacheStatus.BYPASS
         assert await body_bytes(answer) == CONTENT
-    assert rig.origin.heads == 2
+    assert engine.origin.heads == 2
 
 
-async def test_a_reader_that_leaves_early_costs_no_more_than_its_window(rig: Rig) -> None:
+async def test_a_reader_that_leaves_early_costs_no_more_than_its_window(engine: Engine) -> None:
     content = bytes(40 * BLOCK_BYTES)
-    rig.origin.put("k", content)
-    answer = await rig.read("k")
+    engine.origin.put("k", content)
+    answer = await engine.read("k")
     assert answer.body is not None
     await anext(answer.body)
     await close_body(answer.body)
-    await rig.quiet()
-    assert len(rig.origin.reads) == 1
-    assert (await rig.read("k", 0, 10)).cache is CacheStatus.HIT
+    await engine.quiet()
+    assert len(engine.origin.reads) == 1
+    assert (await engine.read("k", 0, 10)).cache is CacheStatus.HIT
 
 
-async def test_a_reader_that_keeps_up_gets_fills_side_by_side(rig: Rig) -> None:
+async def test_a_reader_that_keeps_up_gets_fills_side_by_side(engine: Engine) -> None:
     content = bytes(40 * BLOCK_BYTES)
-    rig.origin.put("k", content)
+    engine.origin.put("k", content)
     running = most = 0
 
     async def script(number: int, sent: int) -> None:
@@ -347,39 +347,39 @@ async def test_a_reader_that_keeps_up_gets_fills_side_by_side(rig: Rig) -> None:
         running += sent == 0
         most = max(most, running)
         await asyncio.sleep(0.001)
-        running -= sent + rig.origin.piece_bytes >= BLOCK_BYTES
+        running -= sent + engine.origin.piece_bytes >= BLOCK_BYTES
 
-    rig.origin.script = script
-    assert await rig.get("k") == content
+    engine.origin.script = script
+    assert await engine.get("k") == content
     assert 3 < most <= 8
 
 
-async def test_conditions_count_together_with_a_range(rig: Rig) -> None:
-    record = rig.origin.put("k", CONTENT)
-    assert await rig.get("k", 0, 9, conditions=Conditions(if_match=record.etag)) == CONTENT[:10]
+async def test_conditions_count_together_with_a_range(engine: Engine) -> None:
+    record = engine.origin.put("k", CONTENT)
+    assert await engine.get("k", 0, 9, conditions=Conditions(if_match=record.etag)) == CONTENT[:10]
     with pytest.raises(PreconditionFailed):
-        await rig.get("k", 0, 9, conditions=Conditions(if_match='"other"'))
-    answer = await rig.read("k", conditions=Conditions(if_none_match=record.etag))
+        await engine.get("k", 0, 9, conditions=Conditions(if_match='"other"'))
+    answer = await engine.read("k", conditions=Conditions(if_none_match=record.etag))
     assert answer.not_modified
     assert answer.body is None
 
 
-async def test_a_condition_on_a_newer_version_than_the_known_one_is_asked_of_the_origin(rig: Rig) -> None:
-    rig.origin.put("k", CONTENT)
-    await rig.get("k")
-    newer = rig.origin.put("k", MORE)
-    assert await rig.get("k", conditions=Conditions(if_match=newer.etag)) == MORE
+async def test_a_condition_on_a_newer_version_than_the_known_one_is_asked_of_the_origin(engine: Engine) -> None:
+    engine.origin.put("k", CONTENT)
+    await engine.get("k")
+    newer = engine.origin.put("k", MORE)
+    assert await engine.get("k", conditions=Conditions(if_match=newer.etag)) == MORE
 
 
-async def test_a_range_beyond_the_known_size_is_asked_of_the_origin(rig: Rig) -> None:
-    rig.origin.put("k", b"short")
-    await rig.get("k")
-    rig.origin.put("k", CONTENT)
-    assert await rig.get("k", 1000, 1009) == CONTENT[1000:1010]
+async def test_a_range_beyond_the_known_size_is_asked_of_the_origin(engine: Engine) -> None:
+    engine.origin.put("k", b"short")
+    await engine.get("k")
+    engine.origin.put("k", CONTENT)
+    assert await engine.get("k", 1000, 1009) == CONTENT[1000:1010]
 
 
-async def test_an_unknown_bucket_and_key_are_not_found(rig: Rig) -> None:
+async def test_an_unknown_bucket_and_key_are_not_found(engine: Engine) -> None:
     with pytest.raises(NotFound):
-        await rig.gateway.read(ReadObject(ObjectName("elsewhere", "k")))
+        await engine.gateway.read(ReadObject(ObjectName("elsewhere", "k")))
     with pytest.raises(NotFound):
-        await rig.get("k")
+        await engine.get("k")

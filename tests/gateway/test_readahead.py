@@ -16,7 +16,7 @@ from proxy.fill.readahead import REQUESTS_MIN, RUNS_MAX, ReadAhead, Run
 from proxy.objects import ObjectVersion
 from proxy.ranges import ByteRange
 from tests.fakes.scripted import ScriptedServer
-from tests.gateway.engine import Rig
+from tests.gateway.engine import Engine
 from tests.gateway.speculative_origins import CountingStore
 from tests.gateways import start_gateway
 
@@ -26,76 +26,76 @@ VERSION = ObjectVersion("s3://origin", "b", "k", 'etag "1"', 100 * BLOCK_BYTES)
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path)
-    rig.origin.put("k", CONTENT)
-    yield rig
-    await rig.aclose()
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    engine = Engine(tmp_path)
+    engine.origin.put("k", CONTENT)
+    yield engine
+    await engine.aclose()
 
 
-def fetched(rig: Rig) -> int:
-    return sum(span.length for span in rig.origin.reads)
+def fetched(engine: Engine) -> int:
+    return sum(span.length for span in engine.origin.reads)
 
 
-async def test_ranges_in_order_are_read_ahead_from_the_third_on_and_no_byte_twice(rig: Rig) -> None:
+async def test_ranges_in_order_are_read_ahead_from_the_third_on_and_no_byte_twice(engine: Engine) -> None:
     ahead = []
     for start in range(0, len(CONTENT), BLOCK_BYTES):
         end = min(start + BLOCK_BYTES, len(CONTENT))
-        assert await rig.get("k", start, end - 1) == CONTENT[start:end]
-        await rig.quiet()
-        ahead.append((fetched(rig) - end) // BLOCK_BYTES)
+        assert await engine.get("k", start, end - 1) == CONTENT[start:end]
+        await engine.quiet()
+        ahead.append((fetched(engine) - end) // BLOCK_BYTES)
     assert ahead[:2] == [0, 0]
     assert max(ahead) > 2
     assert all(beyond <= taken for taken, beyond in enumerate(ahead, 1)), "never more than was taken"
-    assert fetched(rig) == len(CONTENT)
+    assert fetched(engine) == len(CONTENT)
 
 
-async def test_small_ranges_in_order_are_read_ahead_by_whole_blocks(rig: Rig) -> None:
+async def test_small_ranges_in_order_are_read_ahead_by_whole_blocks(engine: Engine) -> None:
     step = BLOCK_BYTES // 4
     for start in range(0, 8 * BLOCK_BYTES, step):
-        assert await rig.get("k", start, start + step - 1) == CONTENT[start : start + step]
-    await rig.quiet()
-    assert 8 * BLOCK_BYTES < fetched(rig) <= 16 * BLOCK_BYTES
+        assert await engine.get("k", start, start + step - 1) == CONTENT[start : start + step]
+    await engine.quiet()
+    assert 8 * BLOCK_BYTES < fetched(engine) <= 16 * BLOCK_BYTES
 
 
-async def test_a_reader_that_jumps_about_reads_nothing_ahead(rig: Rig) -> None:
+async def test_a_reader_that_jumps_about_reads_nothing_ahead(engine: Engine) -> None:
     chance = random.Random(1)
     touched: set[int] = set()
     for _ in range(30):
         start = chance.randrange(len(CONTENT) - 1000)
-        await rig.get("k", start, start + 999)
+        await engine.get("k", start, start + 999)
         touched |= {start // BLOCK_BYTES, (start + 999) // BLOCK_BYTES}
-    await rig.quiet()
-    assert fetched(rig) == sum(min(BLOCK_BYTES, len(CONTENT) - index * BLOCK_BYTES) for index in touched)
+    await engine.quiet()
+    assert fetched(engine) == sum(min(BLOCK_BYTES, len(CONTENT) - index * BLOCK_BYTES) for index in touched)
 
 
-async def test_a_reader_that_stops_has_fetched_twice_what_it_read_at_most(rig: Rig) -> None:
+async def test_a_reader_that_stops_has_fetched_twice_what_it_read_at_most(engine: Engine) -> None:
     for start in range(0, 6 * BLOCK_BYTES, BLOCK_BYTES):
-        await rig.get("k", start, start + BLOCK_BYTES - 1)
-    await rig.quiet()
-    assert fetched(rig) <= 12 * BLOCK_BYTES
+        await engine.get("k", start, start + BLOCK_BYTES - 1)
+    await engine.quiet()
+    assert fetched(engine) <= 12 * BLOCK_BYTES
 
 
 async def test_nothing_is_read_ahead_where_others_would_wait_for_it(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, fills_max=1)
-    rig.origin.put("k", CONTENT)
+    engine = Engine(tmp_path, fills_max=1)
+    engine.origin.put("k", CONTENT)
     for start in range(0, 6 * BLOCK_BYTES, BLOCK_BYTES):
-        reading = asyncio.ensure_future(rig.get("k", start, start + BLOCK_BYTES - 1))
+        reading = asyncio.ensure_future(engine.get("k", start, start + BLOCK_BYTES - 1))
         assert await reading == CONTENT[start : start + BLOCK_BYTES]
-    await rig.quiet()
-    assert fetched(rig) <= 9 * BLOCK_BYTES
-    await rig.aclose()
+    await engine.quiet()
+    assert fetched(engine) <= 9 * BLOCK_BYTES
+    await engine.aclose()
 
 
-async def test_what_fails_ahead_troubles_nobody(rig: Rig) -> None:
+async def test_what_fails_ahead_troubles_nobody(engine: Engine) -> None:
     async def script(number: int, sent: int) -> None:
-        if rig.origin.reads[number - 1].start >= 8 * BLOCK_BYTES:
+        if engine.origin.reads[number - 1].start >= 8 * BLOCK_BYTES:
             raise ValueError("a bug")
 
-    rig.origin.script = script
+    engine.origin.script = script
     for start in range(0, 8 * BLOCK_BYTES, BLOCK_BYTES):
-        assert await rig.get("k", start, start + BLOCK_BYTES - 1) == CONTENT[start : start + BLOCK_BYTES]
-    await rig.quiet()
+        assert await engine.get("k", start, start + BLOCK_BYTES - 1) == CONTENT[start : start + BLOCK_BYTES]
+    await engine.quiet()
 
 
 spans = st.lists(
@@ -138,18 +138,18 @@ def test_what_a_run_wants_is_bounded_by_what_it_took(start: int, length: int, re
     assert all(index >= asked and index * BLOCK_BYTES >= run.end for index in wanted)
 
 
-async def test_runs_side_by_side_are_told_apart(rig: Rig) -> None:
+async def test_runs_side_by_side_are_told_apart(engine: Engine) -> None:
     bases = [10 * BLOCK_BYTES * number for number in range(4)]
     for step in range(4):
         found = await asyncio.gather(
-            *(rig.get("k", base + step * BLOCK_BYTES, base + (step + 1) * BLOCK_BYTES - 1) for base in bases)
+            *(engine.get("k", base + step * BLOCK_BYTES, base + (step + 1) * BLOCK_BYTES - 1) for base in bases)
         )
         assert b"".join(found) == b"".join(
             CONTENT[base + step * BLOCK_BYTES : base + (step + 1) * BLOCK_BYTES] for base in bases
         )
-    await rig.quiet()
+    await engine.quiet()
     assert len(bases) <= RUNS_MAX
-    assert fetched(rig) > 4 * 4 * BLOCK_BYTES
+    assert fetched(engine) > 4 * 4 * BLOCK_BYTES
 
 
 async def test_through_the_front_door_ranges_in_order_cost_each_byte_once(tmp_path: Path) -> None:

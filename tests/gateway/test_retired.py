@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin
 
 CONTENT = random.Random(9).randbytes(4 * BLOCK_BYTES)
 
@@ -25,26 +25,26 @@ def hold_first_read(origin: ObjectOrigin, after_bytes: int) -> tuple[asyncio.Eve
 
 
 async def test_whoever_joins_a_fill_in_a_retired_segment_reads_from_its_file_and_not_from_the_successors(
-    rig: Rig,
+    engine: Engine,
 ) -> None:
-    record = rig.origin.put("k", CONTENT)
-    held, go_on = hold_first_read(rig.origin, 128 << 10)
-    first = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    record = engine.origin.put("k", CONTENT)
+    held, go_on = hold_first_read(engine.origin, 128 << 10)
+    first = asyncio.ensure_future(engine.get("k", 0, BLOCK_BYTES - 1))
     await held.wait()
-    block = rig.store.peek_block(record.version, 0)
+    block = engine.store.peek_block(record.version, 0)
     assert block is not None
     block._segment.retire("damage")
     # A block of the successor, so that the place of the first one is a hole there.
-    assert await rig.get("k", BLOCK_BYTES, 2 * BLOCK_BYTES - 1) == CONTENT[BLOCK_BYTES : 2 * BLOCK_BYTES]
-    second = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    assert await engine.get("k", BLOCK_BYTES, 2 * BLOCK_BYTES - 1) == CONTENT[BLOCK_BYTES : 2 * BLOCK_BYTES]
+    second = asyncio.ensure_future(engine.get("k", 0, BLOCK_BYTES - 1))
     await asyncio.sleep(0.02)
     go_on.set()
     assert await first == CONTENT[:BLOCK_BYTES]
     assert await second == CONTENT[:BLOCK_BYTES]
 
 
-async def test_a_fill_does_not_go_on_in_a_file_that_was_cut_and_whose_beginning_would_be_a_hole(rig: Rig) -> None:
-    record = rig.origin.put("k", CONTENT)
+async def test_a_fill_does_not_go_on_in_a_file_that_was_cut_and_whose_beginning_would_be_a_hole(engine: Engine) -> None:
+    record = engine.origin.put("k", CONTENT)
     first_hold, second_hold = asyncio.Event(), asyncio.Event()
     first_go, second_go = asyncio.Event(), asyncio.Event()
 
@@ -56,17 +56,17 @@ async def test_a_fill_does_not_go_on_in_a_file_that_was_cut_and_whose_beginning_
             second_hold.set()
             await second_go.wait()
 
-    rig.origin.script = script
-    first = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    engine.origin.script = script
+    first = asyncio.ensure_future(engine.get("k", 0, BLOCK_BYTES - 1))
     await first_hold.wait()
-    block = rig.store.peek_block(record.version, 0)
+    block = engine.store.peek_block(record.version, 0)
     assert block is not None
     os.truncate(block.piece(0, 1).file.fd, 0)
-    assert rig.store.peek_block(record.version, 0) is None  # seen, and the segment condemned
+    assert engine.store.peek_block(record.version, 0) is None  # seen, and the segment condemned
     first_go.set()
     held = asyncio.ensure_future(second_hold.wait())
     await asyncio.wait({held, first}, return_when=asyncio.FIRST_COMPLETED)
-    second = asyncio.ensure_future(rig.get("k", 0, BLOCK_BYTES - 1))
+    second = asyncio.ensure_future(engine.get("k", 0, BLOCK_BYTES - 1))
     await asyncio.sleep(0.02)
     second_go.set()
     assert await second == CONTENT[:BLOCK_BYTES]

@@ -16,7 +16,7 @@ from proxy.fill.progress import FAR_BYTES
 from proxy.fill.supply import STEP_BYTES, fill_start
 from proxy.gateway.answers import CacheStatus
 from proxy.metrics import ASIDE_READS
-from tests.gateway.engine import ObjectOrigin, Rig, body_bytes
+from tests.gateway.engine import Engine, ObjectOrigin, body_bytes
 from tests.waiting import until
 
 MIB = 1 << 20
@@ -27,14 +27,14 @@ SMALL = 64 << 10
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES)
-    rig.origin.put("k", CONTENT)
-    yield rig
-    await rig.aclose()
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    engine = Engine(tmp_path, block_bytes=BLOCK_BYTES)
+    engine.origin.put("k", CONTENT)
+    yield engine
+    await engine.aclose()
 
 
-class Gate:
+class OriginBarrier:
     """Holds the origin's answers back, all but the first so many requests."""
 
     def __init__(self, origin: ObjectOrigin, open_requests: int = 0) -> None:
@@ -48,133 +48,135 @@ class Gate:
             await self.opened.wait()
 
 
-async def whole(rig: Rig, blocks: int) -> None:
+async def whole(engine: Engine, blocks: int) -> None:
     """Waits until so many blocks are present."""
-    version = rig.origin.objects["k"][0].version
+    version = engine.origin.objects["k"][0].version
     async with asyncio.timeout(20):
-        while rig.flights.count() or not all(
-            (block := rig.store.peek_block(version, index)) is not None and block.state().verified
+        while engine.flights.count() or not all(
+            (block := engine.store.peek_block(version, index)) is not None and block.state().verified
             for index in range(blocks)
         ):
             await asyncio.sleep(0.001)
 
 
-async def test_a_small_read_asks_for_its_own_bytes_first(rig: Rig) -> None:
-    gate = Gate(rig.origin, open_requests=1)
-    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
-    first = rig.origin.reads[0]
+async def test_a_small_read_asks_for_its_own_bytes_first(engine: Engine) -> None:
+    barrier = OriginBarrier(engine.origin, open_requests=1)
+    assert await engine.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    first = engine.origin.reads[0]
     assert first.start == fill_start(OFFSET)
     assert first.end == OFFSET + SMALL
-    gate.opened.set()
+    barrier.opened.set()
 
 
-async def test_the_rest_of_its_block_is_fetched_later_and_no_byte_twice(rig: Rig) -> None:
-    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
-    await whole(rig, 1)
-    assert sum(span.length for span in rig.origin.reads) == BLOCK_BYTES
-    again = await rig.read("k", 0, BLOCK_BYTES - 1)
+async def test_the_rest_of_its_block_is_fetched_later_and_no_byte_twice(engine: Engine) -> None:
+    assert await engine.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    await whole(engine, 1)
+    assert sum(span.length for span in engine.origin.reads) == BLOCK_BYTES
+    again = await engine.read("k", 0, BLOCK_BYTES - 1)
     assert again.cache is CacheStatus.HIT
     assert await body_bytes(again) == CONTENT[:BLOCK_BYTES]
 
 
 async def test_the_rest_waits_while_other_fills_are_waiting(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, block_bytes=BLOCK_BYTES, fills_max=2)
-    rig.origin.put("k", CONTENT)
-    rig.origin.put("busy", CONTENT[:BLOCK_BYTES])
+    engine = Engine(tmp_path, block_bytes=BLOCK_BYTES, fills_max=2)
+    engine.origin.put("k", CONTENT)
+    engine.origin.put("busy", CONTENT[:BLOCK_BYTES])
     gone_on = asyncio.Event()
 
     async def hold_the_first(number: int, sent: int) -> None:
         if number == 1:
             await gone_on.wait()
 
-    rig.origin.script = hold_the_first
-    busy = asyncio.ensure_future(rig.get("busy"))
-    await until(lambda: rig.origin.reads)
-    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
-    await until(lambda: rig.limiter.waiting_for_idle or len(rig.origin.reads) > 2)
-    own = rig.origin.reads[1:]
+    engine.origin.script = hold_the_first
+    busy = asyncio.ensure_future(engine.get("busy"))
+    await until(lambda: engine.origin.reads)
+    assert await engine.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    await until(lambda: engine.limiter.waiting_for_idle or len(engine.origin.reads) > 2)
+    own = engine.origin.reads[1:]
     assert [span.start for span in own] == [fill_start(OFFSET)], "the rest did not wait"
     gone_on.set()
     assert await busy == CONTENT[:BLOCK_BYTES]
-    await whole(rig, 1)
-    assert sum(span.length for span in rig.origin.reads[1:]) == BLOCK_BYTES
-    await rig.aclose()
+    await whole(engine, 1)
+    assert sum(span.length for span in engine.origin.reads[1:]) == BLOCK_BYTES
+    await engine.aclose()
 
 
-async def test_a_whole_reader_that_joins_keeps_the_fill_going(rig: Rig) -> None:
-    gate = Gate(rig.origin)
-    small = asyncio.ensure_future(rig.get("k", OFFSET, OFFSET + SMALL - 1))
-    await until(lambda: rig.origin.reads)
-    large = asyncio.ensure_future(rig.get("k"))
-    gate.opened.set()
+async def test_a_whole_reader_that_joins_keeps_the_fill_going(engine: Engine) -> None:
+    barrier = OriginBarrier(engine.origin)
+    small = asyncio.ensure_future(engine.get("k", OFFSET, OFFSET + SMALL - 1))
+    await until(lambda: engine.origin.reads)
+    large = asyncio.ensure_future(engine.get("k"))
+    barrier.opened.set()
     assert await small == CONTENT[OFFSET : OFFSET + SMALL]
     assert await large == CONTENT
-    assert sum(span.length for span in rig.origin.reads) == len(CONTENT)
+    assert sum(span.length for span in engine.origin.reads) == len(CONTENT)
 
 
-async def test_a_second_offset_far_from_the_fill_is_fetched_aside_and_counted(rig: Rig) -> None:
+async def test_a_second_offset_far_from_the_fill_is_fetched_aside_and_counted(engine: Engine) -> None:
     before = ASIDE_READS._value.get()
-    gate = Gate(rig.origin, open_requests=0)
-    filling = asyncio.ensure_future(rig.get("k"))
-    await until(lambda: rig.origin.reads)
-    gate.open_requests = 10**6  # the next ones; the first stays held by its own wait
+    barrier = OriginBarrier(engine.origin, open_requests=0)
+    filling = asyncio.ensure_future(engine.get("k"))
+    await until(lambda: engine.origin.reads)
+    barrier.open_requests = 10**6  # the next ones; the first stays held by its own wait
     far = 3 * MIB
-    assert await rig.get("k", far, far + SMALL - 1) == CONTENT[far : far + SMALL]
+    assert await engine.get("k", far, far + SMALL - 1) == CONTENT[far : far + SMALL]
     assert ASIDE_READS._value.get() == before + 1
-    assert any(span.start == far and span.length == SMALL for span in rig.origin.reads)
-    gate.opened.set()
+    assert any(span.start == far and span.length == SMALL for span in engine.origin.reads)
+    barrier.opened.set()
     assert await filling == CONTENT
 
 
-async def test_an_offset_that_the_fill_reaches_soon_waits_for_it(rig: Rig) -> None:
-    gate = Gate(rig.origin)
-    filling = asyncio.ensure_future(rig.get("k"))
-    await until(lambda: rig.origin.reads)
-    near = asyncio.ensure_future(rig.get("k", FAR_BYTES // 2, FAR_BYTES // 2 + SMALL - 1))
+async def test_an_offset_that_the_fill_reaches_soon_waits_for_it(engine: Engine) -> None:
+    barrier = OriginBarrier(engine.origin)
+    filling = asyncio.ensure_future(engine.get("k"))
+    await until(lambda: engine.origin.reads)
+    near = asyncio.ensure_future(engine.get("k", FAR_BYTES // 2, FAR_BYTES // 2 + SMALL - 1))
     await asyncio.sleep(0)
-    gate.opened.set()
+    barrier.opened.set()
     assert await near == CONTENT[FAR_BYTES // 2 : FAR_BYTES // 2 + SMALL]
     assert await filling == CONTENT
-    assert sum(span.length for span in rig.origin.reads) == len(CONTENT)
+    assert sum(span.length for span in engine.origin.reads) == len(CONTENT)
 
 
-async def test_many_small_reads_at_random_get_right_bytes_and_leave_the_object_whole(rig: Rig) -> None:
+async def test_many_small_reads_at_random_get_right_bytes_and_leave_the_object_whole(engine: Engine) -> None:
     chance = random.Random(5)
-    places = [chance.randrange(len(CONTENT) - SMALL) for _ in range(40)]
-    found = await asyncio.gather(*(rig.get("k", place, place + SMALL - 1) for place in places))
-    for place, got in zip(places, found, strict=True):
-        assert got == CONTENT[place : place + SMALL]
-    await whole(rig, 2)
-    assert await rig.get("k") == CONTENT
+    offsets = [chance.randrange(len(CONTENT) - SMALL) for _ in range(40)]
+    found = await asyncio.gather(*(engine.get("k", offset, offset + SMALL - 1) for offset in offsets))
+    for offset, got in zip(offsets, found, strict=True):
+        assert got == CONTENT[offset : offset + SMALL]
+    await whole(engine, 2)
+    assert await engine.get("k") == CONTENT
 
 
 async def test_two_workers_with_small_reads_of_one_block_agree(tmp_path: Path) -> None:
     tables, origin = SharedTables.create(), ObjectOrigin()
     origin.put("k", CONTENT)
-    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1"))
-    chance = random.Random(6)
-    places = [chance.randrange(len(CONTENT) - SMALL) for _ in range(30)]
-    rigs = [one, two] * 15
-    found = await asyncio.gather(
-        *(rig.get("k", place, place + SMALL - 1) for rig, place in zip(rigs, places, strict=True))
+    one, two = (
+        Engine(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1")
     )
-    for place, got in zip(places, found, strict=True):
-        assert got == CONTENT[place : place + SMALL]
+    chance = random.Random(6)
+    offsets = [chance.randrange(len(CONTENT) - SMALL) for _ in range(30)]
+    engines = [one, two] * 15
+    found = await asyncio.gather(
+        *(engine.get("k", offset, offset + SMALL - 1) for engine, offset in zip(engines, offsets, strict=True))
+    )
+    for offset, got in zip(offsets, found, strict=True):
+        assert got == CONTENT[offset : offset + SMALL]
     assert await one.get("k") == CONTENT
     assert await two.get("k") == CONTENT
-    for rig in (one, two):
-        await rig.aclose()
+    for engine in (one, two):
+        await engine.aclose()
 
 
-async def test_a_failing_rest_troubles_nobody(rig: Rig) -> None:
+async def test_a_failing_rest_troubles_nobody(engine: Engine) -> None:
     async def script(number: int, sent: int) -> None:
         if number > 1:
             raise OriginUnavailable("down")
 
-    rig.origin.script = script
-    assert await rig.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
-    rig.origin.script = None
-    assert await rig.get("k") == CONTENT
+    engine.origin.script = script
+    assert await engine.get("k", OFFSET, OFFSET + SMALL - 1) == CONTENT[OFFSET : OFFSET + SMALL]
+    engine.origin.script = None
+    assert await engine.get("k") == CONTENT
 
 
 def test_a_fill_begins_at_its_reader_unless_that_is_near_the_blocks_beginning() -> None:
@@ -190,7 +192,9 @@ async def test_another_worker_goes_on_with_a_fill_that_began_inside_its_block_an
 ) -> None:
     tables, origin = SharedTables.create(), ObjectOrigin()
     origin.put("k", CONTENT)
-    one, two = (Rig(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1"))
+    one, two = (
+        Engine(tmp_path, origin, tables=tables, writer_id=name, block_bytes=BLOCK_BYTES) for name in ("w0", "w1")
+    )
     stuck = asyncio.Event()
 
     async def script(number: int, sent: int) -> None:

@@ -17,7 +17,7 @@ from proxy.errors import OriginUnavailable
 from proxy.gateway.body import HOLD_BACK_BYTES, PIECE_BYTES_MAX
 from proxy.objects import SumKind
 from proxy.ranges import ByteRange
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin, piece_bytes
 
 CONTENT = os.urandom(4 * BLOCK_BYTES)
 
@@ -29,17 +29,17 @@ class Losing:
         self.path = path
         self.origin = ObjectOrigin()
         self.record = self.origin.put("k", CONTENT)
-        self.rig = self.worker("w0")
+        self.engine = self.worker("w0")
         self.lost = False
         monkeypatch.setattr(writeback, "failure", self._failure)
 
-    def worker(self, writer_id: str) -> Rig:
-        tables = self.rig.tables if writer_id != "w0" else None
-        rig = Rig(self.path, self.origin, tables=tables, writer_id=writer_id, segment_bytes=len(CONTENT))
-        disk = rig.store.disks[0]
+    def worker(self, writer_id: str) -> Engine:
+        tables = self.engine.tables if writer_id != "w0" else None
+        engine = Engine(self.path, self.origin, tables=tables, writer_id=writer_id, segment_bytes=len(CONTENT))
+        disk = engine.store.disks[0]
         disk.syncer.by = SyncBy.RANGE
         disk.syncer.add = lambda segment, local_index: segment.unstored.add(local_index)  # type: ignore[method-assign]
-        return rig
+        return engine
 
     def _failure(self, fd: int) -> OSError | None:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if self.lost else None
@@ -56,7 +56,7 @@ class Losing:
 async def losing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Losing]:
     made = Losing(tmp_path, monkeypatch)
     yield made
-    await made.rig.aclose()
+    await made.engine.aclose()
 
 
 async def take(body: Any, length: int) -> bytes:
@@ -71,8 +71,8 @@ async def rest_of(body: Any) -> bytes:
 
 
 async def test_a_written_object_is_read_from_memory_and_its_last_bytes_are_copied(losing: Losing) -> None:
-    assert await losing.rig.get("k") == CONTENT
-    answer = await losing.rig.read("k")
+    assert await losing.engine.get("k") == CONTENT
+    answer = await losing.engine.read("k")
     assert answer.cache.value == "HIT"
     pieces = [piece async for piece in answer.body]  # type: ignore[union-attr]
     assert b"".join(map(piece_bytes, pieces)) == CONTENT
@@ -83,23 +83,23 @@ async def test_a_written_object_is_read_from_memory_and_its_last_bytes_are_copie
 
 
 async def test_what_the_disk_has_is_sent_from_the_file_to_its_end(losing: Losing) -> None:
-    losing.rig.store.disks[0].syncer.by = SyncBy.NOTHING
-    assert await losing.rig.get("k") == CONTENT
-    answer = await losing.rig.read("k")
+    losing.engine.store.disks[0].syncer.by = SyncBy.NOTHING
+    assert await losing.engine.get("k") == CONTENT
+    answer = await losing.engine.read("k")
     assert all([isinstance(piece, Piece) async for piece in answer.body])  # type: ignore[union-attr]
 
 
 async def test_a_read_that_begins_after_a_loss_has_the_origins_bytes(losing: Losing) -> None:
-    assert await losing.rig.get("k") == CONTENT
+    assert await losing.engine.get("k") == CONTENT
     losing.zero(0, len(CONTENT))
     losing.lost = True
-    assert await losing.rig.get("k") == CONTENT
-    assert await losing.rig.get("k", 5, 99) == CONTENT[5:100]
+    assert await losing.engine.get("k") == CONTENT
+    assert await losing.engine.get("k", 5, 99) == CONTENT[5:100]
 
 
 async def test_a_body_that_meets_a_loss_goes_on_past_the_cache(losing: Losing) -> None:
-    await losing.rig.get("k")
-    body = (await losing.rig.read("k")).body
+    await losing.engine.get("k")
+    body = (await losing.engine.read("k")).body
     begun = await take(body, BLOCK_BYTES + 1)
     losing.lost = True
     losing.zero(2 * BLOCK_BYTES, 2 * BLOCK_BYTES)
@@ -107,8 +107,8 @@ async def test_a_body_that_meets_a_loss_goes_on_past_the_cache(losing: Losing) -
 
 
 async def test_a_body_that_may_have_sent_zeros_ends_short(losing: Losing) -> None:
-    await losing.rig.get("k")
-    body = (await losing.rig.read("k")).body
+    await losing.engine.get("k")
+    body = (await losing.engine.read("k")).body
     begun = await take(body, BLOCK_BYTES + 1)
     losing.lost = True
     losing.zero(0, 1)
@@ -118,11 +118,11 @@ async def test_a_body_that_may_have_sent_zeros_ends_short(losing: Losing) -> Non
 
 
 async def test_zeros_sent_of_the_block_under_way_end_the_body_short(losing: Losing) -> None:
-    rig = Rig(losing.path / "large", losing.origin, block_bytes=4 * PIECE_BYTES_MAX)
-    rig.store.disks[0].syncer.by = SyncBy.RANGE
-    rig.store.disks[0].syncer.add = lambda segment, local_index: segment.unstored.add(local_index)  # type: ignore[method-assign]
-    await rig.get("k")
-    body = (await rig.read("k")).body
+    engine = Engine(losing.path / "large", losing.origin, block_bytes=4 * PIECE_BYTES_MAX)
+    engine.store.disks[0].syncer.by = SyncBy.RANGE
+    engine.store.disks[0].syncer.add = lambda segment, local_index: segment.unstored.add(local_index)  # type: ignore[method-assign]
+    await engine.get("k")
+    body = (await engine.read("k")).body
     begun = await take(body, PIECE_BYTES_MAX)
     assert begun == CONTENT[:PIECE_BYTES_MAX]
     (path,) = (losing.path / "large").glob("v1/objects/*/*.data")
@@ -130,12 +130,12 @@ async def test_zeros_sent_of_the_block_under_way_end_the_body_short(losing: Losi
     losing.lost = True
     with pytest.raises(OriginUnavailable):
         await rest_of(body)
-    await rig.aclose()
+    await engine.aclose()
 
 
 async def test_a_loss_between_the_last_piece_and_the_end_is_noticed(losing: Losing) -> None:
-    await losing.rig.get("k")
-    body = (await losing.rig.read("k")).body
+    await losing.engine.get("k")
+    body = (await losing.engine.read("k")).body
     begun = await take(body, len(CONTENT) - HOLD_BACK_BYTES)
     losing.zero(3 * BLOCK_BYTES, BLOCK_BYTES)
     losing.lost = True
@@ -145,15 +145,15 @@ async def test_a_loss_between_the_last_piece_and_the_end_is_noticed(losing: Losi
 
 
 async def test_a_small_read_is_never_zeros(losing: Losing) -> None:
-    await losing.rig.get("k")
-    answer = await losing.rig.read("k", 100, 199)  # its first piece is there, in memory
+    await losing.engine.get("k")
+    answer = await losing.engine.read("k", 100, 199)  # its first piece is there, in memory
     losing.zero(0, BLOCK_BYTES)
     losing.lost = True
     assert await rest_of(answer.body) == CONTENT[100:200]
 
 
 async def test_another_worker_reads_written_blocks_too_and_hears_of_their_loss(losing: Losing) -> None:
-    await losing.rig.get("k")
+    await losing.engine.get("k")
     other = losing.worker("w1")
     assert await other.get("k") == CONTENT
     assert len(losing.origin.reads) == 4
@@ -166,8 +166,8 @@ async def test_another_worker_reads_written_blocks_too_and_hears_of_their_loss(l
 async def test_a_verdict_on_an_object_says_nothing_of_a_segment_that_was_made_after_it(tmp_path: Path) -> None:
     origin = ObjectOrigin()
     record = origin.put("k", CONTENT, sums=(SumKind.CRC32C,))
-    first = Rig(tmp_path, origin)
-    second = Rig(tmp_path, origin, tables=first.tables, writer_id="w1")
+    first = Engine(tmp_path, origin)
+    second = Engine(tmp_path, origin, tables=first.tables, writer_id="w1")
     assert await first.get("k") == CONTENT
     assert not first.verifier.checkable(record)
     second.store.discard(record.version)

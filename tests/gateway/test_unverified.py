@@ -20,7 +20,7 @@ from proxy.objects import ObjectRecord, SumKind
 from proxy.relay.errors import PeerFailed
 from tests.fakes.memory import pump
 from tests.fakes.peers import Neighbours, crc32c, gives, member
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig, piece_bytes
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin, piece_bytes
 
 CONTENT = os.urandom(2 * BLOCK_BYTES)
 BLOCK = CONTENT[:BLOCK_BYTES]
@@ -36,8 +36,8 @@ class Node:
         self.origin = ObjectOrigin()
         self.record: ObjectRecord = self.origin.put("k", CONTENT, sums=sums)
         self.fleet = Neighbours(self.record, 0, [member(f"{number:02x}") for number in range(4)], me=me)
-        self.rig = Rig(path, self.origin, relays=self.fleet.relays)
-        self.rigs = [self.rig]
+        self.engine = Engine(path, self.origin, relays=self.fleet.relays)
+        self.engines = [self.engine]
 
     @property
     def owner(self) -> str:
@@ -54,15 +54,15 @@ class Node:
 
         self.fleet.peers.serves = {name: [serve] for name in self.fleet.order}
 
-    def second_worker(self) -> Rig:
-        rig = Rig(self.path, self.origin, tables=self.rig.tables, writer_id="w1", relays=self.fleet.relays)
-        self.rigs.append(rig)
-        return rig
+    def second_worker(self) -> Engine:
+        engine = Engine(self.path, self.origin, tables=self.engine.tables, writer_id="w1", relays=self.fleet.relays)
+        self.engines.append(engine)
+        return engine
 
     async def aclose(self) -> None:
-        for rig in self.rigs:
-            await rig.aclose()
-            assert rig.flights.count() == 0
+        for engine in self.engines:
+            await engine.aclose()
+            assert engine.flights.count() == 0
         self.fleet.close()
 
 
@@ -116,7 +116,7 @@ async def test_the_last_64_kib_that_a_body_takes_of_a_block_wait_for_its_checksu
     async with start_node(tmp_path) as node:
         go_on = asyncio.Event()
         node.serve(in_steps(BLOCK, BLOCK_BYTES, go_on))
-        answer = await node.rig.read("k", 0, BLOCK_BYTES - 1)
+        answer = await node.engine.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             assert await take(body, BLOCK_BYTES - HOLD_BACK_BYTES) == BLOCK[:-HOLD_BACK_BYTES]
@@ -131,7 +131,7 @@ async def test_the_hold_back_lies_at_the_end_of_what_is_read_not_of_the_block(tm
     async with start_node(tmp_path) as node:
         go_on = asyncio.Event()
         node.serve(in_steps(BLOCK, BLOCK_BYTES, go_on))
-        answer = await node.rig.read("k", 0, PART_BYTES - 1)
+        answer = await node.engine.read("k", 0, PART_BYTES - 1)
         assert answer.body is not None
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             got = await take(body, PART_BYTES - HOLD_BACK_BYTES)
@@ -146,26 +146,26 @@ async def test_wrong_bytes_of_which_some_were_sent_make_a_short_body_and_the_nex
 ) -> None:
     async with start_node(tmp_path) as node:
         node.serve(in_steps(WRONG, BLOCK_BYTES, go_on := asyncio.Event(), crc32c(BLOCK)), gives(BLOCK))
-        answer = await node.rig.read("k", 0, BLOCK_BYTES - 1)
+        answer = await node.engine.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             await take(body, BLOCK_BYTES - HOLD_BACK_BYTES)
             go_on.set()
             with pytest.raises(OriginUnavailable):
                 await rest_of(body)
-        assert await node.rig.get("k", 0, BLOCK_BYTES - 1) == BLOCK
+        assert await node.engine.get("k", 0, BLOCK_BYTES - 1) == BLOCK
 
 
 async def test_wrong_bytes_of_which_none_was_sent_are_asked_for_again(tmp_path: Path) -> None:
     async with start_node(tmp_path) as node:
         node.serve(gives(WRONG, crc=crc32c(BLOCK)), gives(BLOCK))
-        assert await node.rig.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
+        assert await node.engine.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
 
 
 async def test_a_liar_costs_a_read_nothing_but_time_however_often_it_lies(tmp_path: Path) -> None:
     async with start_node(tmp_path) as node:
         node.serve(gives(WRONG, crc=crc32c(BLOCK)))
-        assert await node.rig.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
+        assert await node.engine.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
         assert len(node.origin.reads) == 1
 
 
@@ -176,7 +176,7 @@ async def test_what_was_sent_before_the_disk_failed_is_compared_with_the_origins
     async with start_node(tmp_path) as node:
         node.serve(in_steps(block, PART_BYTES, go_on := asyncio.Event(), StoreUnavailable("the disk is gone")))
         node.fleet.peers.names[node.owner] = [node.owner, None]
-        answer = await node.rig.read("k", 0, BLOCK_BYTES - 1)
+        answer = await node.engine.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             got = await take(body, PART_BYTES)
@@ -196,16 +196,16 @@ async def test_a_predecessors_bytes_are_held_back_from_the_first_reader_on(tmp_p
         assert node.fleet.relays.level(node.fleet.block_hash) == ORIGIN
         leave_behind(node, WRONG[:PART_BYTES], new_fill_id(ZONE))
         node.serve(gives(BLOCK))
-        assert await node.rig.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
-        assert await node.rig.get("k") == CONTENT
+        assert await node.engine.get("k", 0, HOLD_BACK_BYTES - 1) == BLOCK[:HOLD_BACK_BYTES]
+        assert await node.engine.get("k") == CONTENT
 
 
 async def test_where_nobody_knows_whose_bytes_a_predecessor_left_they_are_judged_too(tmp_path: Path) -> None:
     async with start_node(tmp_path, me=0) as node:
         leave_behind(node, WRONG[:PART_BYTES], 0)
         with pytest.raises(OriginUnavailable):
-            await node.rig.get("k", 0, PART_BYTES - 1)
-        assert await node.rig.get("k", 0, PART_BYTES - 1) == BLOCK[:PART_BYTES]
+            await node.engine.get("k", 0, PART_BYTES - 1)
+        assert await node.engine.get("k", 0, PART_BYTES - 1) == BLOCK[:PART_BYTES]
 
 
 async def test_bytes_of_the_origin_that_a_predecessor_left_wait_for_nothing(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ async def test_bytes_of_the_origin_that_a_predecessor_left_wait_for_nothing(tmp_
             await never.wait()
 
         node.origin.script = script
-        answer = await node.rig.read("k", 0, PART_BYTES - 1)
+        answer = await node.engine.read("k", 0, PART_BYTES - 1)
         assert answer.body is not None
         async with aclosing(answer.body) as body:  # type: ignore[type-var]
             assert await take(body, PART_BYTES) == BLOCK[:PART_BYTES]
@@ -231,7 +231,7 @@ async def test_a_follower_holds_back_as_the_filling_worker_does(tmp_path: Path) 
     async with start_node(tmp_path) as node:
         other, go_on = node.second_worker(), asyncio.Event()
         node.serve(in_steps(BLOCK, BLOCK_BYTES, go_on))
-        reading = asyncio.ensure_future(node.rig.get("k", 0, BLOCK_BYTES - 1))
+        reading = asyncio.ensure_future(node.engine.get("k", 0, BLOCK_BYTES - 1))
         await begun(node)
         answer = await other.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
@@ -252,7 +252,7 @@ async def test_a_follower_never_joins_two_fills_in_one_body(
     async with start_node(tmp_path) as node:
         other, go_on = node.second_worker(), asyncio.Event()
         node.serve(in_steps(WRONG, BLOCK_BYTES, go_on, crc32c(BLOCK)), gives(BLOCK))
-        reading = asyncio.ensure_future(node.rig.get("k", 0, HOLD_BACK_BYTES - 1))
+        reading = asyncio.ensure_future(node.engine.get("k", 0, HOLD_BACK_BYTES - 1))
         await begun(node)
         answer = await other.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
@@ -275,7 +275,7 @@ async def test_a_fill_that_begins_elsewhere_in_the_block_is_another_one(tmp_path
     async with start_node(tmp_path) as node:
         other, go_on, second = node.second_worker(), asyncio.Event(), asyncio.Event()
         node.serve(in_steps(WRONG, PART_BYTES, go_on, StoreUnavailable("full")), in_steps(BLOCK, BLOCK_BYTES, second))
-        reading = asyncio.ensure_future(node.rig.get("k", 0, BLOCK_BYTES - 1))
+        reading = asyncio.ensure_future(node.engine.get("k", 0, BLOCK_BYTES - 1))
         await begun(node)
         answer = await other.read("k", 0, BLOCK_BYTES - 1)
         assert answer.body is not None
@@ -285,7 +285,7 @@ async def test_a_fill_that_begins_elsewhere_in_the_block_is_another_one(tmp_path
             assert followed is not None
             state = (followed.start, followed.progress)
             go_on.set()
-            block = node.rig.store.peek_block(node.record.version, 0)
+            block = node.engine.store.peek_block(node.record.version, 0)
             assert block is not None
             while (writer := block.reserve(3 << 16)) is None:
                 await asyncio.sleep(0.001)
@@ -300,21 +300,21 @@ async def test_a_fill_that_begins_elsewhere_in_the_block_is_another_one(tmp_path
 async def test_a_source_that_comes_and_goes_leaves_no_interest_behind(tmp_path: Path) -> None:
     async with start_node(tmp_path, sums=(SumKind.CRC32C,)) as node:
         node.serve(in_steps(BLOCK, PART_BYTES, go_on := asyncio.Event(), PeerFailed(node.owner, "gone", "scripted")))
-        answer = await node.rig.read("k")
+        answer = await node.engine.read("k")
         assert answer.body is not None
-        arrival = node.rig.flights.find(node.record.version, 0)
+        arrival = node.engine.flights.find(node.record.version, 0)
         assert arrival is not None
         assert arrival.interest == 1
         await answer.body.aclose()  # type: ignore[attr-defined]
         assert arrival.interest == 0
         go_on.set()
-        await node.rig.quiet()
-        assert await node.rig.get("k") == CONTENT
+        await node.engine.quiet()
+        assert await node.engine.get("k") == CONTENT
 
 
 def leave_behind(node: Node, data: bytes, fill_id: int) -> None:
     """As a worker does that is killed in the middle of a fill."""
-    block = node.rig.store.open_block(node.record.version, 0, create=True)
+    block = node.engine.store.open_block(node.record.version, 0, create=True)
     assert block is not None
     writer = block.reserve(0)
     assert writer is not None
@@ -327,7 +327,7 @@ def leave_behind(node: Node, data: bytes, fill_id: int) -> None:
 async def begun(node: Node) -> None:
     """Returns when the first worker has bytes of the first block."""
     async with asyncio.timeout(30):
-        while not node.fleet.peers.reads or (found := node.rig.flights.find(node.record.version, 0)) is None:
+        while not node.fleet.peers.reads or (found := node.engine.flights.find(node.record.version, 0)) is None:
             await asyncio.sleep(0.001)
         while not found.progress:
             await asyncio.sleep(0.001)

@@ -11,7 +11,7 @@ from proxy.errors import OriginUnavailable
 from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
-from tests.gateway.writable_bucket import NAME, Site
+from tests.gateway.writable_bucket import NAME, WritableBucket
 from tests.waiting import until
 
 
@@ -30,9 +30,9 @@ class Tale:
 
 
 @pytest.fixture
-def tale(site: Site) -> Tale:
+def tale(writable: WritableBucket) -> Tale:
     tale = Tale()
-    site.forwarder = Forwarder(site.keys, linger_s=0.0, tell=tale)
+    writable.forwarder = Forwarder(writable.keys, linger_s=0.0, tell=tale)
     return tale
 
 
@@ -42,13 +42,13 @@ async def began(tale: Tale, count: int = 1) -> None:
 
 @pytest.mark.parametrize("headers", [(("content-length", "4"),), ()])
 async def test_the_end_of_an_answer_is_held_back_until_the_fleet_knows(
-    site: Site, tale: Tale, headers: tuple[tuple[str, str], ...]
+    writable: WritableBucket, tale: Tale, headers: tuple[tuple[str, str], ...]
 ) -> None:
     async def answer(request: ForwardRequest) -> ForwardResponse:
-        return site.origin.respond(200, headers, b"ab", b"cd")
+        return writable.origin.respond(200, headers, b"ab", b"cd")
 
-    site.origin.answer = answer
-    response = await site.put(NAME, ObjectName("b", "other"))
+    writable.origin.answer = answer
+    response = await writable.put(NAME, ObjectName("b", "other"))
     chunks: list[bytes] = []
 
     async def read() -> None:
@@ -60,71 +60,75 @@ async def test_the_end_of_an_answer_is_held_back_until_the_fleet_knows(
     await began(tale)
     assert chunks == ([b"ab"] if headers else [b"ab", b"cd"])
     assert not reading.done()
-    assert site.fenced()
+    assert writable.fenced()
     tale.go_on.set()
     await reading
     assert chunks == [b"ab", b"cd"]
-    assert tale.told == [[site.key, site.rig.bucket.object_key(ObjectName("b", "other"))]]
-    assert not site.fenced()
+    assert tale.told == [[writable.key, writable.engine.bucket.object_key(ObjectName("b", "other"))]]
+    assert not writable.fenced()
 
 
-async def test_an_answer_without_a_body_waits_until_the_fleet_knows(site: Site, tale: Tale) -> None:
-    writing = asyncio.create_task(site.put())
+async def test_an_answer_without_a_body_waits_until_the_fleet_knows(writable: WritableBucket, tale: Tale) -> None:
+    writing = asyncio.create_task(writable.put())
     await began(tale)
     assert not writing.done()
-    assert site.fenced()
+    assert writable.fenced()
     tale.go_on.set()
     await (await writing).close()
-    assert not site.fenced()
+    assert not writable.fenced()
     assert len(tale.told) == 1
 
 
-async def test_a_client_that_goes_away_while_the_fleet_is_told_changes_nothing(site: Site, tale: Tale) -> None:
-    writing = asyncio.create_task(site.put())
+async def test_a_client_that_goes_away_while_the_fleet_is_told_changes_nothing(
+    writable: WritableBucket, tale: Tale
+) -> None:
+    writing = asyncio.create_task(writable.put())
     await began(tale)
     writing.cancel()
     await asyncio.sleep(0)
-    assert site.fenced()
+    assert writable.fenced()
     tale.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert tale.ended == 1
-    assert await site.lifted()
+    assert await writable.lifted()
 
 
 @pytest.mark.parametrize(("status", "times"), [(403, 0), (412, 0), (500, 1), (408, 1), (204, 1)])
-async def test_what_the_origin_refused_is_told_to_nobody(site: Site, tale: Tale, status: int, times: int) -> None:
+async def test_what_the_origin_refused_is_told_to_nobody(
+    writable: WritableBucket, tale: Tale, status: int, times: int
+) -> None:
     async def answer(request: ForwardRequest) -> ForwardResponse:
-        return site.origin.respond(status, (("content-length", "0"),))
+        return writable.origin.respond(status, (("content-length", "0"),))
 
-    site.origin.answer = answer
+    writable.origin.answer = answer
     tale.go_on.set()
-    await (await site.put()).close()
-    assert not site.fenced()
+    await (await writable.put()).close()
+    assert not writable.fenced()
     assert len(tale.told) == times
 
 
-async def test_an_unknown_outcome_is_told_at_once_and_again_at_its_end(site: Site, tale: Tale) -> None:
+async def test_an_unknown_outcome_is_told_at_once_and_again_at_its_end(writable: WritableBucket, tale: Tale) -> None:
     async def answer(request: ForwardRequest) -> ForwardResponse:
         raise OriginUnavailable("timeout")
 
-    site.origin.answer = answer
+    writable.origin.answer = answer
     with pytest.raises(OriginUnavailable):
-        await site.put()
+        await writable.put()
     await began(tale, 2)
-    assert site.fenced()
+    assert writable.fenced()
     tale.go_on.set()
-    assert await site.lifted()
-    assert tale.told == [[site.key], [site.key]]
+    assert await writable.lifted()
+    assert tale.told == [[writable.key], [writable.key]]
 
 
 async def test_a_write_stands_whatever_goes_wrong_while_the_fleet_is_told(
-    site: Site, caplog: pytest.LogCaptureFixture
+    writable: WritableBucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def tell(keys: Sequence[ObjectKey]) -> None:
         raise ZeroDivisionError
 
-    site.forwarder = Forwarder(site.keys, linger_s=0.0, tell=tell)
-    await (await site.put()).close()
-    assert not site.fenced()
+    writable.forwarder = Forwarder(writable.keys, linger_s=0.0, tell=tell)
+    await (await writable.put()).close()
+    assert not writable.fenced()
     assert "not told" in caplog.text

@@ -8,7 +8,7 @@ from pathlib import Path
 from proxy.gateway.forward import Forwarder
 from proxy.objects import ObjectKey, ObjectName
 from proxy.origin import ForwardRequest, ForwardResponse
-from tests.gateway.engine import ObjectOrigin, Rig
+from tests.gateway.engine import Engine, ObjectOrigin
 from tests.waiting import until
 
 NAME = ObjectName("b", "k")
@@ -40,22 +40,22 @@ class WritableOrigin(ObjectOrigin):
         return await self.answer(request)
 
 
-class Site:
+class WritableBucket:
     def __init__(self, path: Path) -> None:
         self.origin = WritableOrigin()
-        self.rig = Rig(path, self.origin)
-        self.keys = self.rig.store.keys
+        self.engine = Engine(path, self.origin)
+        self.keys = self.engine.store.keys
         self.forwarder = Forwarder(self.keys, linger_s=0.0)
-        self.key = self.rig.bucket.object_key(NAME)
+        self.key = self.engine.bucket.object_key(NAME)
 
     def fenced(self, key: ObjectKey | None = None) -> bool:
         return self.keys.fenced(key or self.key)
 
     def token(self) -> int:
-        return self.rig.tables.tokens.peek(self.key)
+        return self.engine.tables.tokens.peek(self.key)
 
     async def put(self, *names: ObjectName) -> ForwardResponse:
-        return await self.forwarder.forward(self.rig.bucket, PUT, names or (NAME,), mutates=True)
+        return await self.forwarder.forward(self.engine.bucket, PUT, names or (NAME,), mutates=True)
 
     async def lifted(self) -> bool:
         await until(lambda: not self.fenced())

@@ -40,7 +40,7 @@ def order(name: str) -> bytes:
     return name.encode()
 
 
-class Shelf:
+class ListedOrigin:
     """`Origin.list_objects` over a list of names, as its contract has it."""
 
     id = "file:///shelf"
@@ -72,11 +72,11 @@ class Shelf:
         return ListPage(objects, prefixes, list(entries)[-1] if more and entries else None)
 
 
-def route_to(shelf: Shelf) -> BucketRoute:
+def route_to(shelf: ListedOrigin) -> BucketRoute:
     return BucketRoute("w", cast(Origin, shelf), "real-w", writes_through=False)
 
 
-async def walk(shelf: Shelf, parameters: dict[str, str]) -> tuple[list[str], list[str]]:
+async def walk(shelf: ListedOrigin, parameters: dict[str, str]) -> tuple[list[str], list[str]]:
     """Names and prefixes of all pages, asked for by their tokens."""
     names: list[str] = []
     prefixes: list[str] = []
@@ -112,26 +112,26 @@ async def test_offsets_cut_a_listing_exactly(
     names: list[str], prefix: str, delimiter: str, start: str, end: str, limit: int, page: int
 ) -> None:
     parameters = {"prefix": prefix, "delimiter": delimiter, "startOffset": start, "endOffset": end}
-    found = await walk(Shelf(names, page), {**parameters, "maxResults": str(limit)})
+    found = await walk(ListedOrigin(names, page), {**parameters, "maxResults": str(limit)})
     assert found == expected(names, prefix, delimiter, start, end)
 
 
 @given(NAMES, st.text(alphabet="a/b*?", max_size=5), st.integers(1, 4))
 async def test_a_glob_keeps_the_names_that_match(names: list[str], pattern: str, limit: int) -> None:
-    found, prefixes = await walk(Shelf(names, 3), {"matchGlob": pattern, "maxResults": str(limit)})
+    found, prefixes = await walk(ListedOrigin(names, 3), {"matchGlob": pattern, "maxResults": str(limit)})
     glob = Glob(pattern)
     matching = [name for name in sorted(names, key=order) if not pattern or glob.matches(name)]
     assert (found, prefixes) == (matching, [])
 
 
 async def test_a_glob_begins_where_its_literal_beginning_says() -> None:
-    shelf = Shelf([f"a{number}" for number in range(1000)] + ["models/x.bin", "models/y.txt"], page=10)
+    shelf = ListedOrigin([f"a{number}" for number in range(1000)] + ["models/x.bin", "models/y.txt"], page=10)
     assert await walk(shelf, {"matchGlob": "models/*.bin"}) == (["models/x.bin"], [])
     assert shelf.asked == 1
 
 
 async def test_a_glob_that_matches_little_gives_short_pages_and_goes_on() -> None:
-    shelf = Shelf([f"a{number:03}" for number in range(100)] + ["z"], page=2)
+    shelf = ListedOrigin([f"a{number:03}" for number in range(100)] + ["z"], page=2)
     first = await list_page(route_to(shelf), parse_json_list({"matchGlob": "*z"}))
     assert (first.objects, first.next_after, shelf.asked) == ([], "a019", 10)
     assert await walk(shelf, {"matchGlob": "*z"}) == (["z"], [])
@@ -149,19 +149,19 @@ async def test_matching_names_lets_others_have_their_turn_and_ends_with_its_shar
 
     other = asyncio.create_task(take_turns())
     request = parse_json_list({"matchGlob": "**a" * 300 + "?"})
-    page = await list_page(route_to(Shelf(names)), request)
+    page = await list_page(route_to(ListedOrigin(names)), request)
     other.cancel()
     assert request.glob is not None
     assert request.glob.steps < GLOB_STEPS_MAX * 1.1
     assert turns > GLOB_STEPS_MAX / SLICE_STEPS / 2
     assert page.next_after is not None
     assert page.next_after < names[-1]
-    rest = await list_page(route_to(Shelf(names)), replace(request, after=page.next_after))
+    rest = await list_page(route_to(ListedOrigin(names)), replace(request, after=page.next_after))
     assert rest.next_after is None or rest.next_after > page.next_after
 
 
 async def test_a_page_with_objects_called_like_prefixes_asks_for_few_of_them() -> None:
-    shelf = Shelf([f"{number:04}/x" for number in range(500)])
+    shelf = ListedOrigin([f"{number:04}/x" for number in range(500)])
     asked = {"delimiter": "/", "includeTrailingDelimiter": "true"}
     page = await list_page(route_to(shelf), parse_json_list(asked))
     assert (len(page.prefixes), page.next_after is None) == (TRAILING_MAX, False)
@@ -171,12 +171,12 @@ async def test_a_page_with_objects_called_like_prefixes_asks_for_few_of_them() -
 
 
 async def test_a_glob_names_common_prefixes_with_or_without_their_delimiter() -> None:
-    shelf = Shelf(["abc/1", "abd/2", "x/1", "ab"])
+    shelf = ListedOrigin(["abc/1", "abd/2", "x/1", "ab"])
     assert await walk(shelf, {"matchGlob": "ab*", "delimiter": "/"}) == (["ab"], ["abc/", "abd/"])
 
 
 async def test_objects_called_like_a_prefix_are_shown_where_they_are_asked_for() -> None:
-    shelf = Shelf(["a/", "a/1", "b/1", "c"])
+    shelf = ListedOrigin(["a/", "a/1", "b/1", "c"])
     assert await walk(shelf, {"delimiter": "/"}) == (["c"], ["a/", "b/"])
     assert await walk(shelf, {"delimiter": "/", "includeTrailingDelimiter": "true"}) == (["c", "a/"], ["a/", "b/"])
 
@@ -205,7 +205,7 @@ def test_limits_are_gcss() -> None:
 
 
 def test_an_entrys_generation_is_the_objects() -> None:
-    route = route_to(Shelf([]))
+    route = route_to(ListedOrigin([]))
     listed = ListedObject("x", 3, '"e"', 1_700_000_000.9)
     version = ObjectVersion("file:///shelf", "real-w", "x", 'etag "e"', 3)
     assert generation_of(route, listed) == derive_generation(version, 1_700_000_000)
@@ -213,7 +213,7 @@ def test_an_entrys_generation_is_the_objects() -> None:
 
 
 async def test_a_json_page_is_gcss() -> None:
-    route = route_to(Shelf(["a b", "d/1", "e"]))
+    route = route_to(ListedOrigin(["a b", "d/1", "e"]))
     request = parse_json_list({"delimiter": "/", "maxResults": "2"})
     document: Any = json.loads(json.dumps(json_page(route, await list_page(route, request), "http://here")))
     assert document["kind"] == "storage#objects"
@@ -230,7 +230,7 @@ async def test_a_json_page_is_gcss() -> None:
 
 @pytest.mark.parametrize("second", [False, True])
 async def test_an_xml_page_is_gcss_of_either_version(second: bool) -> None:
-    route = route_to(Shelf(["a b", "d/1", "e&"]))
+    route = route_to(ListedOrigin(["a b", "d/1", "e&"]))
     parameters = {"delimiter": "/", "max-keys": "2"} | ({"list-type": "2"} if second else {})
     request = parse_xml_list(parameters)
     root = ElementTree.fromstring(xml_page(route, request, parameters, await list_page(route, request)))

@@ -31,7 +31,7 @@ from proxy.relay.client import PeerClient
 from proxy.relay.digests import derive_key
 from proxy.wire import WireClient
 from tests.fakes.peers import Neighbours, gives, member
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin
 from tests.waiting import until
 from tests.wire.sinks import CopyingSink
 
@@ -46,7 +46,7 @@ HALF = BLOCK_BYTES // 2
 LAST_BYTES = len(CONTENT) - BLOCK_BYTES
 
 
-class Station:
+class AnsweringNode:
     """`me` is this node's place in the order of the first block's owners. `now_s` is its clock, Unix time."""
 
     def __init__(
@@ -60,11 +60,13 @@ class Station:
         self.fleet.peers.serves = {name: [self._give] for name in self.fleet.order}
         self.fleet_state = self.fleet.fleet_state
         self.block_hash = self.fleet.block_hash
-        self.rig = Rig(path, self.origin, relays=replace(self.fleet.relays, digest_key=derive_key(secrets[0])))
+        self.engine = Engine(path, self.origin, relays=replace(self.fleet.relays, digest_key=derive_key(secrets[0])))
         self.now_s = time.time()
         origins = {self.origin.id: self.origin}
-        self.blocks = Blocks(self.rig.supply, origins, self.fleet_state, 0, block_bytes=BLOCK_BYTES, secret=secrets[0])
-        self.keys = Keys(self.rig.versions, origins)
+        self.blocks = Blocks(
+            self.engine.supply, origins, self.fleet_state, 0, block_bytes=BLOCK_BYTES, secret=secrets[0]
+        )
+        self.keys = Keys(self.engine.versions, origins)
         self.app = DataApp(
             self.fleet.me, secrets, self.blocks, self.keys, lambda: {"node": self.fleet.me}, lambda: self.now_s
         )
@@ -97,17 +99,17 @@ class Station:
     async def quiet(self) -> None:
         """Returns when nothing is uploaded, and nothing on its way here."""
         await until(lambda: self.uploads == 0, "the end of the uploads")
-        await self.rig.quiet()
+        await self.engine.quiet()
 
 
-class Gate:
+class OriginBarrier:
     """Lets the origin give so many bytes of its first request, then waits until it is opened."""
 
-    def __init__(self, station: Station, after_bytes: int = BLOCK_BYTES // 2) -> None:
+    def __init__(self, node: AnsweringNode, after_bytes: int = BLOCK_BYTES // 2) -> None:
         self.opened = asyncio.Event()
         self.error: Exception | None = None
         self.after_bytes = after_bytes
-        station.origin.script = self
+        node.origin.script = self
 
     async def __call__(self, number: int, sent: int) -> None:
         if sent >= self.after_bytes:
@@ -116,34 +118,34 @@ class Gate:
                 raise self.error
 
 
-class Asker:
+class AskingNode:
     """Another node's client; `silence_s`: how long it takes silence."""
 
-    def __init__(self, station: Station, silence_s: float, secrets: Sequence[bytes] = (SECRET,)) -> None:
-        self.station = station
+    def __init__(self, node: AnsweringNode, silence_s: float, secrets: Sequence[bytes] = (SECRET,)) -> None:
+        self.node = node
         self.wire = WireClient(head_timeout_s=silence_s, read_timeout_s=silence_s, lively=True)
-        self.peers = PeerClient(self.wire, ASKER, secrets, clock=lambda: station.now_s)
+        self.peers = PeerClient(self.wire, ASKER, secrets, clock=lambda: node.now_s)
 
     async def read(self, wanted: WantedBlock, sink: ByteSink | None = None) -> tuple[bytes, int | None]:
         """The bytes, and the checksum behind them. Raises PeerFailed."""
         copying = CopyingSink()
         async with asyncio.timeout(60):
-            tail = await self.peers.read_block(self.station.member, wanted, sink or copying)
+            tail = await self.peers.read_block(self.node.member, wanted, sink or copying)
         return bytes(copying.data), tail.crc32c
 
 
 @asynccontextmanager
-async def start_station(
+async def start_answering_node(
     path: Path,
     content: bytes,
     *,
     me: int = 0,
     sums: tuple[SumKind, ...] = (),
     secrets: Sequence[bytes] = (SECRET,),
-) -> AsyncIterator[Station]:
-    station = Station(path, content, me=me, sums=sums, secrets=secrets)
+) -> AsyncIterator[AnsweringNode]:
+    node = AnsweringNode(path, content, me=me, sums=sums, secrets=secrets)
     config = uvicorn.Config(
-        station.app,
+        node.app,
         http=ExpressProtocol.limited(LIMITS),
         ws="none",
         lifespan="off",
@@ -156,33 +158,33 @@ async def start_station(
     server = await loop.create_server(
         lambda: ExpressProtocol.limited(LIMITS)(config=config, server_state=state, app_state={}), sock=listener
     )
-    station.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    node.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        yield station
+        yield node
     finally:
         server.close()
         for connection in list(state.connections):
             connection.shutdown()
         await until(lambda: not state.tasks, "the end of every request")
         await server.wait_closed()
-        await station.rig.aclose()
-        assert station.uploads == 0
-        station.fleet.close()
+        await node.engine.aclose()
+        assert node.uploads == 0
+        node.fleet.close()
 
 
 @asynccontextmanager
-async def start_asker(
-    station: Station, *, silence_s: float = 20.0, secrets: Sequence[bytes] = (SECRET,)
-) -> AsyncIterator[Asker]:
-    asker = Asker(station, silence_s, secrets)
+async def start_asking_node(
+    node: AnsweringNode, *, silence_s: float = 20.0, secrets: Sequence[bytes] = (SECRET,)
+) -> AsyncIterator[AskingNode]:
+    asking = AskingNode(node, silence_s, secrets)
     try:
-        yield asker
+        yield asking
     finally:
-        await asker.wire.aclose()
+        await asking.wire.aclose()
 
 
-def own(station: Station, level: int = ZONE) -> int:
+def own(node: AnsweringNode, level: int = ZONE) -> int:
     """As the block directory does at the first ask: the fill is this node's."""
     fill_id = new_fill_id(level)
-    station.fleet_state.own(station.block_hash + level, fill_id)
+    node.fleet_state.own(node.block_hash + level, fill_id)
     return fill_id

@@ -1,4 +1,4 @@
-"""A station that has an object of two blocks at its origin, and who asks it."""
+"""A node that has an object of two blocks at its origin, and who asks it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 import pytest_asyncio
 
 from proxy.peering import blocks as blocks_module
-from tests.peering.answering_node import CONTENT, Asker, Station, start_asker, start_station
+from tests.peering.answering_node import CONTENT, AnsweringNode, AskingNode, start_answering_node, start_asking_node
 
 
 @pytest_asyncio.fixture
-async def station(tmp_path: Path) -> AsyncIterator[Station]:
-    async with start_station(tmp_path, CONTENT) as made:
+async def node(tmp_path: Path) -> AsyncIterator[AnsweringNode]:
+    async with start_answering_node(tmp_path, CONTENT) as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def asker(station: Station) -> AsyncIterator[Asker]:
-    async with start_asker(station) as made:
+async def asking(node: AnsweringNode) -> AsyncIterator[AskingNode]:
+    async with start_asking_node(node) as made:
         yield made
 
 

@@ -40,7 +40,7 @@ from proxy.relay.lease import Leases
 from proxy.relay.relay import Relays
 from proxy.wire import WireClient
 from tests.fakes.peers import MemoryRedis
-from tests.gateway.engine import BLOCK_BYTES, ObjectOrigin, Rig
+from tests.gateway.engine import BLOCK_BYTES, Engine, ObjectOrigin
 from tests.waiting import until
 
 SECRET = b"0123456789abcdef"
@@ -91,31 +91,31 @@ class _FaultySink:
         return self._sink.write(data)
 
 
-class ColonyPeers:
+class SimulatedPeers:
     """One node's way to the others."""
 
-    def __init__(self, colony: Colony, node_id: str) -> None:
-        self._colony = colony
+    def __init__(self, fleet: SimulatedFleet, node_id: str) -> None:
+        self._fleet = fleet
         self._node_id = node_id
         self.wire = WireClient(head_timeout_s=2.0, read_timeout_s=2.0, lively=True)
         self._client = PeerClient(self.wire, node_id, [SECRET])
 
     async def ask(self, owner: Member, ask: Ask) -> NamedSource:
         await asyncio.sleep(0)
-        faults = self._colony.faults
+        faults = self._fleet.faults
         if faults.happens(faults.ask_fails):
             raise PeerFailed(owner.node_id, faults.random.choice(["gone", "silent", "unavailable"]), "a fault")
         _, _, query = ask.target().decode().partition("?")
-        values = self._colony.nodes[owner.node_id].directory.answer(
+        values = self._fleet.nodes[owner.node_id].directory.answer(
             {name: value.replace("%2C", ",") for name, _, value in (pair.partition("=") for pair in query.split("&"))},
             self._node_id,
         )
         return NamedSource.parse(json.loads(json.dumps(values)))
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
-        faults = self._colony.faults
+        faults = self._fleet.faults
         try:
-            worker = faults.random.choice(self._colony.nodes[source.node_id].workers)  # as the kernel picks one
+            worker = faults.random.choice(self._fleet.nodes[source.node_id].workers)  # as the kernel picks one
             tail = await self._client.read_block(
                 replace(source, url=worker.url), wanted, _FaultySink(sink, faults, wanted.end - wanted.start)
             )
@@ -126,20 +126,22 @@ class ColonyPeers:
         return tail
 
 
-class ColonyWorker:
+class SimulatedWorker:
     """One of a node's processes: all its own but the fleet state and the disk."""
 
-    def __init__(self, colony: Colony, node: ColonyNode, path: Path, row: int, tables: SharedTables | None) -> None:
-        self.peers = ColonyPeers(colony, node.node_id)
+    def __init__(
+        self, fleet: SimulatedFleet, node: SimulatedNode, path: Path, row: int, tables: SharedTables | None
+    ) -> None:
+        self.peers = SimulatedPeers(fleet, node.node_id)
         self.view = FleetView(node.fleet_state, node.node_id)
-        self.leases = Leases(colony.redis, "test", node.node_id, where=self.view.url)
+        self.leases = Leases(fleet.redis, "test", node.node_id, where=self.view.url)
         self.relays = Relays(
             self.view, self.peers, self.leases, row, digest_key=derive_key(SECRET), prove=lambda source: True
         )
-        self.rig = Rig(path, colony.origin, relays=self.relays, tables=tables, writer_id=f"w{row}")
-        origins = {colony.origin.id: colony.origin}
-        blocks = Blocks(self.rig.supply, origins, node.fleet_state, row, block_bytes=BLOCK_BYTES, secret=SECRET)
-        self.app = DataApp(node.node_id, [SECRET], blocks, Keys(self.rig.versions, origins), dict)
+        self.engine = Engine(path, fleet.origin, relays=self.relays, tables=tables, writer_id=f"w{row}")
+        origins = {fleet.origin.id: fleet.origin}
+        blocks = Blocks(self.engine.supply, origins, node.fleet_state, row, block_bytes=BLOCK_BYTES, secret=SECRET)
+        self.app = DataApp(node.node_id, [SECRET], blocks, Keys(self.engine.versions, origins), dict)
         self.state = ServerState()
         self.url = ""
         self.server: asyncio.Server | None = None
@@ -156,7 +158,7 @@ class ColonyWorker:
 
     def break_off(self) -> None:
         """Ends every fill that has bytes, and leaves those to others."""
-        flights = self.rig.flights
+        flights = self.engine.flights
         for key, task in flights._tasks.items():
             if flights._arrivals[key].progress:
                 task.cancel()
@@ -164,7 +166,7 @@ class ColonyWorker:
     async def aclose(self) -> None:
         assert self.server is not None
         self.server.close()
-        await self.rig.aclose()
+        await self.engine.aclose()
         for connection in list(self.state.connections):
             connection.shutdown()
         await self.peers.wire.aclose()
@@ -173,15 +175,15 @@ class ColonyWorker:
         await self.leases.aclose()
 
 
-class ColonyNode:
-    def __init__(self, colony: Colony, path: Path, node_id: str, workers: int) -> None:
+class SimulatedNode:
+    def __init__(self, fleet: SimulatedFleet, path: Path, node_id: str, workers: int) -> None:
         self.node_id = node_id
         self.fleet_state = FleetState.create()
         self.directory = BlockDirectory(node_id, self.fleet_state)
-        self.workers: list[ColonyWorker] = []
+        self.workers: list[SimulatedWorker] = []
         for row in range(workers):
-            tables = self.workers[0].rig.tables if self.workers else None
-            self.workers.append(ColonyWorker(colony, self, path / node_id, row, tables))
+            tables = self.workers[0].engine.tables if self.workers else None
+            self.workers.append(SimulatedWorker(fleet, self, path / node_id, row, tables))
 
     @property
     def member(self) -> Member:
@@ -192,10 +194,12 @@ class ColonyNode:
 
     @property
     def idle(self) -> bool:
-        return self.fleet_state.total(UPLOADS) == 0 and all(worker.rig.flights.count() == 0 for worker in self.workers)
+        return self.fleet_state.total(UPLOADS) == 0 and all(
+            worker.engine.flights.count() == 0 for worker in self.workers
+        )
 
 
-class Colony:
+class SimulatedFleet:
     """`nodes` by their ids; all of them know each other."""
 
     def __init__(self, path: Path, count: int, faults: Faults, workers: int) -> None:
@@ -204,7 +208,7 @@ class Colony:
         self.origin = ObjectOrigin()
         self.origin.script = self._origin_script
         names = [f"{number:02x}" for number in range(1, count + 1)]
-        self.nodes = {name: ColonyNode(self, path, name, workers) for name in names}
+        self.nodes = {name: SimulatedNode(self, path, name, workers) for name in names}
 
     async def _origin_script(self, number: int, sent: int) -> None:
         if self.faults.happens(self.faults.origin_breaks):
@@ -218,24 +222,24 @@ class Colony:
         await until(lambda: all(node.idle for node in self.nodes.values()), "nothing under way", 60.0)
 
     @property
-    def workers(self) -> list[ColonyWorker]:
+    def workers(self) -> list[SimulatedWorker]:
         return [worker for node in self.nodes.values() for worker in node.workers]
 
 
 @asynccontextmanager
-async def start_colony(
+async def start_simulated_fleet(
     path: Path, count: int, faults: Faults | None = None, *, workers: int = 1
-) -> AsyncIterator[Colony]:
-    colony = Colony(path, count, faults or Faults(), workers)
-    for worker in colony.workers:
+) -> AsyncIterator[SimulatedFleet]:
+    fleet = SimulatedFleet(path, count, faults or Faults(), workers)
+    for worker in fleet.workers:
         await worker.serve()
-    for node in colony.nodes.values():
-        node.know(colony.members)
+    for node in fleet.nodes.values():
+        node.know(fleet.members)
     try:
-        yield colony
+        yield fleet
     finally:
-        colony.faults.end()
-        for worker in reversed(colony.workers):
+        fleet.faults.end()
+        for worker in reversed(fleet.workers):
             await worker.aclose()
-        for node in colony.nodes.values():
+        for node in fleet.nodes.values():
             node.fleet_state.close()

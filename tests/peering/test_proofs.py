@@ -22,7 +22,16 @@ from proxy.relay.digests import derive_key, digest_bytes, sum_and_digest
 from proxy.relay.errors import PeerFailed
 from tests.fakes.scripted import Exchange, ScriptedServer
 from tests.gateway.engine import BLOCK_BYTES
-from tests.peering.answering_node import BLOCK, CONTENT, SECRET, Asker, Station, own, start_asker, start_station
+from tests.peering.answering_node import (
+    BLOCK,
+    CONTENT,
+    SECRET,
+    AnsweringNode,
+    AskingNode,
+    own,
+    start_answering_node,
+    start_asking_node,
+)
 from tests.wire.sinks import CopyingSink
 
 KEY = derive_key(SECRET)
@@ -35,15 +44,15 @@ def crc32c(data: bytes) -> int:
 
 
 @pytest.fixture
-async def station(tmp_path: Path) -> AsyncIterator[Station]:
-    async with start_station(tmp_path, CONTENT) as made:
-        await made.rig.get("k")
+async def node(tmp_path: Path) -> AsyncIterator[AnsweringNode]:
+    async with start_answering_node(tmp_path, CONTENT) as made:
+        await made.engine.get("k")
         yield made
 
 
 @asynccontextmanager
-async def between(station: Station, change: Change) -> AsyncIterator[None]:
-    """Passes requests on to the station as they come, and its answers as `change` makes them."""
+async def between(node: AnsweringNode, change: Change) -> AsyncIterator[None]:
+    """Passes requests on to the node as they come, and its answers as `change` makes them."""
 
     async def handler(exchange: Exchange) -> None:
         request = exchange.request
@@ -54,18 +63,18 @@ async def between(station: Station, change: Change) -> AsyncIterator[None]:
         status, said, body = change(answer.status_code, proof, answer.content)
         await exchange.respond(status, body, list(said.items()))
 
-    real = station.url
+    real = node.url
     async with ScriptedServer(handler) as server:
-        station.url = server.url
+        node.url = server.url
         try:
             yield
         finally:
-            station.url = real
+            node.url = real
 
 
-async def read(asker: Asker, wanted: WantedBlock) -> tuple[bytes, Tail]:
+async def read(asking: AskingNode, wanted: WantedBlock) -> tuple[bytes, Tail]:
     sink = CopyingSink()
-    tail = await asker.peers.read_block(asker.station.member, replace(wanted, proved=True), sink)
+    tail = await asking.peers.read_block(asking.node.member, replace(wanted, proved=True), sink)
     return bytes(sink.data), tail
 
 
@@ -73,59 +82,59 @@ def fits(data: bytes, tail: Tail, key: bytes = KEY) -> bool:
     return tail.fits(crc32c(data), digest_bytes(key, memoryview(data)))
 
 
-async def test_a_tail_proves_the_blocks_bytes_and_no_others(station: Station) -> None:
-    async with start_asker(station) as asker:
-        data, tail = await read(asker, station.wanted(own(station)))
+async def test_a_tail_proves_the_blocks_bytes_and_no_others(node: AnsweringNode) -> None:
+    async with start_asking_node(node) as asking:
+        data, tail = await read(asking, node.wanted(own(node)))
         assert tail.proved
         assert (data, fits(data, tail)) == (BLOCK, True)
         assert not fits(BLOCK[:-1] + b"?", tail)
         assert not fits(BLOCK, tail, derive_key(b"another secret, as long"))
         forged = replace(tail, crc32c=crc32c(BLOCK[:-1] + b"?"))
         assert not fits(BLOCK[:-1] + b"?", forged), "the checksum may be had by anybody"
-    await station.quiet()
+    await node.quiet()
 
 
-async def test_bytes_and_checksum_changed_on_the_way_do_not_fit_the_tail(station: Station) -> None:
+async def test_bytes_and_checksum_changed_on_the_way_do_not_fit_the_tail(node: AnsweringNode) -> None:
     def change(status: int, said: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         block = bytearray(body[:-TAIL_BYTES])
         block[77] ^= 1
         return status, said, bytes(block) + struct.pack("<II", KNOWN | 2, crc32c(bytes(block))) + body[-MAC_BYTES:]
 
-    async with start_asker(station) as asker, between(station, change):
-        data, tail = await read(asker, station.wanted(own(station)))
+    async with start_asking_node(node) as asking, between(node, change):
+        data, tail = await read(asking, node.wanted(own(node)))
     assert data != BLOCK
     assert tail.crc32c == crc32c(data)
     assert not fits(data, tail)
-    await station.quiet()
+    await node.quiet()
 
 
-async def test_a_tail_without_its_mac_is_refused_where_one_was_asked_for(station: Station) -> None:
+async def test_a_tail_without_its_mac_is_refused_where_one_was_asked_for(node: AnsweringNode) -> None:
     def change(status: int, said: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         return status, said, body[:-TAIL_BYTES] + struct.pack("<II", KNOWN, crc32c(BLOCK)) + bytes(MAC_BYTES)
 
-    async with start_asker(station) as asker, between(station, change):
+    async with start_asking_node(node) as asking, between(node, change):
         with pytest.raises(PeerFailed) as failed:
-            await read(asker, station.wanted(own(station)))
+            await read(asking, node.wanted(own(node)))
     assert failed.value.reason == "wrong"
-    await station.quiet()
+    await node.quiet()
 
 
-async def test_a_tail_of_another_request_for_the_same_block_is_worth_nothing(station: Station) -> None:
+async def test_a_tail_of_another_request_for_the_same_block_is_worth_nothing(node: AnsweringNode) -> None:
     earlier: list[bytes] = []
 
     def change(status: int, said: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         earlier.append(body[-TAIL_BYTES:])
         return status, said, body[:-TAIL_BYTES] + earlier[0]
 
-    async with start_asker(station) as asker, between(station, change):
-        fill_id = own(station)
-        assert fits(*await read(asker, station.wanted(fill_id)))
-        assert not fits(*await read(asker, station.wanted(fill_id)))
-    await station.quiet()
+    async with start_asking_node(node) as asking, between(node, change):
+        fill_id = own(node)
+        assert fits(*await read(asking, node.wanted(fill_id)))
+        assert not fits(*await read(asking, node.wanted(fill_id)))
+    await node.quiet()
 
 
 @pytest.mark.parametrize("what", ["status", "length", "no proof", "two proofs", "proof of another"])
-async def test_a_blocks_head_that_was_changed_is_refused_before_a_byte_is_taken(station: Station, what: str) -> None:
+async def test_a_blocks_head_that_was_changed_is_refused_before_a_byte_is_taken(node: AnsweringNode, what: str) -> None:
     first: list[str] = []
 
     def change(status: int, said: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -142,16 +151,16 @@ async def test_a_blocks_head_that_was_changed_is_refused_before_a_byte_is_taken(
             case _:
                 return status, {PROOF_HEADER: first[0]}, body
 
-    async with start_asker(station) as asker, between(station, change):
-        fill_id, sink = own(station), CopyingSink()
+    async with start_asking_node(node) as asking, between(node, change):
+        fill_id, sink = own(node), CopyingSink()
         if what == "proof of another":
-            await read(asker, station.wanted(fill_id))
+            await read(asking, node.wanted(fill_id))
         with pytest.raises(PeerFailed) as failed:
-            await asker.peers.read_block(station.member, station.wanted(fill_id), sink)
+            await asking.peers.read_block(node.member, node.wanted(fill_id), sink)
     assert failed.value.reason == "foreign"
     assert failed.value.faulty
     assert bytes(sink.data) == b""
-    await station.quiet()
+    await node.quiet()
 
 
 @pytest.mark.parametrize(
@@ -164,58 +173,58 @@ async def test_a_blocks_head_that_was_changed_is_refused_before_a_byte_is_taken(
         pytest.param(lambda status, said, body: (status, said, b""), id="empty"),
     ],
 )
-async def test_a_record_that_was_changed_is_refused(station: Station, change: Change) -> None:
-    wanted = WantedRecord(ObjectKey(station.origin.id, "b", "k"), 60.0)
-    async with start_asker(station) as asker:
-        assert "record" in await asker.peers.read_record(station.member, wanted)
-        async with between(station, change):
+async def test_a_record_that_was_changed_is_refused(node: AnsweringNode, change: Change) -> None:
+    wanted = WantedRecord(ObjectKey(node.origin.id, "b", "k"), 60.0)
+    async with start_asking_node(node) as asking:
+        assert "record" in await asking.peers.read_record(node.member, wanted)
+        async with between(node, change):
             with pytest.raises(PeerFailed) as failed:
-                await asker.peers.read_record(station.member, wanted)
+                await asking.peers.read_record(node.member, wanted)
     assert failed.value.reason == "foreign"
 
 
-async def test_a_refusal_by_a_member_is_proved_and_one_by_a_stranger_is_not_believed(station: Station) -> None:
+async def test_a_refusal_by_a_member_is_proved_and_one_by_a_stranger_is_not_believed(node: AnsweringNode) -> None:
     """Else whoever sits between could make a node believe that a block is nowhere, or busy for ever."""
-    async with start_asker(station) as asker:
-        wanted = station.wanted(0, index=1, end=100)
+    async with start_asking_node(node) as asking:
+        wanted = node.wanted(0, index=1, end=100)
         nowhere = replace(wanted, version=replace(wanted.version, validator="etag other"))
         with pytest.raises(PeerFailed) as failed:
-            await asker.peers.read_block(station.member, nowhere, CopyingSink())
+            await asking.peers.read_block(node.member, nowhere, CopyingSink())
         assert failed.value.reason == "missing"
-        async with between(station, lambda status, said, body: (409, said, body)):
+        async with between(node, lambda status, said, body: (409, said, body)):
             with pytest.raises(PeerFailed) as failed:
-                await asker.peers.read_block(station.member, nowhere, CopyingSink())
+                await asking.peers.read_block(node.member, nowhere, CopyingSink())
     assert failed.value.reason == "foreign"
-    await station.quiet()
+    await node.quiet()
 
 
-async def test_a_hello_proves_what_it_says(station: Station) -> None:
-    signed = station.sign(HELLO_PATH.encode(), receiver="")
+async def test_a_hello_proves_what_it_says(node: AnsweringNode) -> None:
+    signed = node.sign(HELLO_PATH.encode(), receiver="")
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        answer = await client.get(station.url + HELLO_PATH, headers={"authorization": signed.authorization})
+        answer = await client.get(node.url + HELLO_PATH, headers={"authorization": signed.authorization})
     assert signed.proves_answer(answer.headers[PROOF_HEADER], 200, answer.content)
     assert not signed.proves_answer(answer.headers[PROOF_HEADER], 200, answer.content + b" ")
 
 
-async def test_bytes_asked_for_with_a_sum_of_their_own_are_proved_alone(station: Station) -> None:
-    async with start_asker(station) as asker:
-        wanted = station.wanted(own(station), 1000, 5000, last=False, summed=True)
-        data, tail = await read(asker, wanted)
+async def test_bytes_asked_for_with_a_sum_of_their_own_are_proved_alone(node: AnsweringNode) -> None:
+    async with start_asking_node(node) as asking:
+        wanted = node.wanted(own(node), 1000, 5000, last=False, summed=True)
+        data, tail = await read(asking, wanted)
     assert (data, fits(data, tail)) == (BLOCK[1000:5000], True)
-    await station.quiet()
+    await node.quiet()
 
 
 async def test_the_digest_on_the_board_spares_the_giver_the_reading(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    node: AnsweringNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks_module, "sum_and_digest", lambda piece, key: pytest.fail("it read the block"))
-    async with start_asker(station) as asker:
-        assert fits(*await read(asker, station.wanted(own(station))))
-    await station.quiet()
+    async with start_asking_node(node) as asking:
+        assert fits(*await read(asking, node.wanted(own(node))))
+    await node.quiet()
 
 
 async def test_a_block_of_an_earlier_run_is_read_for_its_digest_once(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    node: AnsweringNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[Piece] = []
 
@@ -224,28 +233,28 @@ async def test_a_block_of_an_earlier_run_is_read_for_its_digest_once(
         return sum_and_digest(piece, key)
 
     monkeypatch.setattr(blocks_module, "sum_and_digest", count)
-    station.fleet_state.keep_digest(station.block_hash + SLOT_COUNT, bytes(16))  # another block takes the slot
-    async with start_asker(station) as asker:
+    node.fleet_state.keep_digest(node.block_hash + SLOT_COUNT, bytes(16))  # another block takes the slot
+    async with start_asking_node(node) as asking:
         for _ in range(3):
-            assert fits(*await read(asker, station.wanted(own(station))))
+            assert fits(*await read(asking, node.wanted(own(node))))
     assert len(reads) == 1
-    await station.quiet()
+    await node.quiet()
 
 
 async def test_while_a_fleet_changes_its_secret_each_side_proves_with_the_askers(tmp_path: Path) -> None:
-    async with start_station(tmp_path, CONTENT, secrets=(SECRET, NEW_SECRET)) as station:
-        await station.rig.get("k")
+    async with start_answering_node(tmp_path, CONTENT, secrets=(SECRET, NEW_SECRET)) as node:
+        await node.engine.get("k")
         for secret in (SECRET, NEW_SECRET):
-            async with start_asker(station, secrets=(secret,)) as asker:
-                data, tail = await read(asker, station.wanted(own(station)))
+            async with start_asking_node(node, secrets=(secret,)) as asking:
+                data, tail = await read(asking, node.wanted(own(node)))
                 assert fits(data, tail, derive_key(secret))
-        await station.quiet()
+        await node.quiet()
 
 
 async def test_a_block_filled_from_its_middle_is_proved_like_any_other(tmp_path: Path) -> None:
-    async with start_station(tmp_path, CONTENT) as station:
-        await station.rig.get("k", 3 * BLOCK_BYTES // 4, 3 * BLOCK_BYTES // 4 + 10)
-        async with start_asker(station) as asker:
-            data, tail = await read(asker, station.wanted(own(station)))
+    async with start_answering_node(tmp_path, CONTENT) as node:
+        await node.engine.get("k", 3 * BLOCK_BYTES // 4, 3 * BLOCK_BYTES // 4 + 10)
+        async with start_asking_node(node) as asking:
+            data, tail = await read(asking, node.wanted(own(node)))
             assert (data, fits(data, tail)) == (BLOCK, True)
-        await station.quiet()
+        await node.quiet()

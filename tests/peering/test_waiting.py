@@ -16,14 +16,23 @@ from proxy.peering import data_app as app_module
 from proxy.relay.errors import PeerFailed
 from tests.fakes.peers import crc32c, gives
 from tests.gateway.engine import BLOCK_BYTES
-from tests.peering.answering_node import BLOCK, CONTENT, Asker, Gate, Station, own, start_asker, start_station
+from tests.peering.answering_node import (
+    BLOCK,
+    CONTENT,
+    AnsweringNode,
+    AskingNode,
+    OriginBarrier,
+    own,
+    start_answering_node,
+    start_asking_node,
+)
 from tests.waiting import until
 from tests.wire.sinks import CopyingSink
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-def hold_back_the_tail(station: Station) -> asyncio.Event:
+def hold_back_the_tail(node: AnsweringNode) -> asyncio.Event:
     """The block's owner gives all of its bytes, and their checksum only once the event is set."""
     go_on = asyncio.Event()
 
@@ -32,17 +41,17 @@ def hold_back_the_tail(station: Station) -> asyncio.Event:
         await go_on.wait()
         return found
 
-    station.fleet.peers.serves = {station.fleet.order[0]: [serve]}
+    node.fleet.peers.serves = {node.fleet.order[0]: [serve]}
     return go_on
 
 
 async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
-    station: Station, monkeypatch: pytest.MonkeyPatch
+    node: AnsweringNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "SIGN_OF_LIFE_S", 0.05)
-    gate, sent = Gate(station, 0), 0
-    answer = station.app._answer
-    async with start_asker(station, silence_s=1.0) as asker:
+    barrier, sent = OriginBarrier(node, 0), 0
+    answer = node.app._answer
+    async with start_asking_node(node, silence_s=1.0) as asking:
 
         async def counted(scope: Scope, send: Send) -> object:
             async def counting(message: Message) -> None:
@@ -52,24 +61,24 @@ async def test_a_node_that_waits_says_so_and_is_not_taken_for_gone(
 
             return await answer(scope, counting)
 
-        monkeypatch.setattr(station.app, "_answer", counted)
-        asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
+        monkeypatch.setattr(node.app, "_answer", counted)
+        asked = asyncio.ensure_future(asking.read(node.wanted(own(node))))
         await until(lambda: sent >= 40, "signs of life for twice the silence that the asker takes")
-        gate.opened.set()
+        barrier.opened.set()
         assert await asked == (BLOCK, crc32c(BLOCK))
 
 
 async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) -> None:
     """So that signs of life can be given meanwhile: there is no room for them in a body."""
-    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        go_on = hold_back_the_tail(station)
-        reading = asyncio.ensure_future(station.rig.get("k", 0, BLOCK_BYTES - 1))
-        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+    async with start_answering_node(tmp_path, CONTENT, me=-1) as node, start_asking_node(node) as asking:
+        go_on = hold_back_the_tail(node)
+        reading = asyncio.ensure_future(node.engine.get("k", 0, BLOCK_BYTES - 1))
+        await until(lambda: bool(node.engine.flights.finishing(node.record.version)), "all of its bytes")
         sink = CopyingSink()
-        fill_id = station.fleet_state.joined(station.block_hash)
-        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id, BLOCK_BYTES - 1), sink))
+        fill_id = node.fleet_state.joined(node.block_hash)
+        asked = asyncio.ensure_future(asking.read(node.wanted(fill_id, BLOCK_BYTES - 1), sink))
         other = CopyingSink()
-        beside = asyncio.ensure_future(asker.read(station.wanted(fill_id), other))
+        beside = asyncio.ensure_future(asking.read(node.wanted(fill_id), other))
         await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them")
         assert len(sink.data) == 0
         go_on.set()
@@ -78,12 +87,12 @@ async def test_the_checksum_alone_is_waited_for_before_the_head(tmp_path: Path) 
 
 
 async def test_a_sum_of_a_few_bytes_of_other_nodes_is_waited_for_before_the_head_too(tmp_path: Path) -> None:
-    async with start_station(tmp_path, CONTENT, me=-1) as station, start_asker(station) as asker:
-        go_on = hold_back_the_tail(station)
+    async with start_answering_node(tmp_path, CONTENT, me=-1) as node, start_asking_node(node) as asking:
+        go_on = hold_back_the_tail(node)
         sink, other = CopyingSink(), CopyingSink()
-        wanted = station.wanted(own(station), 1000, 2000, last=False, summed=True)
-        asked = asyncio.ensure_future(asker.read(wanted, sink))
-        beside = asyncio.ensure_future(asker.read(station.wanted(wanted.fill_id), other))
+        wanted = node.wanted(own(node), 1000, 2000, last=False, summed=True)
+        asked = asyncio.ensure_future(asking.read(wanted, sink))
+        beside = asyncio.ensure_future(asking.read(node.wanted(wanted.fill_id), other))
         await until(lambda: len(other.data) == BLOCK_BYTES, "the bytes of who wants them as they come")
         assert len(sink.data) == 0
         go_on.set()
@@ -95,7 +104,7 @@ async def test_a_sum_of_a_few_bytes_of_other_nodes_is_waited_for_before_the_head
 async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path) -> None:
     wrong = bytes(255 - byte for byte in BLOCK)
     sums = (SumKind.CRC32C,)
-    async with start_station(tmp_path, CONTENT, me=-1, sums=sums) as station, start_asker(station) as asker:
+    async with start_answering_node(tmp_path, CONTENT, me=-1, sums=sums) as node, start_asking_node(node) as asking:
         go_on = asyncio.Event()
 
         async def serve(wanted: object, sink: object) -> int | None:
@@ -103,14 +112,14 @@ async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path
             await go_on.wait()
             return crc32c(BLOCK)
 
-        station.fleet.peers.serves = {name: [serve] for name in station.fleet.order}
-        reading = asyncio.ensure_future(station.rig.get("k", 0, 100))
-        await until(lambda: bool(station.rig.flights.finishing(station.record.version)), "all of its bytes")
+        node.fleet.peers.serves = {name: [serve] for name in node.fleet.order}
+        reading = asyncio.ensure_future(node.engine.get("k", 0, 100))
+        await until(lambda: bool(node.engine.flights.finishing(node.record.version)), "all of its bytes")
         sink = CopyingSink()
-        fill_id = station.fleet_state.joined(station.block_hash)
-        asked = asyncio.ensure_future(asker.read(station.wanted(fill_id), sink))
+        fill_id = node.fleet_state.joined(node.block_hash)
+        asked = asyncio.ensure_future(asking.read(node.wanted(fill_id), sink))
         await until(lambda: len(sink.data) == BLOCK_BYTES, "the bytes")
-        station.fleet.peers.serves = {name: [gives(BLOCK)] for name in station.fleet.order}
+        node.fleet.peers.serves = {name: [gives(BLOCK)] for name in node.fleet.order}
         go_on.set()
         with pytest.raises(PeerFailed) as failed:
             await asked
@@ -118,12 +127,14 @@ async def test_wrong_bytes_that_were_relayed_never_get_a_checksum(tmp_path: Path
         assert await reading == BLOCK[:101]
 
 
-async def test_an_error_of_the_origin_in_mid_body_is_the_owners_to_mend(station: Station, asker: Asker) -> None:
-    gate = Gate(station)
-    gate.error = OriginUnavailable("reset")
-    asked = asyncio.ensure_future(asker.read(station.wanted(own(station))))
-    await until(lambda: station.uploads == 1, "the upload")
-    gate.opened.set()
-    await until(lambda: len(station.origin.reads) > 1, "a second request")
-    gate.error = None
+async def test_an_error_of_the_origin_in_mid_body_is_the_owners_to_mend(
+    node: AnsweringNode, asking: AskingNode
+) -> None:
+    barrier = OriginBarrier(node)
+    barrier.error = OriginUnavailable("reset")
+    asked = asyncio.ensure_future(asking.read(node.wanted(own(node))))
+    await until(lambda: node.uploads == 1, "the upload")
+    barrier.opened.set()
+    await until(lambda: len(node.origin.reads) > 1, "a second request")
+    barrier.error = None
     assert await asked == (BLOCK, crc32c(BLOCK))

@@ -34,7 +34,7 @@ WRONG = bytes(255 - byte for byte in BLOCK)
 POLICY = RetryPolicy(deadline_s=5, first_pause_s=0.001, longest_pause_s=0.002)
 
 
-class Trial:
+class RelayedFill:
     """One fill by a relay, of the second block of a small object."""
 
     def __init__(self, nodes: int = 4, *, sums: bool = False, me: int = -1, redis: Any = None) -> None:
@@ -79,15 +79,15 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(nodes: int = 4, **more: Any) -> AsyncIterator[Trial]:
-    made = Trial(nodes, **more)
+async def relayed_fill(nodes: int = 4, **more: Any) -> AsyncIterator[RelayedFill]:
+    made = RelayedFill(nodes, **more)
     try:
         yield made
     finally:
         await made.aclose()
 
 
-def hold(redis: MemoryRedis, t: Trial, node_id: str, *, done: bool = False, url: str = "") -> int:
+def hold(redis: MemoryRedis, t: RelayedFill, node_id: str, *, done: bool = False, url: str = "") -> int:
     """Another node's lease on the block; its fill id."""
     fill_id = new_fill_id(ORIGIN)
     text = (

@@ -27,11 +27,11 @@ from tests.fakes.peers import (
     member,
     record_of,
 )
-from tests.relay.relayed_fill import BLOCK, CONTENT, INDEX, SPAN, trial
+from tests.relay.relayed_fill import BLOCK, CONTENT, INDEX, SPAN, relayed_fill
 
 
 async def test_a_block_comes_from_the_source_that_its_owner_names() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other]
         t.peers.serves[other] = [gives(BLOCK)]
@@ -49,7 +49,7 @@ async def test_a_block_comes_from_the_source_that_its_owner_names() -> None:
 
 
 async def test_the_zones_owner_asks_the_regions_and_that_one_the_origin() -> None:
-    async with trial(me=0) as t:
+    async with relayed_fill(me=0) as t:
         assert t.open().level == ORIGIN
         await t.fill()
         assert t.origin.asked == [SPAN]
@@ -80,7 +80,7 @@ async def test_two_zones_stand_one_above_the_other() -> None:
 
 
 async def test_the_rest_of_a_block_whose_source_dies_in_mid_body_comes_from_the_owner() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, owner]
         t.peers.serves = {other: [breaks(other, BLOCK, 30)], owner: [gives(BLOCK)]}
@@ -94,7 +94,7 @@ async def test_the_rest_of_a_block_whose_source_dies_in_mid_body_comes_from_the_
 
 
 async def test_a_source_that_goes_silent_in_mid_body_is_asked_again_for_the_rest() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 30, "silent"), breaks(owner, BLOCK, 20, "silent"), gives(BLOCK)]}
         await t.fill()
@@ -105,7 +105,7 @@ async def test_a_source_that_goes_silent_in_mid_body_is_asked_again_for_the_rest
 
 
 async def test_a_source_that_gives_a_little_and_goes_silent_each_time_is_left() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, owner]
         t.peers.serves = {other: [breaks(other, BLOCK, 10, "silent")] * 9, owner: [gives(BLOCK)]}
@@ -116,7 +116,7 @@ async def test_a_source_that_gives_a_little_and_goes_silent_each_time_is_left() 
 
 
 async def test_an_owner_that_names_again_what_was_tried_is_not_asked_on() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, other, other]
         t.peers.serves = {other: [breaks(other, BLOCK, 0, "wrong")], t.owners[2]: [gives(BLOCK)]}
@@ -127,7 +127,7 @@ async def test_an_owner_that_names_again_what_was_tried_is_not_asked_on() -> Non
 
 
 async def test_a_source_that_is_silent_from_the_start_is_left() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, owner]
         t.peers.serves = {other: [breaks(other, BLOCK, 0, "silent")], owner: [gives(BLOCK)]}
@@ -138,7 +138,7 @@ async def test_a_source_that_is_silent_from_the_start_is_left() -> None:
 
 @pytest.mark.parametrize("reason", ["busy", "missing", "unavailable"])
 async def test_a_source_that_has_nothing_is_passed_by_and_not_avoided(reason: str) -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, owner]
         t.peers.serves = {other: [breaks(other, BLOCK, 0, reason)], owner: [gives(BLOCK)]}
@@ -148,7 +148,7 @@ async def test_a_source_that_has_nothing_is_passed_by_and_not_avoided(reason: st
 
 
 async def test_a_source_that_this_node_does_not_know_and_this_node_itself_are_passed_by() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.peers.names[owner] = ["ff", t.fleet.me, owner]
         t.peers.serves = {owner: [gives(BLOCK)]}
@@ -158,7 +158,7 @@ async def test_a_source_that_this_node_does_not_know_and_this_node_itself_are_pa
 
 
 async def test_an_owner_that_is_gone_is_followed_by_the_next_in_the_hash_order() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         t.peers.gone = {t.owners[0]}
         t.peers.serves = {t.owners[1]: [gives(BLOCK)]}
         await t.fill()
@@ -169,7 +169,7 @@ async def test_an_owner_that_is_gone_is_followed_by_the_next_in_the_hash_order()
 
 async def test_where_nobody_is_left_the_origin_is_asked_for_the_rest_under_the_lease() -> None:
     redis = MemoryRedis()
-    async with trial(5, sums=True, redis=redis) as t:
+    async with relayed_fill(5, sums=True, redis=redis) as t:
         owner = t.owners[0]
         t.peers.gone = set(t.owners[1:])
         t.peers.names[owner] = [owner, None]
@@ -192,7 +192,7 @@ async def test_where_nobody_is_left_the_origin_is_asked_for_the_rest_under_the_l
 
 
 async def test_no_more_sources_and_owners_are_tried_than_the_limits_say() -> None:
-    async with trial(12, sums=True) as t:
+    async with relayed_fill(12, sums=True) as t:
         for owner in t.owners:
             t.peers.names[owner] = [f"{number:x}" for number in range(1000, 1100)]
         await t.fill()
@@ -202,7 +202,7 @@ async def test_no_more_sources_and_owners_are_tried_than_the_limits_say() -> Non
 
 
 async def test_an_owner_that_answers_for_another_level_helps_nobody() -> None:
-    async with trial(2) as t:
+    async with relayed_fill(2) as t:
         t.peers.fill_ids = {(t.owners[0], ZONE): new_fill_id(REGION), (t.owners[0], REGION): new_fill_id(ZONE)}
         await t.fill()
         assert t.peers.reads == []
@@ -211,14 +211,14 @@ async def test_an_owner_that_answers_for_another_level_helps_nobody() -> None:
 
 async def test_a_source_that_is_given_up_in_mid_write_has_that_write_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bytes are in the block: asked for again, they would stand there twice."""
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         monkeypatch.setattr(relay_module, "STEP_MAX_S", 0.05)
-        gate = t.writer.gate = asyncio.Event()
+        barrier = t.writer.barrier = asyncio.Event()
         t.peers.names[owner] = [other, owner]
 
         async def serve(wanted: WantedBlock, sink: ByteSink) -> int | None:
-            asyncio.get_running_loop().call_later(0.15, gate.set)
+            asyncio.get_running_loop().call_later(0.15, barrier.set)
             return await gives(BLOCK)(wanted, sink)
 
         t.peers.serves = {other: [serve], owner: [gives(BLOCK)]}
@@ -228,7 +228,7 @@ async def test_a_source_that_is_given_up_in_mid_write_has_that_write_counted(mon
 
 
 async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill() -> None:
-    async with trial(2) as t:
+    async with relayed_fill(2) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 40)]}
         t.flights = Flights(FillLimiter(bytes_in_flight_max=1 << 20, fills_max=4), RetryPolicy(deadline_s=0))
@@ -246,12 +246,12 @@ async def test_an_origin_that_fails_for_good_leaves_what_came_to_the_next_fill()
 
 
 async def test_an_origin_that_is_this_nodes_own_has_no_relay() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         relays = Relays(t.fleet.view, t.peers, t.fleet.leases, 0, frozenset({"s3://test"}))
         assert relays.open(t.origin, t.record, INDEX, SPAN) is None
 
 
 async def test_a_node_alone_asks_its_origin() -> None:
-    async with trial(1) as t:
+    async with relayed_fill(1) as t:
         await t.fill()
         assert t.origin.asked == [SPAN]

@@ -17,12 +17,12 @@ from tests.fakes.peers import (
     breaks,
     gives,
 )
-from tests.relay.relayed_fill import BLOCK, SPAN, hold, trial
+from tests.relay.relayed_fill import BLOCK, SPAN, hold, relayed_fill
 
 
 async def test_a_block_whose_lease_another_node_holds_is_read_there() -> None:
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         holder = t.owners[2]
         fill_id = hold(redis, t, holder)
         t.peers.serves = {holder: [gives(BLOCK)]}
@@ -40,7 +40,7 @@ async def test_a_block_whose_lease_another_node_holds_is_read_there() -> None:
 async def test_a_holder_that_is_no_member_for_this_node_is_read_at_the_url_that_its_lease_names(done: bool) -> None:
     """Nodes see each other come at different times: the block must not leave the origin twice for that."""
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         hold(redis, t, "ffff", done=done, url="http://stranger")
         t.peers.serves = {"ffff": [gives(BLOCK)]}
         await t.fill()
@@ -49,7 +49,7 @@ async def test_a_holder_that_is_no_member_for_this_node_is_read_at_the_url_that_
 
 async def test_a_holder_that_nobody_can_find_is_not_waited_for_when_it_has_done() -> None:
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         hold(redis, t, "ffff", done=True)
         await t.fill()
         assert t.origin.asked == [SPAN]
@@ -57,7 +57,7 @@ async def test_a_holder_that_nobody_can_find_is_not_waited_for_when_it_has_done(
 
 async def test_a_lease_that_says_done_is_taken_over_where_the_block_is_there_no_more() -> None:
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         holder = t.owners[2]
         hold(redis, t, holder, done=True)
         t.peers.serves = {holder: [breaks(holder, BLOCK, 0, "missing")]}
@@ -73,7 +73,7 @@ async def test_a_holder_that_gives_nothing_is_waited_for_and_then_the_origin_is_
     monkeypatch.setattr(relay_module, "HOLDER_PAUSE_S", 0.001)
     monkeypatch.setattr(relay_module, "HOLDER_PATIENCE_S", 0.05)
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         holder = t.owners[2]
         hold(redis, t, holder)
         t.peers.serves = {holder: [breaks(holder, BLOCK, 0, "missing")]}
@@ -86,7 +86,7 @@ async def test_a_holder_that_gives_nothing_is_waited_for_and_then_the_origin_is_
 async def test_a_holder_that_lets_go_is_followed_by_this_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "HOLDER_PAUSE_S", 0.001)
     redis = MemoryRedis()
-    async with trial(me=0, sums=True, redis=redis) as t:
+    async with relayed_fill(me=0, sums=True, redis=redis) as t:
         holder = t.owners[2]
         hold(redis, t, holder)
 
@@ -104,14 +104,14 @@ async def test_a_holder_that_lets_go_is_followed_by_this_node(monkeypatch: pytes
 async def test_without_redis_the_origin_is_asked_at_once() -> None:
     redis = MemoryRedis()
     redis.error = OSError("no route")
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         await t.fill()
         assert t.origin.asked == [SPAN]
 
 
 async def test_a_fill_that_fails_gives_its_lease_back() -> None:
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
 
         async def script(number: int, sent: int) -> None:
             raise StoreUnavailable("full")

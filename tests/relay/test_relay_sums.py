@@ -18,11 +18,11 @@ from tests.fakes.peers import (
     breaks,
     gives,
 )
-from tests.relay.relayed_fill import BLOCK, SPAN, WRONG, hold, trial
+from tests.relay.relayed_fill import BLOCK, SPAN, WRONG, hold, relayed_fill
 
 
 async def test_a_wrong_checksum_throws_the_block_away_and_its_source_is_avoided() -> None:
-    async with trial(sums=True) as t:
+    async with relayed_fill(sums=True) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [gives(BLOCK, crc=1)]}
         discarded = t.fleet.fleet_state.discarded(t.fleet.block_hash)
@@ -37,7 +37,7 @@ async def test_a_wrong_checksum_throws_the_block_away_and_its_source_is_avoided(
 
 async def test_a_node_that_lies_again_and_again_is_avoided_for_longer_each_time() -> None:
     """Its answers come in good order: they are no reason to trust it before they have been compared."""
-    async with trial(2) as t:
+    async with relayed_fill(2) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [gives(BLOCK, crc=1)]}
         for for_s in (AVOID_S, 2 * AVOID_S, 4 * AVOID_S):
@@ -57,7 +57,7 @@ async def test_a_node_that_lies_again_and_again_is_avoided_for_longer_each_time(
 
 
 async def test_of_two_sources_the_one_whose_checksum_was_the_judge_is_not_avoided() -> None:
-    async with trial(sums=True) as t:
+    async with relayed_fill(sums=True) as t:
         owner, liar = t.owners[0], t.owners[1]
         t.peers.names[owner] = [liar, owner]
         t.peers.serves = {liar: [breaks(liar, WRONG, 30, "unavailable")], owner: [gives(BLOCK)]}
@@ -68,7 +68,7 @@ async def test_of_two_sources_the_one_whose_checksum_was_the_judge_is_not_avoide
 
 
 async def test_a_source_that_dies_before_its_checksum_is_replaced_for_the_checksum_alone() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner, other = t.owners[0], t.owners[1]
         t.peers.names[owner] = [other, owner]
         t.peers.serves = {other: [breaks(other, BLOCK, 100)], owner: [gives(BLOCK)]}
@@ -79,7 +79,7 @@ async def test_a_source_that_dies_before_its_checksum_is_replaced_for_the_checks
 
 
 async def test_a_liar_that_never_gives_a_checksum_is_found_out_by_the_owners() -> None:
-    async with trial(sums=True) as t:
+    async with relayed_fill(sums=True) as t:
         owner, liar = t.owners[0], t.owners[1]
         t.peers.names[owner] = [liar, owner]
         t.peers.serves = {liar: [gives(WRONG, tail=False)], owner: [gives(BLOCK)]}
@@ -90,7 +90,7 @@ async def test_a_liar_that_never_gives_a_checksum_is_found_out_by_the_owners() -
 
 
 async def test_a_source_that_has_sent_all_and_still_checks_it_is_asked_again_for_the_checksum() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 100, "silent"), gives(BLOCK)]}
         await t.fill()
@@ -103,7 +103,7 @@ async def test_a_source_that_has_sent_all_and_still_checks_it_is_asked_again_for
 @pytest.mark.parametrize("sums", [False, True])
 async def test_bytes_that_no_checksum_covers_are_read_again_whatever_the_object_has(sums: bool) -> None:
     """Its own checksum comes too late for ranges of it, and for other nodes."""
-    async with trial(2, sums=sums) as t:
+    async with relayed_fill(2, sums=sums) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, BLOCK, 100), breaks(owner, BLOCK, 0)]}
         await t.fill()
@@ -113,7 +113,7 @@ async def test_bytes_that_no_checksum_covers_are_read_again_whatever_the_object_
 
 
 async def test_wrong_bytes_that_no_checksum_covers_are_found_by_reading_again() -> None:
-    async with trial(2) as t:
+    async with relayed_fill(2) as t:
         owner = t.owners[0]
         t.peers.serves = {owner: [breaks(owner, WRONG, 50), breaks(owner, WRONG, 0)]}
         with pytest.raises(BytesWrong):
@@ -124,7 +124,7 @@ async def test_wrong_bytes_that_no_checksum_covers_are_found_by_reading_again() 
 
 
 async def test_only_what_nodes_gave_before_the_origin_is_read_again_also_across_the_wrap() -> None:
-    async with trial(2) as t:
+    async with relayed_fill(2) as t:
         owner = t.owners[0]
         t.writer = MemoryWriter(BLOCK_BYTES, start=60)
         t.peers.serves = {owner: [gives(BLOCK), breaks(owner, BLOCK, 10), breaks(owner, BLOCK, 0)]}
@@ -138,7 +138,7 @@ async def test_bytes_of_a_holder_behind_the_origins_own_are_read_again_too(monke
     monkeypatch.setattr(relay_module, "HOLDER_PAUSE_S", 0.001)
     monkeypatch.setattr(relay_module, "HOLDER_PATIENCE_S", 0.01)
     redis = MemoryRedis()
-    async with trial(me=0, redis=redis) as t:
+    async with relayed_fill(me=0, redis=redis) as t:
         holder = t.owners[2]
         hold(redis, t, holder)
         t.writer = MemoryWriter(BLOCK_BYTES, start=60)
@@ -154,7 +154,7 @@ async def test_bytes_of_a_holder_behind_the_origins_own_are_read_again_too(monke
 
 
 async def test_a_fill_that_wraps_is_checked_as_a_whole_by_its_last_answer() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.writer = MemoryWriter(BLOCK_BYTES, start=60)
         t.peers.serves = {owner: [gives(BLOCK)]}
@@ -165,7 +165,7 @@ async def test_a_fill_that_wraps_is_checked_as_a_whole_by_its_last_answer() -> N
 
 
 async def test_wrong_bytes_in_front_of_the_wrap_are_found_by_the_last_answers_checksum() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.writer = MemoryWriter(BLOCK_BYTES, start=60)
         t.peers.serves = {owner: [gives(WRONG), gives(BLOCK)]}
@@ -175,7 +175,7 @@ async def test_wrong_bytes_in_front_of_the_wrap_are_found_by_the_last_answers_ch
 
 @pytest.mark.parametrize("level", [ORIGIN, ZONE])
 async def test_what_a_predecessor_left_is_checked_where_it_may_be_of_other_nodes(level: int) -> None:
-    async with trial(me=0) as t:
+    async with relayed_fill(me=0) as t:
         t.fleet.fleet_state.join(t.fleet.block_hash, new_fill_id(level))
         t.writer = MemoryWriter(BLOCK_BYTES, progress=40, content=BLOCK[:40])
         relay = await t.fill()
@@ -185,7 +185,7 @@ async def test_what_a_predecessor_left_is_checked_where_it_may_be_of_other_nodes
 
 
 async def test_wrong_bytes_of_a_predecessor_never_make_a_block() -> None:
-    async with trial() as t:
+    async with relayed_fill() as t:
         owner = t.owners[0]
         t.fleet.fleet_state.join(t.fleet.block_hash, new_fill_id(ZONE))
         t.writer = MemoryWriter(BLOCK_BYTES, progress=40, content=WRONG[:40])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.gateways import start_gateway
-from tests.s3api.running_gateway import SEEDS, SUFFIX, Site
+from tests.s3api.running_gateway import SEEDS, SUFFIX, RunningGateway
 from tests.servers import start_moto
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     folder = tmp_path_factory.mktemp("surface")
     shelf = folder / "shelf"
     _fill_shelf(shelf / "weights")
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             },
         }
         with start_gateway(folder, origin=moto, workers=2, config=config) as gateway:
-            yield Site(gateway, moto, shelf / "weights")
+            yield RunningGateway(gateway, moto, shelf / "weights")
 
 
 def _fill_shelf(weights: Path) -> None:

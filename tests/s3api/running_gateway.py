@@ -76,7 +76,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Site:
+class RunningGateway:
     """`models` is `real-models` at moto, `locked` takes no writes, `shelf` is a directory; any other name is moto's."""
 
     gateway: GatewayProcess

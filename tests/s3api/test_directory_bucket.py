@@ -8,13 +8,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.s3api.running_gateway import Site
+from tests.s3api.running_gateway import RunningGateway
 
 KEYS = ["a b+c.bin", "config.json", "shards/1.bin", "shards/2.bin", "shards/deep/3.bin"]
 
 
 @pytest.fixture(scope="module")
-def client(site: Site) -> Any:
+def client(site: RunningGateway) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=site.gateway.url,
@@ -65,7 +65,7 @@ def test_listed_etags_are_those_of_the_objects(client: Any) -> None:
         assert head["LastModified"].replace(microsecond=0) == found["LastModified"].replace(microsecond=0)
 
 
-def test_bucket_has_a_head_and_a_location(site: Site, client: Any) -> None:
+def test_bucket_has_a_head_and_a_location(site: RunningGateway, client: Any) -> None:
     assert client.head_bucket(Bucket="shelf")["BucketRegion"] == "us-east-1"
     assert client.get_bucket_location(Bucket="shelf")["LocationConstraint"] is None
     assert site.ask("GET", "/shelf?list-type=2").cache == "BYPASS"
@@ -74,7 +74,7 @@ def test_bucket_has_a_head_and_a_location(site: Site, client: Any) -> None:
 @pytest.mark.parametrize(
     "key", ["../weights/config.json", "/config.json", "shards//1.bin", "./config.json", "shards/", "shards"]
 )
-def test_keys_that_a_tree_cannot_express_do_not_exist(site: Site, key: str) -> None:
+def test_keys_that_a_tree_cannot_express_do_not_exist(site: RunningGateway, key: str) -> None:
     answer = site.get(key, "shelf")
     assert (answer.status, answer.error()["Code"]) == (404, "NoSuchKey")
 
@@ -90,7 +90,7 @@ def test_keys_that_a_tree_cannot_express_do_not_exist(site: Site, key: str) -> N
         ("PUT", "/shelf?policy"),
     ],
 )
-def test_writes_are_refused_clearly(site: Site, method: str, target: str) -> None:
+def test_writes_are_refused_clearly(site: RunningGateway, method: str, target: str) -> None:
     answer = site.ask(method, target, body=b"x")
     assert (answer.status, answer.error()["Code"]) == (405, "MethodNotAllowed")
     assert "read-only" in answer.error()["Message"]
@@ -98,17 +98,17 @@ def test_writes_are_refused_clearly(site: Site, method: str, target: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["/shelf/config.json?acl", "/shelf?versioning", "/shelf?uploads"])
-def test_what_a_directory_has_not_is_not_implemented(site: Site, target: str) -> None:
+def test_what_a_directory_has_not_is_not_implemented(site: RunningGateway, target: str) -> None:
     answer = site.ask("GET", target)
     assert (answer.status, answer.error()["Code"]) == (501, "NotImplemented")
 
 
-def test_parameters_that_mean_nothing_are_ignored(site: Site) -> None:
+def test_parameters_that_mean_nothing_are_ignored(site: RunningGateway) -> None:
     answer = site.ask("GET", "/shelf/config.json?shiny=1", {"x-amz-request-payer": "requester"})
     assert (answer.status, answer.body) == (200, b"config.json")
 
 
 @pytest.mark.parametrize("query", ["max-keys=-1", "list-type=2&continuation-token=x", "encoding-type=x"])
-def test_bad_list_parameters_are_refused(site: Site, query: str) -> None:
+def test_bad_list_parameters_are_refused(site: RunningGateway, query: str) -> None:
     answer = site.ask("GET", f"/shelf?{query}")
     assert (answer.status, answer.error()["Code"]) == (400, "InvalidArgument")

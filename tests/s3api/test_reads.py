@@ -13,12 +13,12 @@ from botocore.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.s3api.running_gateway import BIG, BLOCK_BYTES, SEEDS, SUFFIX, Site
+from tests.s3api.running_gateway import BIG, BLOCK_BYTES, SEEDS, SUFFIX, RunningGateway
 
 SIZE = len(BIG)
 
 
-def test_second_read_is_a_hit_with_the_same_headers(site: Site) -> None:
+def test_second_read_is_a_hit_with_the_same_headers(site: RunningGateway) -> None:
     key = f"twice-{uuid.uuid4()}"
     site.moto.client().put_object(Bucket="real-models", Key=key, Body=BIG, **SEEDS["big.bin"].arguments)
     first, second = site.get(key), site.get(key)
@@ -57,7 +57,7 @@ def test_second_read_is_a_hit_with_the_same_headers(site: Site) -> None:
         ("BYTES = 1 - 2", 1, 2),
     ],
 )
-def test_range_is_206_cut_at_the_end(site: Site, header: str, first: int, last: int) -> None:
+def test_range_is_206_cut_at_the_end(site: RunningGateway, header: str, first: int, last: int) -> None:
     for method in ("GET", "HEAD"):
         answer = site.ask(method, "/models/big.bin", {"Range": header})
         assert answer.status == 206
@@ -67,7 +67,7 @@ def test_range_is_206_cut_at_the_end(site: Site, header: str, first: int, last: 
 
 
 @pytest.mark.parametrize("header", ["bytes=5-4", "bytes=0-1,4-5", "bytes=", "bytes=-", "bytes=x", "items=0-1", "0-1"])
-def test_range_that_is_none_means_the_whole_object(site: Site, header: str) -> None:
+def test_range_that_is_none_means_the_whole_object(site: RunningGateway, header: str) -> None:
     answer = site.get("big.bin", Range=header)
     assert (answer.status, answer.body) == (200, BIG)
 
@@ -82,7 +82,7 @@ def test_range_that_is_none_means_the_whole_object(site: Site, header: str) -> N
         ("empty", "bytes=-1", 0),
     ],
 )
-def test_unsatisfiable_range_is_416(site: Site, key: str, header: str, size: int) -> None:
+def test_unsatisfiable_range_is_416(site: RunningGateway, key: str, header: str, size: int) -> None:
     answer = site.get(key, Range=header)
     assert answer.status == 416
     assert answer.headers["content-range"] == f"bytes */{size}"
@@ -94,7 +94,7 @@ def test_unsatisfiable_range_is_416(site: Site, key: str, header: str, size: int
     assert error["Resource"] == f"/models/{key}"
 
 
-def test_empty_object_is_whole(site: Site) -> None:
+def test_empty_object_is_whole(site: RunningGateway) -> None:
     answer = site.get("empty")
     assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "0")
     assert site.ask("HEAD", "/models/empty").headers["content-length"] == "0"
@@ -102,7 +102,7 @@ def test_empty_object_is_whole(site: Site) -> None:
 
 @given(first=st.integers(0, SIZE + 10), length=st.integers(1, SIZE), method=st.sampled_from(["GET", "HEAD"]))
 @settings(max_examples=60)
-def test_any_range_equals_the_slice(site: Site, first: int, length: int, method: str) -> None:
+def test_any_range_equals_the_slice(site: RunningGateway, first: int, length: int, method: str) -> None:
     answer = site.ask(method, "/models/big.bin", {"Range": f"bytes={first}-{first + length - 1}"})
     if first >= SIZE:
         assert answer.status == 416
@@ -126,7 +126,7 @@ _DATES = st.sampled_from([-10, 0, 10, None])
 )
 @settings(max_examples=120)
 def test_conditions_follow_s3s_precedence(
-    site: Site, if_match: str | None, if_none_match: str | None, modified: Any, unmodified: Any, ranged: bool
+    site: RunningGateway, if_match: str | None, if_none_match: str | None, modified: Any, unmodified: Any, ranged: bool
 ) -> None:
     head = site.ask("HEAD", "/models/big.bin")
     etag = head.headers["etag"]
@@ -159,13 +159,13 @@ def _seconds(date: str) -> float:
     return parsedate_to_datetime(date).timestamp()
 
 
-def test_if_range_lets_the_range_count_only_for_the_same_version(site: Site) -> None:
+def test_if_range_lets_the_range_count_only_for_the_same_version(site: RunningGateway) -> None:
     etag = site.ask("HEAD", "/models/big.bin").headers["etag"]
     assert site.get("big.bin", Range="bytes=0-9", If_Range=etag).status == 206
     assert site.get("big.bin", Range="bytes=0-9", If_Range='"0"').body == BIG
 
 
-def test_part_number_of_a_whole_upload(site: Site) -> None:
+def test_part_number_of_a_whole_upload(site: RunningGateway) -> None:
     answer = site.ask("GET", "/models/empty?partNumber=1")
     assert answer.status in (200, 206)
     answer = site.ask("HEAD", "/models/big.bin?partNumber=1")
@@ -176,7 +176,7 @@ def test_part_number_of_a_whole_upload(site: Site) -> None:
     assert site.ask("GET", "/models/big.bin?partNumber=0").error()["Code"] == "InvalidArgument"
 
 
-def test_checksum_comes_with_the_whole_object_to_who_asks(site: Site) -> None:
+def test_checksum_comes_with_the_whole_object_to_who_asks(site: RunningGateway) -> None:
     asked = {"x-amz-checksum-mode": "ENABLED"}
     for method in ("GET", "HEAD"):
         assert site.ask(method, "/models/big.bin", asked).headers["x-amz-checksum-crc32"]
@@ -185,7 +185,7 @@ def test_checksum_comes_with_the_whole_object_to_who_asks(site: Site) -> None:
         assert "x-amz-checksum-crc32" not in ranged.headers
 
 
-def test_response_overrides(site: Site) -> None:
+def test_response_overrides(site: RunningGateway) -> None:
     target = "/models/big.bin?response-content-type=text%2Fplain&response-content-disposition=inline"
     for headers, signature in (({"Authorization": "AWS4-HMAC-SHA256 x"}, ""), ({}, "&X-Amz-Signature=x")):
         for _ in range(3):  # whatever lane answers
@@ -202,7 +202,7 @@ def test_response_overrides(site: Site) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in SEEDS if key not in ("big.bin", "empty")])
-def test_keys_are_byte_exact_in_either_style(site: Site, key: str) -> None:
+def test_keys_are_byte_exact_in_either_style(site: RunningGateway, key: str) -> None:
     for safe in ("", "/", "/~!*'()"):
         encoded = quote(key, safe=safe)
         assert site.ask("GET", f"/models/{encoded}").body == key.encode()
@@ -210,7 +210,7 @@ def test_keys_are_byte_exact_in_either_style(site: Site, key: str) -> None:
         assert site.ask("GET", f"http://elsewhere/models/{encoded}").body == key.encode()
 
 
-def test_absolute_target_names_the_bucket_by_its_own_host(site: Site) -> None:
+def test_absolute_target_names_the_bucket_by_its_own_host(site: RunningGateway) -> None:
     answer = site.ask("GET", f"http://models.{SUFFIX}/empty", {"Host": "127.0.0.1"})
     assert (answer.status, answer.body) == (200, b"")
 
@@ -229,7 +229,7 @@ def test_absolute_target_names_the_bucket_by_its_own_host(site: Site) -> None:
         ("/models/big.bin?versionId=", 400, "InvalidArgument"),
     ],
 )
-def test_bad_requests_get_s3s_errors(site: Site, target: str, status: int, code: str) -> None:
+def test_bad_requests_get_s3s_errors(site: RunningGateway, target: str, status: int, code: str) -> None:
     answer = site.ask("GET", target)
     assert (answer.status, answer.error()["Code"]) == (status, code)
     assert answer.headers["content-type"] == "application/xml"
@@ -238,7 +238,7 @@ def test_bad_requests_get_s3s_errors(site: Site, target: str, status: int, code:
     assert (head.status, head.body) == (status, b"")
 
 
-def test_sub_resources_unknown_parameters_and_customer_keys_pass_through(site: Site) -> None:
+def test_sub_resources_unknown_parameters_and_customer_keys_pass_through(site: RunningGateway) -> None:
     assert b"AccessControlPolicy" in site.ask("GET", "/models/big.bin?acl").body
     for target, headers in (
         ("/models/big.bin?acl", {}),
@@ -248,7 +248,7 @@ def test_sub_resources_unknown_parameters_and_customer_keys_pass_through(site: S
         assert site.ask("GET", target, headers).cache == "BYPASS"
 
 
-def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
+def test_pipelined_requests_are_answered_in_order(site: RunningGateway) -> None:
     head = b"GET /models/%s HTTP/1.1\r\nHost: h\r\nRange: bytes=0-3\r\n%s\r\n"
     received = site.talk(
         head % (b"big.bin", b"") + head % (b"nothing", b"") + head % (b"%2E%2E/up", b"Connection: close\r\n")
@@ -258,7 +258,7 @@ def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
 
 
 @pytest.mark.parametrize("signature", ["s3", "s3v4"])
-def test_presigned_urls_read(site: Site, signature: str) -> None:
+def test_presigned_urls_read(site: RunningGateway, signature: str) -> None:
     client = boto3.client(
         "s3",
         endpoint_url=site.gateway.url,
@@ -273,14 +273,14 @@ def test_presigned_urls_read(site: Site, signature: str) -> None:
     assert answer.cache in ("HIT", "MISS", "PARTIAL")
 
 
-def test_requests_are_counted_as_they_are_answered(site: Site) -> None:
+def test_requests_are_counted_as_they_are_answered(site: RunningGateway) -> None:
     labels = {"operation": "GetObject", "status": "412", "lane": "asgi", "cache": "MISS"}
     before = site.gateway.metric("warmstart_requests_total", **labels)
     assert site.get("big.bin", If_Match='"0"').cache == "MISS"
     assert site.gateway.metric("warmstart_requests_total", **labels) == before + 1
 
 
-def test_the_gateways_own_paths_are_keys_in_virtual_host_style(site: Site) -> None:
+def test_the_gateways_own_paths_are_keys_in_virtual_host_style(site: RunningGateway) -> None:
     assert site.ask("GET", "/-/health").status == 200
     answer = site.ask("GET", "/-/health", {"Host": f"models.{SUFFIX}"})
     assert (answer.status, answer.error()["Key"]) == (404, "-/health")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.s3api.framing import CRC32, checksum, encode_chunked
-from tests.s3api.running_gateway import Answer, Site
+from tests.s3api.running_gateway import Answer, RunningGateway
 from tests.waiting import wait_until
 
 XML = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -25,12 +25,12 @@ def key() -> str:
     return f"key-{uuid.uuid4()}"
 
 
-def seen(site: Site, key: str, bucket: str = "plain") -> set[bytes]:
+def seen(site: RunningGateway, key: str, bucket: str = "plain") -> set[bytes]:
     """What readers get, over enough connections to meet both workers."""
     return {site.get(key, bucket).body for _ in range(8)}
 
 
-def put_framed(site: Site, key: str, framed: bytes, length: int, **headers: str) -> Answer:
+def put_framed(site: RunningGateway, key: str, framed: bytes, length: int, **headers: str) -> Answer:
     fields = {
         "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         "x-amz-decoded-content-length": str(length),
@@ -40,7 +40,7 @@ def put_framed(site: Site, key: str, framed: bytes, length: int, **headers: str)
     return site.ask("PUT", f"/plain/{key}", fields, framed)
 
 
-def test_put_is_seen_by_the_next_read_of_every_worker(site: Site, key: str) -> None:
+def test_put_is_seen_by_the_next_read_of_every_worker(site: RunningGateway, key: str) -> None:
     for content in (b"one", b"two", b"three"):
         answer = site.ask("PUT", f"/plain/{key}", {"Content-Type": "text/x", "x-amz-meta-a": "b"}, content)
         assert (answer.status, answer.cache) == (200, "BYPASS")
@@ -52,14 +52,14 @@ def test_put_is_seen_by_the_next_read_of_every_worker(site: Site, key: str) -> N
     assert stored["Metadata"] == {"a": "b"}
 
 
-def test_delete_is_seen_by_the_next_read(site: Site, key: str) -> None:
+def test_delete_is_seen_by_the_next_read(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/plain/{key}", body=b"x")
     assert seen(site, key) == {b"x"}
     assert site.ask("DELETE", f"/plain/{key}").status == 204
     assert {site.get(key, "plain").status for _ in range(8)} == {404}
 
 
-def test_batch_delete_is_seen_by_the_next_read(site: Site, key: str) -> None:
+def test_batch_delete_is_seen_by_the_next_read(site: RunningGateway, key: str) -> None:
     keys = [f"{key}/{number} & <more>" for number in range(3)]
     for name in keys:
         site.moto.client().put_object(Bucket="plain", Key=name, Body=b"x")
@@ -73,12 +73,12 @@ def test_batch_delete_is_seen_by_the_next_read(site: Site, key: str) -> None:
     assert {site.get(name, "plain").status for name in keys for _ in range(4)} == {404}
 
 
-def test_malformed_batch_delete_goes_nowhere(site: Site) -> None:
+def test_malformed_batch_delete_goes_nowhere(site: RunningGateway) -> None:
     answer = site.ask("POST", "/plain?delete", {}, b"<Delete><Object>")
     assert (answer.status, answer.error()["Code"]) == (400, "MalformedXML")
 
 
-def test_copy_finds_its_source_by_the_clients_name_and_is_seen(site: Site, key: str) -> None:
+def test_copy_finds_its_source_by_the_clients_name_and_is_seen(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/models/{key}", body=b"source")
     site.ask("PUT", f"/plain/{key}", body=b"old")
     assert seen(site, key) == {b"old"}
@@ -87,12 +87,12 @@ def test_copy_finds_its_source_by_the_clients_name_and_is_seen(site: Site, key: 
     assert seen(site, key) == {b"source"}
 
 
-def test_copy_from_a_directory_is_refused_clearly(site: Site, key: str) -> None:
+def test_copy_from_a_directory_is_refused_clearly(site: RunningGateway, key: str) -> None:
     answer = site.ask("PUT", f"/plain/{key}", {"x-amz-copy-source": "/shelf/config.json"})
     assert (answer.status, answer.error()["Code"]) == (501, "NotImplemented")
 
 
-def test_parts_are_seen_when_the_upload_completes(site: Site, key: str) -> None:
+def test_parts_are_seen_when_the_upload_completes(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/plain/{key}", body=b"old")
     assert seen(site, key) == {b"old"}
     begun = ElementTree.fromstring(site.ask("POST", f"/plain/{key}?uploads").body)
@@ -113,7 +113,7 @@ def test_parts_are_seen_when_the_upload_completes(site: Site, key: str) -> None:
     assert (part.status, part.headers["content-length"], part.headers["x-amz-mp-parts-count"]) == (206, "4", "2")
 
 
-def test_form_upload_is_seen(site: Site, key: str) -> None:
+def test_form_upload_is_seen(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/plain/{key}.bin", body=b"old")
     assert seen(site, f"{key}.bin") == {b"old"}
     body = (
@@ -125,7 +125,7 @@ def test_form_upload_is_seen(site: Site, key: str) -> None:
     assert seen(site, f"{key}.bin") == {b"new"}
 
 
-def test_new_tags_are_seen(site: Site, key: str) -> None:
+def test_new_tags_are_seen(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/plain/{key}", body=b"x")
     assert "x-amz-tagging-count" not in site.get(key, "plain").headers
     tagging = b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"
@@ -135,7 +135,7 @@ def test_new_tags_are_seen(site: Site, key: str) -> None:
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_framed_upload_is_stored_without_its_framing(site: Site, key: str, signed: bool) -> None:
+def test_framed_upload_is_stored_without_its_framing(site: RunningGateway, key: str, signed: bool) -> None:
     chunks = [b"a" * 70_000, b"b" * 70_000, b"c"]
     content = b"".join(chunks)
     framed = encode_chunked(chunks, {CRC32: checksum(CRC32, content)}, signed=signed)
@@ -148,7 +148,7 @@ def test_framed_upload_is_stored_without_its_framing(site: Site, key: str, signe
     assert seen(site, key) == {content}
 
 
-def test_framed_empty_upload_is_stored_empty(site: Site, key: str) -> None:
+def test_framed_empty_upload_is_stored_empty(site: RunningGateway, key: str) -> None:
     assert put_framed(site, key, encode_chunked([], {CRC32: checksum(CRC32, b"")}), 0).status == 200
     stored = site.stored(key)
     assert stored is not None
@@ -156,7 +156,7 @@ def test_framed_empty_upload_is_stored_empty(site: Site, key: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 300_000])
-def test_framed_upload_with_a_wrong_checksum_commits_nothing(site: Site, key: str, content: bytes) -> None:
+def test_framed_upload_with_a_wrong_checksum_commits_nothing(site: RunningGateway, key: str, content: bytes) -> None:
     framed = encode_chunked([content] if content else [], {CRC32: checksum(CRC32, b"other")})
     answer = put_framed(site, key, framed, len(content))
     assert (answer.status, answer.error()["Code"]) == (400, "BadDigest")
@@ -174,13 +174,15 @@ def test_framed_upload_with_a_wrong_checksum_commits_nothing(site: Site, key: st
         (b"3\r\nabc\r\n0\r\n\r\n", 3, "MalformedTrailerError"),
     ],
 )
-def test_malformed_framing_commits_nothing(site: Site, key: str, framed: bytes, length: int, code: str) -> None:
+def test_malformed_framing_commits_nothing(
+    site: RunningGateway, key: str, framed: bytes, length: int, code: str
+) -> None:
     answer = put_framed(site, key, framed, length)
     assert (answer.status, answer.error()["Code"]) == (400, code)
     assert site.stored(key) is None
 
 
-def test_client_that_leaves_in_mid_upload_commits_nothing(site: Site, key: str) -> None:
+def test_client_that_leaves_in_mid_upload_commits_nothing(site: RunningGateway, key: str) -> None:
     site.ask("PUT", f"/plain/{key}", body=b"old")
     before = site.gateway.metric("warmstart_origin_requests_total", kind="forward")
     head = f"PUT /plain/{key} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n".encode()
@@ -196,7 +198,7 @@ def test_client_that_leaves_in_mid_upload_commits_nothing(site: Site, key: str) 
     assert stored["Body"] == b"old"
 
 
-def test_upload_of_unknown_length_gets_the_origins_word(site: Site, key: str) -> None:
+def test_upload_of_unknown_length_gets_the_origins_word(site: RunningGateway, key: str) -> None:
     def pieces() -> Iterator[bytes]:
         yield from (b"5\r\nhello\r\n", b"0\r\n\r\n")
 
@@ -205,7 +207,7 @@ def test_upload_of_unknown_length_gets_the_origins_word(site: Site, key: str) ->
     assert (answer.status, stored and stored["Body"]) in [(200, b"hello"), (411, None)]
 
 
-def test_client_that_waits_is_told_to_continue(site: Site, key: str) -> None:
+def test_client_that_waits_is_told_to_continue(site: RunningGateway, key: str) -> None:
     head = f"PUT /plain/{key} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n".encode()
     with socket.create_connection(site.address, timeout=60) as connection:
         connection.sendall(head)
@@ -219,7 +221,7 @@ def test_client_that_waits_is_told_to_continue(site: Site, key: str) -> None:
     assert seen(site, key) == {b"abc"}
 
 
-def test_denied_write_is_refused_before_its_body_and_names_the_key_to_set(site: Site, key: str) -> None:
+def test_denied_write_is_refused_before_its_body_and_names_the_key_to_set(site: RunningGateway, key: str) -> None:
     request = f"PUT /locked/{key} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n".encode()
     received = site.talk(request)
     assert received.startswith(b"HTTP/1.1 403 ")
@@ -237,7 +239,7 @@ def test_denied_write_is_refused_before_its_body_and_names_the_key_to_set(site: 
     assert site.stored(key, "locked") is None
 
 
-def test_connection_serves_on_after_a_refused_upload(site: Site, key: str) -> None:
+def test_connection_serves_on_after_a_refused_upload(site: RunningGateway, key: str) -> None:
     with closing(http.client.HTTPConnection(*site.address, timeout=60)) as connection:
         connection.request("PUT", f"/locked/{key}", body=b"x" * 300_000)
         refused = connection.getresponse()
@@ -246,14 +248,14 @@ def test_connection_serves_on_after_a_refused_upload(site: Site, key: str) -> No
         assert (refused.status, connection.getresponse().status) == (403, 200)
 
 
-def test_origins_refusal_of_a_write_is_its_own(site: Site) -> None:
+def test_origins_refusal_of_a_write_is_its_own(site: RunningGateway) -> None:
     answer = site.ask("PUT", f"/missing-{uuid.uuid4()}/k", body=b"x")
     assert answer.status == 404
     assert answer.error()["Code"] == "NoSuchBucket"
     assert answer.cache == "BYPASS"
 
 
-def test_buckets_are_made_listed_and_removed(site: Site) -> None:
+def test_buckets_are_made_listed_and_removed(site: RunningGateway) -> None:
     name = f"made-{uuid.uuid4()}"
     assert site.ask("PUT", f"/{name}").status == 200
     assert site.ask("HEAD", f"/{name}").status == 200
@@ -264,7 +266,7 @@ def test_buckets_are_made_listed_and_removed(site: Site) -> None:
     assert site.ask("HEAD", f"/{name}").status == 404
 
 
-def test_listing_passes_through(site: Site) -> None:
+def test_listing_passes_through(site: RunningGateway) -> None:
     answer = site.ask("GET", "/models?list-type=2&prefix=%2F%2F&encoding-type=url")
     assert answer.status == 200
     assert answer.cache == "BYPASS"
@@ -272,6 +274,6 @@ def test_listing_passes_through(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("method", "target"), [("POST", "/"), ("PUT", "/"), ("DELETE", "/"), ("OPTIONS", "/")])
-def test_service_takes_no_other_methods(site: Site, method: str, target: str) -> None:
+def test_service_takes_no_other_methods(site: RunningGateway, method: str, target: str) -> None:
     answer = site.ask(method, target)
     assert (answer.status, answer.error()["Code"]) == (405, "MethodNotAllowed")

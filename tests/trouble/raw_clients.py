@@ -38,7 +38,7 @@ class Answer:
     body: bytes
 
 
-class Crowd(ExitStack):
+class RawClients(ExitStack):
     """Connections to one gateway, closed at the end of the block. `address`: whence they come."""
 
     def __init__(self, gateway: GatewayProcess, address: str = "127.0.0.1") -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.scripted import Exchange, object_of
 from tests.gateways import GatewayProcess, log_lines
-from tests.trouble.raw_clients import Answer, Crowd, gateway_before, read_answer, refused, used, wait_until_used
+from tests.trouble.raw_clients import Answer, RawClients, gateway_before, read_answer, refused, used, wait_until_used
 from tests.waiting import wait_until
 
 CONTENT = random.Random(22).randbytes(7 << 20)  # more than sockets and buffers hold
@@ -53,10 +53,10 @@ def is_goog_slow_down(answer: Answer) -> bool:
     )
 
 
-def check_own_pages(crowd: Crowd) -> None:
-    assert crowd.get("/-/health").status == 200
-    assert crowd.get("/-/ready").status == 200
-    assert b"warmstart_" in crowd.get("/-/metrics").body
+def check_own_pages(raw: RawClients) -> None:
+    assert raw.get("/-/health").status == 200
+    assert raw.get("/-/ready").status == 200
+    assert b"warmstart_" in raw.get("/-/metrics").body
 
 
 def worker_rss_bytes(gateway: GatewayProcess) -> int:
@@ -82,14 +82,14 @@ async def test_clients_that_take_nothing_of_what_passes_through_stop_no_other_re
     async with gateway_before(origin, tmp_path, pass_through=8, reader_pace=0) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
+            with RawClients(gateway) as raw:
                 before_bytes = worker_rss_bytes(gateway)
-                stalled = crowd.stalled("/b/large?x=1", 8)
+                stalled = raw.stalled("/b/large?x=1", 8)
                 wait_until_used(gateway, "pass_through", 8)
-                assert is_slow_down(crowd.get("/b/large?x=1"))
-                assert crowd.ask("/b/key", method="HEAD").recv(12) == b"HTTP/1.1 200"
-                assert crowd.get("/b/other").body == b"small"
-                check_own_pages(crowd)
+                assert is_slow_down(raw.get("/b/large?x=1"))
+                assert raw.ask("/b/key", method="HEAD").recv(12) == b"HTTP/1.1 200"
+                assert raw.get("/b/other").body == b"small"
+                check_own_pages(raw)
                 assert refused(gateway, "pass_through") == 1
                 assert worker_rss_bytes(gateway) - before_bytes < 24 << 20
                 for client in stalled:
@@ -104,10 +104,10 @@ async def test_a_slow_client_of_what_passes_through_makes_room_and_gets_the_rest
     async with gateway_before(origin, tmp_path, pass_through=4) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
-                stalled = crowd.stalled("/b/large?x=1", 4)
+            with RawClients(gateway) as raw:
+                stalled = raw.stalled("/b/large?x=1", 4)
                 wait_until_used(gateway, "pass_through", 4)
-                wait_until(lambda: crowd.get("/b/large?x=1").body == CONTENT, "no slow client made room")
+                wait_until(lambda: raw.get("/b/large?x=1").body == CONTENT, "no slow client made room")
                 assert all(read_answer(client).body == CONTENT for client in stalled)
             wait_until_used(gateway, "pass_through", 0)
 
@@ -118,11 +118,11 @@ async def test_reads_past_the_cache_beyond_their_limit_are_refused(tmp_path: Pat
     async with gateway_before(origin, tmp_path, uncached_reads=3) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
-                stalled = crowd.stalled("/b/sealed", 3)
+            with RawClients(gateway) as raw:
+                stalled = raw.stalled("/b/sealed", 3)
                 wait_until_used(gateway, "uncached_reads", 3)
-                assert is_slow_down(crowd.get("/b/sealed"))
-                assert crowd.get("/b/other").body == b"small"
+                assert is_slow_down(raw.get("/b/sealed"))
+                assert raw.get("/b/other").body == b"small"
                 assert all(read_answer(client).body == CONTENT for client in stalled)
             wait_until_used(gateway, "uncached_reads", 0)
 
@@ -136,18 +136,18 @@ async def test_whole_bodies_stay_within_their_bytes_whoever_sends_them(tmp_path:
     async with gateway_before(origin, tmp_path, body_bytes="16MiB") as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
+            with RawClients(gateway) as raw:
                 before_bytes = worker_rss_bytes(gateway)
-                first = crowd.ask("/batch/storage/v1", *head, method="POST")
+                first = raw.ask("/batch/storage/v1", *head, method="POST")
                 first.sendall(bytes(length - 1))
                 wait_until_used(gateway, "bodies", length - 1)
-                others = [crowd.ask("/batch/storage/v1", *head, method="POST") for _ in range(10)]
+                others = [raw.ask("/batch/storage/v1", *head, method="POST") for _ in range(10)]
                 for client in others:
                     client.sendall(bytes(length))
                     assert is_goog_slow_down(read_answer(client))
                 assert refused(gateway, "bodies") == 10
                 assert worker_rss_bytes(gateway) - before_bytes < 64 << 20
-                deletion = crowd.ask("/b?delete", "Content-Length: 2000000", method="POST")
+                deletion = raw.ask("/b?delete", "Content-Length: 2000000", method="POST")
                 deletion.sendall(bytes(2_000_000))
                 assert read_answer(deletion).status == 400, "there is room for a small one: its XML is wrong"
                 first.sendall(b"x")
@@ -168,17 +168,17 @@ async def test_requests_beyond_their_limit_are_refused_and_the_own_pages_answer(
     async with gateway_before(silent, tmp_path, requests=16) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
-                waiting = [crowd.ask(f"/b/silent{number}") for number in range(16)]
+            with RawClients(gateway) as raw:
+                waiting = [raw.ask(f"/b/silent{number}") for number in range(16)]
                 wait_until_used(gateway, "requests", 16)
-                assert is_slow_down(crowd.get("/b/key"))
-                assert is_goog_slow_down(crowd.get("/storage/v1/b/b/o/key"))
-                check_own_pages(crowd)
+                assert is_slow_down(raw.get("/b/key"))
+                assert is_goog_slow_down(raw.get("/storage/v1/b/b/o/key"))
+                check_own_pages(raw)
                 assert refused(gateway, "requests") == 2
                 loop.call_soon_threadsafe(answers.set)
                 assert all(read_answer(client).body == b"small" for client in waiting)
                 wait_until_used(gateway, "requests", 0)
-                assert crowd.get("/b/key").body == b"small"
+                assert raw.get("/b/key").body == b"small"
 
         await asyncio.to_thread(crowd_in)
 
@@ -196,24 +196,24 @@ async def test_connections_beyond_their_limit_get_an_answer_and_the_own_pages_al
     async with gateway_before(origin, tmp_path, **limits) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway, "127.0.0.9") as crowd, Crowd(gateway, "127.0.0.8") as elsewhere:
-                clients = [crowd.connect() for _ in range(20)]
+            with RawClients(gateway, "127.0.0.9") as raw, RawClients(gateway, "127.0.0.8") as elsewhere:
+                clients = [raw.connect() for _ in range(20)]
                 wait_until(lambda: used(gateway, reason) >= 20, "not yet in")
-                answer = crowd.get("/b/key")
+                answer = raw.get("/b/key")
                 assert is_slow_down(answer)
                 assert answer.headers["connection"] == "close"
-                assert is_goog_slow_down(crowd.get("/storage/v1/b/b/o/key"))
-                check_own_pages(crowd)
+                assert is_goog_slow_down(raw.get("/storage/v1/b/b/o/key"))
+                check_own_pages(raw)
                 for _ in range(80):  # more than the reserve holds
-                    crowd.connect()
-                check_own_pages(crowd)
+                    raw.connect()
+                check_own_pages(raw)
                 assert (elsewhere.get("/b/key").status == 200) == (reason == "address")
                 assert refused(gateway, reason) >= 2
                 clients[0].sendall(b"GET /b/key HTTP/1.1\r\nHost: here\r\n\r\n")
                 assert read_answer(clients[0]).body == b"small", "who is in is served"
             wait_until(lambda: used(gateway, reason) <= 1, "the places are not free again")
-            with Crowd(gateway, "127.0.0.9") as crowd:
-                assert crowd.get("/b/key").body == b"small"
+            with RawClients(gateway, "127.0.0.9") as raw:
+                assert raw.get("/b/key").body == b"small"
 
         await asyncio.to_thread(crowd_in)
 
@@ -223,10 +223,10 @@ async def test_a_gateway_with_few_open_files_refuses_before_it_runs_out_of_them(
     async with gateway_before(origin, tmp_path, config, connections=100) as gateway:
 
         def crowd_in() -> None:
-            with Crowd(gateway) as crowd:
+            with RawClients(gateway) as raw:
                 for _ in range(400):
-                    crowd.connect()
-                check_own_pages(crowd)
+                    raw.connect()
+                check_own_pages(raw)
             assert "out of system resource" not in gateway.logs()
 
         await asyncio.to_thread(crowd_in)
@@ -236,8 +236,8 @@ async def test_an_upload_that_drips_is_given_up_and_leaves_its_key_to_the_cache(
     async with gateway_before(origin, tmp_path, receive_timeout="1s") as gateway:
 
         def drip() -> None:
-            with Crowd(gateway) as crowd:
-                client = crowd.ask("/b/key", "Content-Length: 1000000", method="PUT")
+            with RawClients(gateway) as raw:
+                client = raw.ask("/b/key", "Content-Length: 1000000", method="PUT")
                 client.setblocking(False)
                 deadline_s, got = time.monotonic() + 60, b""
                 while b"</Error>" not in got:
@@ -249,7 +249,7 @@ async def test_an_upload_that_drips_is_given_up_and_leaves_its_key_to_the_cache(
                     except BlockingIOError:
                         continue
                 assert b"<Code>RequestTimeout</Code>" in got
-                assert crowd.get("/b/key").body == b"small"
-                wait_until(lambda: crowd.get("/b/key").headers["x-cache"] == "HIT", "the key stays fenced")
+                assert raw.get("/b/key").body == b"small"
+                wait_until(lambda: raw.get("/b/key").headers["x-cache"] == "HIT", "the key stays fenced")
 
         await asyncio.to_thread(drip)

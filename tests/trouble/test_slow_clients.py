@@ -11,7 +11,7 @@ import httpx
 
 from tests.fakes.scripted import Exchange, Handler, object_of
 from tests.gateways import GatewayProcess
-from tests.trouble.raw_clients import Crowd, gateway_before, read_answer
+from tests.trouble.raw_clients import RawClients, gateway_before, read_answer
 
 CONTENT = random.Random(21).randbytes(7 << 20)  # more than sockets and buffers hold
 LIMITS: dict[str, Any] = {"origin_requests": 8, "retry_deadline": "20s"}
@@ -56,8 +56,8 @@ async def test_stalled_readers_past_the_cache_hold_no_request_at_the_origin_and_
 ) -> None:
     sealed = either(object_of(CONTENT, headers=OF_A_CUSTOMER_KEY))
     async with gateway_before(sealed, tmp_path, reader_pace="1GiB", **LIMITS) as gateway:
-        with Crowd(gateway) as crowd:
-            clients = [client for n in range(STALLED) for client in crowd.stalled(f"/b/slow{n}", 1)]
+        with RawClients(gateway) as raw:
+            clients = [client for n in range(STALLED) for client in raw.stalled(f"/b/slow{n}", 1)]
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
                 assert (await client.get(f"{gateway.url}/b/cold")).content == b"quick"
                 assert (await client.head(f"{gateway.url}/b/colder")).status_code == 200
@@ -71,8 +71,8 @@ async def test_stalled_readers_of_what_can_be_asked_for_once_only_leave_half_of_
     tmp_path: Path,
 ) -> None:
     async with gateway_before(either(without_etag), tmp_path, reader_pace="1GiB", **LIMITS) as gateway:
-        with Crowd(gateway) as crowd:
-            clients = [client for n in range(STALLED) for client in crowd.stalled(f"/b/slow{n}", 1)]
+        with RawClients(gateway) as raw:
+            clients = [client for n in range(STALLED) for client in raw.stalled(f"/b/slow{n}", 1)]
             async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 assert (await client.get(f"{gateway.url}/b/cold")).content == b"quick"
                 assert (await client.head(f"{gateway.url}/b/colder")).status_code == 200

@@ -39,7 +39,7 @@ class Bucket:
         return True
 
 
-class CrowdNode:
+class SimulatedNode:
     """`places`: how many requests it would have under way at once."""
 
     def __init__(self, name: str, places: int, members: int, clock: Callable[[], float], chance: random.Random) -> None:
@@ -52,7 +52,7 @@ class CrowdNode:
         self.sent = self.served = self.refused = 0
 
 
-class Crowd:
+class SimulatedFleet:
     """Runs for as long as it is told. `redis`: whether plans can be made; a planner may be `stopped`."""
 
     def __init__(self, bucket: Bucket, places: list[int], seed: int = 1) -> None:
@@ -61,7 +61,7 @@ class Crowd:
         bucket.filled_s = self.now_s
         self._chance = random.Random(seed)
         self.nodes = [
-            CrowdNode(str(number), each, len(places), lambda: self.now_s, self._chance)
+            SimulatedNode(str(number), each, len(places), lambda: self.now_s, self._chance)
             for number, each in enumerate(places)
         ]
         self.redis = True
@@ -70,7 +70,7 @@ class Crowd:
         self.plan: bytes | None = None
         self.planner: tuple[str, float] | None = None
         self._order = itertools.count()
-        self._events: list[tuple[float, int, str, CrowdNode, Ticket | None]] = []
+        self._events: list[tuple[float, int, str, SimulatedNode, Ticket | None]] = []
         for number, node in enumerate(self.nodes):
             self._later(TICK_S * number / len(places), "exchange", node)
             self._later(0.0, "try", node)
@@ -109,7 +109,7 @@ class Crowd:
     def refused(self) -> int:
         return sum(node.refused for node in self.nodes)
 
-    def wake(self, node: CrowdNode, places: int) -> None:
+    def wake(self, node: SimulatedNode, places: int) -> None:
         """From now on it would have so many under way."""
         node.free += places - node.places
         node.places = places
@@ -117,10 +117,10 @@ class Crowd:
             node.trying = True
             self._later(0.0, "try", node)
 
-    def _later(self, seconds: float, kind: str, node: CrowdNode, ticket: Ticket | None = None) -> None:
+    def _later(self, seconds: float, kind: str, node: SimulatedNode, ticket: Ticket | None = None) -> None:
         heapq.heappush(self._events, (self.now_s + seconds, next(self._order), kind, node, ticket))
 
-    def _try(self, node: CrowdNode) -> None:
+    def _try(self, node: SimulatedNode) -> None:
         node.trying = False
         while node.free > 0:
             entry = node.limiter.enter()
@@ -136,7 +136,7 @@ class Crowd:
                 node.refused += 1
                 self._later(0.002, "refused", node, entry)
 
-    def _exchange(self, node: CrowdNode) -> None:
+    def _exchange(self, node: SimulatedNode) -> None:
         """As `Sharing` and `LimitBoard` do it."""
         report = node.shared.report()
         if report is None or not self.redis or node.name in self.stopped:

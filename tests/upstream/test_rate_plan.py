@@ -22,7 +22,7 @@ from proxy.upstream.rate_plan import (
     share_of,
 )
 from proxy.upstream.sharing import IN_USE_S, SHARE_S, SharedLimiter
-from tests.upstream.simulated_fleet import Bucket, Crowd
+from tests.upstream.simulated_fleet import Bucket, SimulatedFleet
 
 AMOUNTS = st.floats(0, 1e6) | st.just(math.inf)
 REPORT = RateReport(0.0, 0.0, 0, 0, 0.0, False, 0.0, False, 0.0, 0.0)
@@ -93,15 +93,15 @@ def test_another_planner_goes_on_with_the_same_pace() -> None:
 
 
 def test_a_planner_without_a_last_plan_begins_with_what_it_knows() -> None:
-    crowd = Crowd(Bucket(1e6, 1e6), [32] * 3)
-    crowd.run(15)
-    assert all(node.limiter.rate >= FREE_RATE for node in crowd.nodes)
-    crowd.redis = False
-    crowd.run(SHARE_S + 1)
-    crowd.plan = crowd.planner = None
-    crowd.redis = True
-    crowd.run(0.5)
-    assert all(node.limiter.rate >= FREE_RATE for node in crowd.nodes)
+    fleet = SimulatedFleet(Bucket(1e6, 1e6), [32] * 3)
+    fleet.run(15)
+    assert all(node.limiter.rate >= FREE_RATE for node in fleet.nodes)
+    fleet.redis = False
+    fleet.run(SHARE_S + 1)
+    fleet.plan = fleet.planner = None
+    fleet.redis = True
+    fleet.run(0.5)
+    assert all(node.limiter.rate >= FREE_RATE for node in fleet.nodes)
 
 
 def test_reports_read_back_as_they_were_written() -> None:
@@ -123,84 +123,84 @@ def test_what_is_no_plan_is_refused(text: bytes) -> None:
 def test_a_fleet_finds_the_rate_of_an_origin_and_shares_it_evenly(
     nodes: int, allowed: float, retry_after_s: float | None
 ) -> None:
-    crowd = Crowd(Bucket(allowed, allowed, retry_after_s=retry_after_s), [32] * nodes)
-    crowd.run(30)
-    assert crowd.served - allowed >= 0.8 * allowed * 30
-    assert crowd.refused <= 0.02 * crowd.served
-    served = [node.served for node in crowd.nodes]
+    fleet = SimulatedFleet(Bucket(allowed, allowed, retry_after_s=retry_after_s), [32] * nodes)
+    fleet.run(30)
+    assert fleet.served - allowed >= 0.8 * allowed * 30
+    assert fleet.refused <= 0.02 * fleet.served
+    served = [node.served for node in fleet.nodes]
     assert max(served) <= 1.3 * min(served)
 
 
 def test_who_wants_little_gets_it_and_the_others_share_the_rest() -> None:
-    crowd = Crowd(Bucket(300, 300), [32, 32, 1])  # the third one request at a time: 20 a second
-    crowd.run(10)
-    crowd.count()
-    crowd.run(20)
-    little = crowd.nodes[2].served
+    fleet = SimulatedFleet(Bucket(300, 300), [32, 32, 1])  # the third one request at a time: 20 a second
+    fleet.run(10)
+    fleet.count()
+    fleet.run(20)
+    little = fleet.nodes[2].served
     assert little > 0.7 * 20 * 20
-    assert crowd.nodes[0].served == pytest.approx(crowd.nodes[1].served, rel=0.2)
-    assert crowd.served >= 0.8 * 300 * 20
+    assert fleet.nodes[0].served == pytest.approx(fleet.nodes[1].served, rel=0.2)
+    assert fleet.served >= 0.8 * 300 * 20
 
 
 def test_a_node_that_wakes_up_gets_its_share_within_a_second() -> None:
-    crowd = Crowd(Bucket(300, 300), [32, 0, 0])
-    crowd.run(20)
-    assert crowd.served >= 0.8 * 300 * 20
-    crowd.wake(crowd.nodes[1], 32)
-    crowd.run(1)
-    crowd.count()
-    crowd.run(10)
-    assert crowd.nodes[1].served == pytest.approx(crowd.nodes[0].served, rel=0.3)
-    assert crowd.refused <= 0.03 * crowd.served
+    fleet = SimulatedFleet(Bucket(300, 300), [32, 0, 0])
+    fleet.run(20)
+    assert fleet.served >= 0.8 * 300 * 20
+    fleet.wake(fleet.nodes[1], 32)
+    fleet.run(1)
+    fleet.count()
+    fleet.run(10)
+    assert fleet.nodes[1].served == pytest.approx(fleet.nodes[0].served, rel=0.3)
+    assert fleet.refused <= 0.03 * fleet.served
 
 
 def test_a_retry_after_that_one_node_hears_pauses_all() -> None:
-    crowd = Crowd(Bucket(1000, 1000), [4] * 3)
-    crowd.run(3)
-    node = crowd.nodes[0]
+    fleet = SimulatedFleet(Bucket(1000, 1000), [4] * 3)
+    fleet.run(3)
+    node = fleet.nodes[0]
     entry = node.limiter.enter()
     while isinstance(entry, float):
-        crowd.run(0.01)
+        fleet.run(0.01)
         entry = node.limiter.enter()
     node.limiter.refuse(entry, 5.0)
-    crowd.run(0.5)
-    assert all(4 < each.limiter.pause_s <= 5 for each in crowd.nodes)
-    crowd.count()
-    crowd.run(4)
-    assert crowd.served == 0
-    crowd.run(3)
-    assert all(each.served for each in crowd.nodes)
+    fleet.run(0.5)
+    assert all(4 < each.limiter.pause_s <= 5 for each in fleet.nodes)
+    fleet.count()
+    fleet.run(4)
+    assert fleet.served == 0
+    fleet.run(3)
+    assert all(each.served for each in fleet.nodes)
 
 
 def test_when_the_planner_is_gone_another_one_plans() -> None:
-    crowd = Crowd(Bucket(300, 300), [32] * 3)
-    crowd.run(10)
-    assert crowd.planner is not None
-    gone = crowd.planner[0]
-    crowd.stopped.add(gone)
-    crowd.run(5)
-    assert crowd.planner[0] != gone
-    crowd.count()
-    crowd.run(10)
-    assert sum(node.limiter.is_shared for node in crowd.nodes) == 2
-    assert crowd.refused <= 0.1 * crowd.served
+    fleet = SimulatedFleet(Bucket(300, 300), [32] * 3)
+    fleet.run(10)
+    assert fleet.planner is not None
+    gone = fleet.planner[0]
+    fleet.stopped.add(gone)
+    fleet.run(5)
+    assert fleet.planner[0] != gone
+    fleet.count()
+    fleet.run(10)
+    assert sum(node.limiter.is_shared for node in fleet.nodes) == 2
+    assert fleet.refused <= 0.1 * fleet.served
 
 
 def test_without_redis_each_node_goes_on_from_its_even_part() -> None:
-    crowd = Crowd(Bucket(300, 300), [32] * 3)
-    crowd.run(15)
-    shared = [node.limiter.rate for node in crowd.nodes]
-    crowd.redis = False
-    crowd.run(SHARE_S + 0.1)
-    assert not any(node.limiter.is_shared for node in crowd.nodes)
-    assert [node.limiter.rate for node in crowd.nodes] == pytest.approx(shared, rel=0.35)
-    crowd.count()
-    crowd.run(30)
-    assert crowd.served >= 0.7 * 300 * 30
-    assert crowd.refused <= 0.05 * crowd.served
-    crowd.redis = True
-    crowd.run(1)
-    assert all(node.limiter.is_shared for node in crowd.nodes)
+    fleet = SimulatedFleet(Bucket(300, 300), [32] * 3)
+    fleet.run(15)
+    shared = [node.limiter.rate for node in fleet.nodes]
+    fleet.redis = False
+    fleet.run(SHARE_S + 0.1)
+    assert not any(node.limiter.is_shared for node in fleet.nodes)
+    assert [node.limiter.rate for node in fleet.nodes] == pytest.approx(shared, rel=0.35)
+    fleet.count()
+    fleet.run(30)
+    assert fleet.served >= 0.7 * 300 * 30
+    assert fleet.refused <= 0.05 * fleet.served
+    fleet.redis = True
+    fleet.run(1)
+    assert all(node.limiter.is_shared for node in fleet.nodes)
 
 
 def test_bytes_are_shared_as_requests_are() -> None:

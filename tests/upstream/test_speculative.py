@@ -38,11 +38,11 @@ def narrow_policy() -> RetryPolicy:
 POLICY = narrow_policy()
 
 
-def opened(origin: OpeningOrigin, start: int, end: int) -> SpeculativeRead:
+def opened(origin: SpeculativeOrigin, start: int, end: int) -> SpeculativeRead:
     return SpeculativeRead(origin, "b", "k", ByteRange(start, end), POLICY.throttles.of("s3://test"))
 
 
-class OpeningOrigin(MemoryOrigin):
+class SpeculativeOrigin(MemoryOrigin):
     """Opens ranges of its content; `refusal` is raised instead, `judge` by its taker, `broken` after its head."""
 
     opening_tells = True
@@ -85,11 +85,11 @@ class Taken:
 
 
 @pytest.fixture
-def origin() -> OpeningOrigin:
-    return OpeningOrigin()
+def origin() -> SpeculativeOrigin:
+    return SpeculativeOrigin()
 
 
-async def test_its_bytes_wait_for_whoever_takes_them(origin: OpeningOrigin) -> None:
+async def test_its_bytes_wait_for_whoever_takes_them(origin: SpeculativeOrigin) -> None:
     speculative = opened(origin, 20, 60)
     taken = Taken()
     await speculative.read_range(VERSION, ByteRange(20, 60), taken)
@@ -97,7 +97,7 @@ async def test_its_bytes_wait_for_whoever_takes_them(origin: OpeningOrigin) -> N
     assert origin.asked == []
 
 
-async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: OpeningOrigin) -> None:
+async def test_its_head_tells_the_object_before_anybody_takes_the_bytes(origin: SpeculativeOrigin) -> None:
     speculative = opened(origin, 20, 60)
     assert await speculative.tell() == RECORD
     speculative.drop()
@@ -110,7 +110,7 @@ async def fill(source: SpeculativeSource, span: ByteRange, taken: Taken) -> None
     await deliver(source, "s3://test", VERSION, span, taken, POLICY)
 
 
-async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: OpeningOrigin) -> None:
+async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: SpeculativeOrigin) -> None:
     origin.broken = OriginUnavailable("timed out", silent=True)
     source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await asyncio.wait_for(origin.ended.wait(), 10)
@@ -120,7 +120,7 @@ async def test_one_that_broke_off_behind_its_head_is_asked_for_again(origin: Ope
     assert origin.asked == [ByteRange(20, 60)]
 
 
-async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin) -> None:
+async def test_what_lies_beyond_it_is_read_from_the_origin(origin: SpeculativeOrigin) -> None:
     source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await fill(source, ByteRange(20, 100), taken)
     assert bytes(taken.data) == CONTENT[20:]
@@ -129,14 +129,14 @@ async def test_what_lies_beyond_it_is_read_from_the_origin(origin: OpeningOrigin
     assert origin.asked == [ByteRange(60, 100), ByteRange(0, 20)]
 
 
-async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: OpeningOrigin) -> None:
+async def test_a_range_that_reaches_beyond_the_object_ends_with_it(origin: SpeculativeOrigin) -> None:
     source, taken = SpeculativeSource(opened(origin, 80, 500), origin), Taken()
     await fill(source, ByteRange(80, 100), taken)
     assert bytes(taken.data) == CONTENT[80:]
     assert origin.asked == []
 
 
-async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigin) -> None:
+async def test_a_fill_that_begins_elsewhere_does_without_it(origin: SpeculativeOrigin) -> None:
     source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
     await asyncio.sleep(0)
     await fill(source, ByteRange(0, 10), taken)
@@ -144,7 +144,7 @@ async def test_a_fill_that_begins_elsewhere_does_without_it(origin: OpeningOrigi
     await asyncio.wait_for(origin.ended.wait(), 10)
 
 
-async def test_it_holds_no_place_at_the_gate_while_it_waits_to_be_taken(origin: OpeningOrigin) -> None:
+async def test_it_holds_no_place_at_the_gate_while_it_waits_to_be_taken(origin: SpeculativeOrigin) -> None:
     throttle = POLICY.throttles.of("s3://test")
     speculative, taken = opened(origin, 20, 60), Taken()
     await speculative.tell()
@@ -155,7 +155,7 @@ async def test_it_holds_no_place_at_the_gate_while_it_waits_to_be_taken(origin: 
     assert throttle.limiter.under_way == 0
 
 
-async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: OpeningOrigin) -> None:
+async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: SpeculativeOrigin) -> None:
     throttle = POLICY.throttles.of("s3://test")
     async with throttle.turn():
         waiting = opened(origin, 20, 60)
@@ -172,7 +172,7 @@ async def test_it_waits_for_its_place_and_leaves_it_when_dropped(origin: Opening
 
 @pytest.mark.parametrize("refusal", [NotFound("key", "k"), VersionChanged("older")])
 async def test_a_refusal_from_before_the_version_was_known_is_asked_again(
-    origin: OpeningOrigin, refusal: Exception
+    origin: SpeculativeOrigin, refusal: Exception
 ) -> None:
     origin.refusal = refusal
     source, taken = SpeculativeSource(opened(origin, 20, 60), origin), Taken()
@@ -182,7 +182,7 @@ async def test_a_refusal_from_before_the_version_was_known_is_asked_again(
 
 
 @pytest.mark.parametrize("error", [VersionChanged("other"), OriginUnavailable("nonsense")])
-async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: OpeningOrigin, error: Exception) -> None:
+async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: SpeculativeOrigin, error: Exception) -> None:
     origin.judge = error
     speculative, taken = opened(origin, 20, 60), Taken()
     with pytest.raises(type(error)):
@@ -191,20 +191,20 @@ async def test_what_does_not_fit_the_version_is_refused_and_closed(origin: Openi
     assert origin.ended.is_set()
 
 
-async def test_a_refusal_is_heard_by_who_takes_it(origin: OpeningOrigin) -> None:
+async def test_a_refusal_is_heard_by_who_takes_it(origin: SpeculativeOrigin) -> None:
     origin.refusal = NotFound("key", "k")
     with pytest.raises(NotFound):
         await opened(origin, 20, 60).read_range(VERSION, ByteRange(20, 60), Taken())
 
 
-async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: OpeningOrigin) -> None:
+async def test_dropped_it_ends_its_request_and_nobody_hears_of_it(origin: SpeculativeOrigin) -> None:
     speculative = opened(origin, 20, 60)
     await asyncio.sleep(0)
     speculative.drop()
     await asyncio.wait_for(origin.ended.wait(), 10)
 
 
-async def test_a_cancelled_taker_ends_the_request_first(origin: OpeningOrigin) -> None:
+async def test_a_cancelled_taker_ends_the_request_first(origin: SpeculativeOrigin) -> None:
     origin.head.clear()
     speculative = opened(origin, 20, 60)
     taking = asyncio.ensure_future(speculative.read_range(VERSION, ByteRange(20, 60), Taken()))

@@ -24,14 +24,14 @@ class CopyingSink:
 
 
 class SlowSink:
-    """Takes its time with every write: reads the memory only when `gate` has opened and a few loop turns later."""
+    """Takes its time with every write: reads the memory only when `barrier` has opened and a few loop turns later."""
 
     def __init__(self, *, open_gate: bool = True) -> None:
         self.data = bytearray()
-        self.gate = asyncio.Event()
+        self.barrier = asyncio.Event()
         self.writing = 0
         if open_gate:
-            self.gate.set()
+            self.barrier.set()
 
     def write(self, data: memoryview) -> Awaitable[None]:
         assert self.writing == 0, "a second write while the first is not done"
@@ -40,7 +40,7 @@ class SlowSink:
 
     async def _write(self, data: memoryview) -> None:
         try:
-            await self.gate.wait()
+            await self.barrier.wait()
             for _ in range(3):
                 await asyncio.sleep(0)
             self.data += data

@@ -56,7 +56,7 @@ async def test_the_memory_stays_as_it_was_while_the_sink_holds_it(client: WireCl
     """The sink looks at its first piece again after another response went through the client."""
     held: list[memoryview] = []
     copies: list[bytes] = []
-    gate = asyncio.Event()
+    barrier = asyncio.Event()
 
     class HoldingSink:
         def write(self, data: memoryview) -> Awaitable[None] | None:
@@ -67,7 +67,7 @@ async def test_the_memory_stays_as_it_was_while_the_sink_holds_it(client: WireCl
             return self._hold()
 
         async def _hold(self) -> None:
-            await gate.wait()
+            await barrier.wait()
             assert held[0] == copies[0]
 
     async with ScriptedServer(object_of(blob)) as server:
@@ -75,7 +75,7 @@ async def test_the_memory_stays_as_it_was_while_the_sink_holds_it(client: WireCl
         await until(lambda: bool(held), "the first write")
         for _ in range(3):
             await fetch(client, server.endpoint)
-        gate.set()
+        barrier.set()
         await running
 
 
@@ -116,7 +116,7 @@ async def test_reading_stops_while_the_sink_is_not_done(client: WireClient) -> N
             previous = sent
             await asyncio.sleep(0.1)
         assert sent < body_bytes // 2
-        sink.gate.set()
+        sink.barrier.set()
         await running
     assert len(sink.data) == body_bytes
 
@@ -135,7 +135,7 @@ async def test_a_close_seen_while_the_sink_is_busy_counts_after_what_came_before
     async with ScriptedServer(handler) as server:
         running = asyncio.create_task(client.get(server.endpoint, b"/k", [], give(sink)))
         await until(lambda: sink.writing == 1 and server.open_connections == 0, "the first write and the close")
-        sink.gate.set()
+        sink.barrier.set()
         await running
     assert sink.data == b"x" * 100_000
 
@@ -152,7 +152,7 @@ async def test_a_reset_while_the_sink_is_busy_is_a_broken_connection(client: Wir
     async with ScriptedServer(handler) as server:
         running = asyncio.create_task(client.get(server.endpoint, b"/k", [], give(sink)))
         await until(lambda: sink.writing == 1 and server.open_connections == 0, "the first write and the reset")
-        sink.gate.set()
+        sink.barrier.set()
         with pytest.raises(ConnectionBroken) as raised:
             await running
     assert raised.value.received_bytes == len(sink.data) == 10

@@ -131,7 +131,7 @@ def test_the_sinks_own_time_is_no_time_out() -> None:
                 skip(2000)
                 await turn()
             assert not running.done()
-            sink.gate.set()
+            sink.barrier.set()
             await running
 
     run_with_skips(test)
@@ -154,7 +154,7 @@ def test_after_a_slow_write_the_peer_has_its_whole_time_again() -> None:
             await until(lambda: sink.writing == 1, "the write")
             skip(5000)
             await turn()
-            sink.gate.set()
+            sink.barrier.set()
             await until(lambda: len(sink.data) == 1, "the write's end")
             await turn()
             skip(900)

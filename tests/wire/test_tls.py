@@ -200,7 +200,7 @@ async def test_a_close_seen_while_the_sink_is_busy_counts_after_what_came_before
     async with ScriptedServer(handler, tls=certificates.server_context()) as server:
         running = asyncio.create_task(trusting.get(server.endpoint, b"/k", [], give(sink)))
         await until(lambda: sink.writing == 1 and server.open_connections == 0, "the first write and the close")
-        sink.gate.set()
+        sink.barrier.set()
         await running
     assert sink.data == b"x" * 300_000
 
@@ -239,7 +239,7 @@ async def test_a_close_while_the_sink_is_busy_loses_nothing_that_was_sent_before
     with abrupt_server(certificates.server_context(), response, notify=notify) as (port, server):
         running = asyncio.create_task(trusting.get(Endpoint("127.0.0.1", port, tls=True), b"/k", [], give(sink)))
         await until(lambda: sink.writing == 1 and not server.is_alive(), "the first write and the server's end")
-        sink.gate.set()
+        sink.barrier.set()
         outcome = (await asyncio.gather(running, return_exceptions=True))[0]
     assert sink.data == body
     assert isinstance(outcome, Response if framed or notify else ConnectionBroken)
