@@ -60,6 +60,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="run the fast tier only: see tests/fast.py")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: half as many again as there are CPUs, for many tests wait for processes and timers."""
+    return len(os.sched_getaffinity(0)) * 3 // 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("fast"):
         settings.load_profile("brief")
