@@ -1,1 +1,1 @@
-"""One block for one reader: found on disk, joined in flight, or filled, once for all who want it."""
+"""Filling of blocks: each block is found on disk, joined while it arrives, or fetched once for all its readers."""

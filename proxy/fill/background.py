@@ -1,9 +1,9 @@
-"""What small random reads have left of their blocks, brought in when there is nothing else to do.
+"""Background fills: the rest of the blocks that small random reads have only begun.
 
-How it works. A cold read of a few KiB brings just its bytes; the fill of its block then steps back (see
-`proxy.fill.flight`). The rest is remembered here, and fetched by one task of this worker, one block after the other,
-each begun only while the limiter is idle. The list is bounded and forgets its oldest: a block that is never finished
-costs its bytes again to nobody, for whoever reads it next goes on where it stands.
+How it works. A cold read of a few KiB fetches only its own bytes; then the fill of its block pauses (see
+`proxy.fill.flight`). The rest is listed here. One task of this worker fetches it, block by block, and begins each block
+only while the limiter is idle. The list is bounded and drops its oldest entry. Even a block that is never finished
+costs no byte twice: its next reader continues where the fill stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Finish = Callable[[], Awaitable[None]]
 
 
 class BackgroundFills:
-    """`wait_idle` returns when a fill disturbs nobody."""
+    """The list of blocks to finish, and the task that does it. `wait_idle` returns when a fill disturbs nobody."""
 
     def __init__(self, wait_idle: Callable[[], Awaitable[None]]) -> None:
         self._wait_idle = wait_idle
@@ -32,7 +32,7 @@ class BackgroundFills:
         return len(self._waiting)
 
     def add(self, digest: bytes, index: int, finish: Finish) -> None:
-        """`finish` brings the rest of block `index` of the version with this digest."""
+        """Add block `index` of the version with this digest; `finish` fetches its rest."""
         self._waiting.setdefault((digest, index), finish)
         if len(self._waiting) > BLOCKS_MAX:
             self._waiting.popitem(last=False)

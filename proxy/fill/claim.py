@@ -1,4 +1,4 @@
-"""One block's way to a writer, for the flight that is to fill it: `proxy.fill.flight.FlightClaim`."""
+"""The access of a flight to its block's writer: implements `proxy.fill.flight.FlightClaim`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 class BlockClaim:
-    """One block's way to a writer: `proxy.fill.flight.FlightClaim`. `source` is the origin, or what stands before
-    it."""
+    """A flight's access to its block's writer.
+
+    `source` is the origin, or what is asked before it: a speculative read or a relay.
+    """
 
     def __init__(self, supply: Supply, origin: RangeSource, record: ObjectRecord, arrival: FollowedProgress) -> None:
         self._supply = supply
@@ -44,19 +46,19 @@ class BlockClaim:
         self._supply.put_off(self)
 
     def pass_on(self) -> None:
-        """The block is another worker's by now: follow that one, with the readers that wait already."""
+        """Follow the worker that fills the block by now, with the readers that already wait."""
         self.end()
         self._supply.unlevel(self)
         self._supply.follow(self)
 
     def end(self) -> None:
-        """The flight is over, whatever became of it."""
+        """Drop an unused speculative read: the flight is over, whatever its result."""
         if isinstance(self.source, SpeculativeSource):
             self.source.drop()
             self.source = self.origin
 
     def follow(self) -> FollowedProgress | None:
-        """The followed arrival; None where there is nothing to follow: the block is there, or its segment is not."""
+        """Follow the block's filler and return the progress; None if the block is present or its segment retired."""
         block = self.arrival.block
         if block.retired or block.state().kind is BlockKind.PRESENT:
             return None
@@ -64,7 +66,7 @@ class BlockClaim:
         return self.arrival
 
     def take_over(self, writer: BlockWriter) -> None:
-        """The filler that was followed is gone: a flight of our own goes on, on the same arrival."""
+        """Launch a flight here, on the same progress: the filler that was followed is gone."""
         self.writer = writer
         self.first_bytes = None
         self._supply.launch(self, self.arrival.below)

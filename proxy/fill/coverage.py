@@ -1,4 +1,4 @@
-"""How much of a range is on this disk: what X-Cache says."""
+"""Coverage: how much of a range is on this disk. `X-Cache` reports it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from proxy.errors import StoreUnavailable
 from proxy.objects import ObjectVersion, SumKind
 from proxy.ranges import ByteRange
 
-PEEK_BLOCKS_MAX = 64  # looked at inline; of a longer range, one by one as a body comes to them
+PEEK_BLOCKS_MAX = 64  # checked inline; a longer range's blocks are checked one by one as a body reaches them
 
 
 def is_here(block: Block) -> bool:
-    """Whether the disk has all of it, published or about to be."""
+    """Return whether the disk has the whole block, published or about to be."""
     state = block.state()
     return state.kind is BlockKind.PRESENT or state.progress == block.length
 
 
 def peek_coverage(store: Store, version: ObjectVersion, span: ByteRange) -> tuple[int, int] | None:
-    """The range's blocks that are here, and all of them; None: that takes looking at the disk. Inline."""
+    """Return how many of the range's blocks are here, and how many it has. Inline.
+
+    Return None if the disk must be read for that.
+    """
     blocks = blocks_of(span, store.block_bytes)
     if len(blocks) > PEEK_BLOCKS_MAX:
         return None
@@ -37,10 +40,10 @@ def peek_coverage(store: Store, version: ObjectVersion, span: ByteRange) -> tupl
 def read_coverage(
     store: Store, version: ObjectVersion, span: ByteRange, make: tuple[SumKind, ...] | None = None
 ) -> tuple[int, int]:
-    """As `peek_coverage`. Blocking.
+    """Return the same as `peek_coverage`. Blocking.
 
-    For a read that comes next, `make` (with these sums) the first block's segment, where it must be made: that saves it
-    a turn in a thread.
+    `make`: a read follows. If its first block's segment is missing, create it with these sums, which saves the read a
+    trip through a thread.
     """
     blocks = blocks_of(span, store.block_bytes)
     if make is not None:
@@ -49,7 +52,7 @@ def read_coverage(
     present, index = 0, blocks.start
     while index < blocks.stop:
         block = store.open_block(version, index, create=False)
-        if block is None:  # nor any other of its segment
+        if block is None:  # nor is any other block of its segment here
             index += store.segment_blocks - index % store.segment_blocks
             continue
         present += is_here(block)

@@ -1,20 +1,19 @@
 """Flights: the one fill of a block that every reader of this process waits for.
 
 How it works.
-1. Whoever misses a block looks for its arrival here first; only when there is none it launches a flight. Look-up and
-   launching happen with no await between them, so one process never starts two.
-2. A flight is a task of its own. A reader that goes away only takes back its interest. A flight that waits for room
-   and has lost all interest is dropped; one that has begun, here or in a predecessor, runs on. A reader may
-   join between the drop and the task's next step: then the flight waits for room again.
-3. Only when there is room the flight claims its block's writer (that is the lock between processes): a lock held
-   while waiting would look like a filler that stands still. Where another process has the block by then, the
-   claim passes the arrival on to following that one.
-4. The flight leaves the table when the block is published, in the same step.
-5. A fill that only small readers want brings their bytes first, by a request of their own. When nobody wants more by
-   then, it steps back: it leaves the block to whoever wants the rest, and tells its claim.
-6. Cancelled or failed, it leaves the table, settles its last write, gives the writer up, then fails the arrival.
-   Readers see the error; whoever asks from that moment on starts over, and finds a dying fill's block like another
-   worker's: it is taken over as soon as its lock is free.
+1. A reader that misses a block looks for its fill progress here, and launches a flight only if there is none. There is
+   no await between look-up and launch, so one process never starts two.
+2. A flight is a task of its own. A reader that goes away only withdraws its interest. A flight that waits for room and
+   has lost all interest is dropped; one that has begun, here or in a predecessor, runs on. If a reader joins between
+   the drop and the task's next step, the flight waits for room again.
+3. A flight takes its block's writer (the lock between processes) only once there is room: a lock held while waiting
+   would look like a filler that is stuck. If another process has the block by then, the claim follows that process.
+4. The flight leaves the table in the same step in which the block is published.
+5. A fill that only small readers want fetches their bytes first, by a request of their own. If nobody wants more by
+   then, it pauses: it leaves the block to the next reader that wants the rest, and calls the claim's `put_off`.
+6. A flight that is cancelled or fails leaves the table, settles its last write, gives up the writer, then fails the
+   progress. Its readers see the error. Later readers start over. To them, the block of a failing fill looks like
+   another worker's: they take it over as soon as its lock is free.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ FlightKey = tuple[bytes, int]  # the version's digest, the block's index
 
 
 class FlightClaim(Protocol):
-    """How a flight comes by its block's writer. `held`: it has it already, taken over from a fill that had begun.
+    """A flight's access to its block's writer. `held`: it has the writer of a fill that had begun.
 
-    `take` gives None where another process fills the block, or has; `pass_on` then sees to the arrival. `prepare`
-    reads back what a predecessor wrote. `first_bytes`: after so many the fill looks whether more is wanted, and if not
-    calls `put_off`; None: it always goes on.
+    `take` returns None if another process fills the block or has filled it; then `pass_on` follows that one. `prepare`
+    reads back what a predecessor wrote. After `first_bytes` bytes the fill checks whether more is wanted, and if not
+    calls `put_off`; None: it always continues.
     """
 
     @property
@@ -69,15 +68,15 @@ class FlightClaim(Protocol):
     def pass_on(self) -> None: ...
 
     def end(self) -> None:
-        """The flight is over."""
+        """Release what the claim holds: the flight is over."""
         ...
 
 
 class Flights:
-    """All arrivals of this process. `settled(version)` is called when no flight of a version is left.
+    """The fill progress of all blocks under way here. `settled(version)` is called when a version's last flight ends.
 
-    `above` has the room of flights by their level, for those that wait for other nodes: each level its own, so that the
-    fills of two nodes never wait for each other's room. `room_wait_s`: how long a fill waits for room on a full disk.
+    `above`: the limiters of flights that wait for other nodes, by level. Each level has its own room, so that the fills
+    of two nodes never wait for each other's room. `room_wait_s`: how long a fill waits for room on a full disk.
     """
 
     def __init__(
@@ -93,38 +92,38 @@ class Flights:
         self._policy = policy
         self._arrivals: dict[FlightKey, FillProgress] = {}
         self._tasks: dict[FlightKey, asyncio.Task[None]] = {}
-        self._waiting: set[FlightKey] = set()  # for room in the limiter, and dropped when nobody wants them
-        self._dropped: set[FlightKey] = set()  # of those, the ones that were cancelled for want of interest
+        self._waiting: set[FlightKey] = set()  # for room in the limiter; dropped when nobody wants them
+        self._dropped: set[FlightKey] = set()  # of those, the ones cancelled because nobody wanted them
         self._per_version: Counter[bytes] = Counter()
         self.settled: Callable[[ObjectVersion], None] = lambda version: None
 
     def throttle(self, origin_id: str) -> OriginThrottle:
-        """What requests to that origin pass."""
+        """Return the throttle that requests to that origin pass."""
         return self._policy.throttles.of(origin_id)
 
     def find(self, version: ObjectVersion, index: int) -> FillProgress | None:
         return self._arrivals.get((version.digest, index))
 
     def count(self) -> int:
-        """How many blocks are on their way, here or followed."""
+        """Return how many blocks are under way, filled here or followed."""
         return len(self._arrivals)
 
     def under_way(self, version: ObjectVersion) -> bool:
-        """Whether some flight of the version has not ended: `settled` is still to be called."""
+        """Return whether some flight of the version has not ended, so that `settled` is still to be called."""
         return self._per_version[version.digest] > 0
 
     def finishing(self, version: ObjectVersion) -> list[FillProgress]:
-        """Arrivals of a version whose bytes are all there and which are about to be published."""
+        """Return the progress of the version's fills that have all bytes and are about to be published."""
         arrivals = [arrival for key, arrival in self._arrivals.items() if key[0] == version.digest]
         return [arrival for arrival in arrivals if arrival.complete]
 
     def follow(self, version: ObjectVersion, index: int, arrival: FillProgress) -> None:
-        """Enters an arrival that another process fills."""
+        """Add the progress of a fill that another process runs."""
         assert (version.digest, index) not in self._arrivals
         self._arrivals[version.digest, index] = arrival
 
     def forget(self, version: ObjectVersion, index: int) -> None:
-        """Removes a followed arrival that has ended."""
+        """Remove the progress of a followed fill that has ended."""
         self._arrivals.pop((version.digest, index), None)
 
     def launch(
@@ -136,7 +135,7 @@ class Flights:
         claim: FlightClaim,
         arrival: FillProgress,
     ) -> None:
-        """Starts the fill of bytes `block`. The arrival is a new one, or one that was followed and is taken over."""
+        """Start the fill of bytes `block`. `arrival` is new, or was followed and is taken over."""
         key = (version.digest, index)
         assert key not in self._tasks, "a block has one flight"
         self._arrivals[key] = arrival
@@ -145,7 +144,7 @@ class Flights:
         self._tasks[key] = asyncio.get_running_loop().create_task(flight, name=f"fill {version.key!r} {index}")
 
     def release(self, version: ObjectVersion, index: int, arrival: FillProgress) -> None:
-        """A reader goes away (or has what it wanted)."""
+        """Withdraw a reader's interest: it went away, or has what it wanted."""
         arrival.interest -= 1
         assert arrival.interest >= 0
         key = (version.digest, index)
@@ -171,8 +170,8 @@ class Flights:
         if writer is not None:
             fill.begin(writer)
         try:
-            # Its reader went away before this task's first step. A fill that had begun already goes on all the same:
-            # else a reader that is content with what is there would leave its block unfinished, again and again.
+            # Its reader went away before this task's first step. A fill that had begun runs on all the same:
+            # otherwise readers that are content with what is there would leave the block unfinished, again and again.
             if arrival.interest == 0 and writer is None:
                 raise asyncio.CancelledError
             async with AsyncExitStack() as room:
@@ -232,7 +231,7 @@ class Flights:
             self.settled(version)
 
     def _step_back(self, key: FlightKey, writer: BlockWriter, claim: FlightClaim, arrival: FillProgress) -> None:
-        """Small readers have what they wanted, and nobody wants the rest now."""
+        """Pause the fill: small readers have what they wanted, and nobody wants the rest now."""
         self._leave(key, arrival)
         writer.leave()
         arrival.fail(FillPaused())
@@ -249,7 +248,7 @@ class Flights:
         droppable: bool,
         urgent: bool,
     ) -> None:
-        """Waits for room, and again where a reader joined after the drop and before it took effect."""
+        """Wait for room, and wait again if a reader joined after the drop and before it took effect."""
         if droppable:
             self._waiting.add(key)
         while True:
@@ -266,7 +265,7 @@ class Flights:
                 return
 
     def _unlist(self, key: FlightKey, arrival: FillProgress) -> None:
-        """Nobody joins it from now on."""
+        """Remove the progress from the table, so that nobody joins it from now on."""
         if self._arrivals.get(key) is arrival:
             del self._arrivals[key]
 
@@ -277,15 +276,15 @@ class Flights:
         self._dropped.discard(key)
 
     def has_room(self, length_bytes: int) -> bool:
-        """Whether a fill of that length would begin at once."""
+        """Return whether a fill of that length would begin at once."""
         return self._limiter.has_room(length_bytes)
 
     async def wait_idle(self) -> None:
-        """Returns when there is little to do: see `FillLimiter.wait_idle`."""
+        """Return when there is little to do: see `FillLimiter.wait_idle`."""
         await self._limiter.wait_idle()
 
     async def aclose(self) -> None:
-        """Cancels what flies and waits until every lock is given up."""
+        """Cancel all flights and wait until every lock is given up."""
         await asyncio.sleep(0)  # a task cancelled before its first step would never give up its lock
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -325,7 +324,7 @@ class _Fill:
 
 
 def _shown(error: BaseException) -> BaseException:
-    """What readers are told: a cancelled or broken fill is an origin that can be asked again."""
+    """Return the error that readers see: after a cancelled or broken fill, the origin can be asked again."""
     if isinstance(error, WarmstartError):
         return error
     return OriginUnavailable(f"the fill was broken off ({type(error).__name__})")

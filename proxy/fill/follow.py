@@ -1,14 +1,14 @@
 """Following the fills of other workers of this node.
 
-How it works. One poll for the whole worker (every 2 ms while anything is followed) reads the words of the followed
-blocks and moves their arrivals. Every 50 ms it also tries the lock: getting it means that the filler died or gave
-up; the writer then goes on from the filler's progress as a flight of our own, on the same arrival. A lock that is
-held with no progress for `stuck_s` ends the arrival, if some worker has stopped: its readers go on uncached. While all
-run, the filler waits for its origin, and so do we.
+How it works. One poll for the whole worker (every 2 ms while anything is followed) reads the followed blocks' words in
+the block map and updates their progress. Every 50 ms it also tries the lock. Getting it means that the filler died or
+gave up; then a flight of this worker continues from there, with the same progress. If a lock is held for `stuck_s`
+without progress and some worker has stopped, the progress fails and its readers continue uncached. While all workers
+run, the filler is waiting for its origin, and the followers wait too.
 
-Where the bytes are of other nodes of the fleet (`unverified`), a filler that starts over has found them wrong: that
-ends the arrival, too, for what readers have sent of it can't be taken back. A new fill may have come further than the
-old one between two looks, so the filler says so in the fleet's shared state first (`discarded`).
+If bytes are from other nodes of the fleet (`unverified`), a filler that starts over has found them wrong. That also
+fails the progress, because what readers have already sent can't be taken back. A new fill may get further than the old
+one between two looks, so the filler first records it in the fleet's shared state (`discarded`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ TRY_LOCK_S = 0.05
 
 
 class FollowedProgress(FillProgress):
-    """An arrival that knows where its bytes lie: its segment may be retired, and have a successor, before it ends.
+    """Fill progress that knows where its bytes are: its segment may be retired, and replaced, before the fill ends.
 
-    `read_unverified` tells whether bytes of other nodes are in it, which count only when the block is published (None:
-    nobody knows now); `level` how far from the origin the fill stands (`proxy.fleet.fill_ids`), and `fill_id` which one
-    it is, where it is this process's; `below` in which tree others wait for it; `discarded` is another number when such
-    bytes were thrown away.
+    `read_unverified` returns whether the block contains bytes of other nodes, which count only once it is published
+    (None: not known now). `level` returns how far from the origin the fill is (`proxy.fleet.fill_ids`), and `fill_id`
+    which one it is, if it is this process's. `below`: the level of the tree in which other nodes wait for it.
+    `discarded`: whether bytes of other nodes have been thrown away.
     """
 
     __slots__ = (
@@ -73,11 +73,11 @@ class FollowedProgress(FillProgress):
         return found is not False
 
     def serve(self, level: int) -> None:
-        """Another node waits for it, within a tree of that level: whoever goes on with the fill must not wait there."""
+        """Note that another node waits for it, in a tree of that level: a fill that takes over must not wait there."""
         self.below = level if self.below is None else min(level, self.below)
 
     def watch(self, discarded: Callable[[], int]) -> None:
-        """Before anybody has bytes of it."""
+        """Remember the counter of discarded bytes, before anybody has bytes of this fill."""
         self._discarded, self._discarded_at_first = discarded, discarded()
 
     @property
@@ -99,7 +99,7 @@ class _Followed:
 
 
 class Followers:
-    """`stopped` tells whether some worker of this node stands still."""
+    """The poll of all fills that are followed. `stopped` returns whether some worker of this node has stopped."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Followers:
         self._poll: asyncio.Task[None] | None = None
 
     def follow(self, version: ObjectVersion, arrival: FollowedProgress, take_over: TakeOver) -> None:
-        """Moves the arrival as the other worker's fill does; `take_over` launches ours when that one is gone."""
+        """Update the progress as the other worker's fill moves; `take_over` launches ours when it is gone."""
         state = arrival.block.state()
         if state.kind is BlockKind.FILLING:
             arrival.move(state.start, min(state.progress, arrival.length - 1))
@@ -142,10 +142,10 @@ class Followers:
             return self._give_up(followed, str(error))
 
     def _look(self, followed: _Followed, now: float) -> bool:
-        """Moves one arrival; True when it needs no more following."""
+        """Update one progress. Return True if it needs no more following."""
         block, arrival = followed.block, followed.arrival
         state = block.state()
-        if arrival.discarded:  # read behind the state: what is there now may be another fill's
+        if arrival.discarded:  # read after the state: what is there now may be another fill's
             return self._end(followed, _started_over(block))
         if state.kind is BlockKind.PRESENT:
             self._flights.forget(followed.version, block.index)
@@ -199,7 +199,7 @@ class Followers:
 
 
 def _is_behind(arrival: FollowedProgress, start: int, progress: int) -> bool:
-    """Whether a fill is not the one whose bytes, of other nodes, readers of the arrival may have sent."""
+    """Return whether this is another fill than the one whose bytes, of other nodes, readers may have sent."""
     return arrival.unverified and arrival.progress > 0 and (start != arrival.start or progress < arrival.progress)
 
 

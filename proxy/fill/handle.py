@@ -1,4 +1,4 @@
-"""What a reader gets of a block, and what it has asked for before its object was known."""
+"""Block handles, and speculative reads of blocks whose object is not known yet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from proxy.fill.follow import FollowedProgress
 from proxy.objects import ObjectRecord
 from proxy.upstream.speculative import SpeculativeRead
 
-SMALL_READ_BYTES = 256 << 10  # a read of no more than this does not call for its whole block at once
+SMALL_READ_BYTES = 256 << 10  # a read of at most this does not need its whole block at once
 
 
 @dataclass(slots=True)
 class BlockHandle:
-    """A block that is on disk (`arrival` None) or on its way there. `release` it when done."""
+    """A block that is on disk (`arrival` is None) or on its way there. Release it by `Supply.release`."""
 
     block: Block
     arrival: FollowedProgress | None
@@ -31,12 +31,12 @@ class BlockHandle:
 
     @property
     def unverified(self) -> bool:
-        """Whether bytes of other nodes are in it that have not been compared with their checksum yet."""
+        """Whether it contains bytes of other nodes that have not been compared with their checksum yet."""
         arrival = self.arrival
         return arrival is not None and not arrival.published and arrival.unverified
 
     def is_far(self, offset: int, end: int) -> bool:
-        """Whether a small read is better off with a request of its own than waiting until the fill comes to it."""
+        """Return whether a small read is served sooner by a request of its own than by waiting for the fill."""
         if self.arrival is None or end - offset > SMALL_READ_BYTES:
             return False
         return self.arrival.is_far(offset, end)
@@ -44,9 +44,9 @@ class BlockHandle:
 
 @dataclass(frozen=True, slots=True)
 class SpeculativeBlock:
-    """A first read's bytes, asked for: `forget` them when the read has its block, or never will.
+    """A speculative read of a key's first bytes. Call `forget` when the reader has its block, or never will.
 
-    `tells`: their answer may say what the object is, else a HEAD must be asked.
+    `tells`: the answer may say what the object is; otherwise a HEAD is needed.
     """
 
     speculative: SpeculativeRead
@@ -55,9 +55,9 @@ class SpeculativeBlock:
     block_bytes: int
 
     async def tell(self) -> ObjectRecord | None:
-        """What the answer says; None: too little. Raises as the origin does."""
+        """Return what the answer says of the object; None: too little. Raise what the origin raises."""
         return await self.speculative.tell()
 
     def tells_all(self, record: ObjectRecord) -> bool:
-        """Whether nothing more need be asked: of one block, no combined checksum can tell more than its bytes' own."""
+        """Return whether no further request is needed. An object of one block needs no combined checksum."""
         return record.sums_known or record.size_bytes <= self.block_bytes

@@ -1,8 +1,8 @@
-"""How many fills run at once: bounded by bytes and by count, shared out in turns.
+"""The limit on concurrent fills, by bytes and by count, shared in turns.
 
-How it works. A fill asks for room before its first request and gives it back when its last byte is on disk. Fills
-wait in one queue for each object version; freed room goes to the queues in turn, so that one small read waits for
-at most one fill of each other reader, never for the whole of a big cold load.
+How it works. A fill asks for room before its first request and returns it when its last byte is on disk. Fills wait in
+one queue per object version. Freed room goes to the queues in turn, so that a small read waits for at most one fill of
+each other reader, never for a whole big cold load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 IDLE_PATIENCE_S = 60.0
-URGENT_FILLS = 16  # small reads beside a full house: they bring kilobytes
+URGENT_FILLS = 16  # small reads that run beyond the limit: they fetch kilobytes
 
 
 class FillLimiter:
@@ -29,9 +29,9 @@ class FillLimiter:
 
     @asynccontextmanager
     async def room(self, stream: bytes, length_bytes: int, *, urgent: bool = False) -> AsyncIterator[None]:
-        """Holds room for `length_bytes` while the body runs. `stream` names the queue.
+        """Hold room for `length_bytes` while the body runs. `stream` names the queue.
 
-        `urgent`: a small read, which takes one of URGENT_FILLS places of its own while they last.
+        `urgent`: a small read, which takes one of URGENT_FILLS extra slots if one is free.
         """
         length_bytes = min(length_bytes, self._bytes_max)
         if urgent and self._urgent_free:
@@ -48,13 +48,13 @@ class FillLimiter:
             self._give(length_bytes)
 
     def has_room(self, length_bytes: int) -> bool:
-        """Whether a fill of that length would not wait."""
+        """Return whether a fill of that length would not wait."""
         return not self._queues and self._fits(min(length_bytes, self._bytes_max))
 
     async def wait_idle(self, patience_s: float = IDLE_PATIENCE_S) -> None:
-        """Returns when nobody waits and most of the room is free: for what is done only when nothing else is.
+        """Return when nobody waits and most of the room is free: for work that is done only when there is nothing else.
 
-        Or when it has waited for so long: what comes last comes all the same, a little at a time.
+        Return after `patience_s` in any case, so that such work advances slowly even under load.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
@@ -65,7 +65,7 @@ class FillLimiter:
 
     @property
     def waiting_for_idle(self) -> int:
-        """How many wait for `wait_idle`."""
+        """How many callers wait in `wait_idle`."""
         return len(self._idle)
 
     def _is_idle(self) -> bool:
@@ -103,7 +103,7 @@ class FillLimiter:
             self._idle.clear()
 
     def _grant(self) -> None:
-        """Hands freed room to the queues in turn; the one that cannot get enough keeps its place at the front."""
+        """Give freed room to the queues in turn. A queue whose first fill does not fit stays at the front."""
         while self._queues:
             stream, queue = next(iter(self._queues.items()))
             while queue and queue[0][1].done():

@@ -1,8 +1,9 @@
-"""A block on its way to this node's disk, as those who wait for it see it.
+"""Fill progress: a block on its way to this node's disk, as its readers see it.
 
-Who fills the block (a task of this process, or another worker) moves `progress`; readers take what is there already
-and wait for more. An arrival ends once: published (complete, and known to the store as present) or failed.
-Each reader gets an exception of its own: a shared one would hold the frames of all, and these the block and its file.
+What fills the block (a task of this process, or another worker) moves `progress`. Readers take what is already there
+and wait for more. A progress ends once: published (complete, and present in the store) or failed.
+Each reader gets an exception of its own: a shared one would hold the frames of all readers, and with them the block and
+its file.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from proxy.errors import fresh
 WAKE_BYTES = 128 << 10
 
 
-ROUND_TRIP_S = 0.02  # until one was seen
-FAR_BYTES = 1 << 20  # what a fill of unknown speed brings in that time: 50 MB/s
-SEEN_OVER_S = 0.01  # a speed seen for less long says little
+ROUND_TRIP_S = 0.02  # until one was measured
+FAR_BYTES = 1 << 20  # what a fill of unknown speed fetches in that time: 50 MB/s
+SEEN_OVER_S = 0.01  # a speed measured for less time says little
 
 
 class FillPaused(Exception):
-    """The fill brings no more, and what it brought is there: whoever wants more asks for the block again.
+    """The end of a fill that keeps what it fetched: a reader that wants more asks for the block again.
 
-    It has brought what its small readers wanted, and the rest of the block can wait; or it failed before this reader
-    waited for it.
+    Either its small readers have what they wanted and the rest of the block can wait, or it failed before this reader
+    waited.
     """
 
 
@@ -41,9 +42,10 @@ class _Waiter(NamedTuple):
 
 
 class FillProgress:
-    """`interest` counts the readers that want it: a fill that nobody wants and that has not begun is dropped.
+    """How far the fill of one block has come, and its readers.
 
-    `whole` is set where some reader wants more than a little of the block.
+    `interest` counts the readers: a fill that nobody wants and that has not begun is dropped. `whole` is set if some
+    reader wants more than a small part of the block.
     """
 
     __slots__ = (
@@ -82,12 +84,12 @@ class FillProgress:
         return self.whole or bool(self._waiters)
 
     def distance(self, offset: int, end: int) -> int:
-        """How many bytes the fill must still write until all of [offset, end) is there."""
+        """Return how many bytes the fill must still write until all of [offset, end) is there."""
         first, last = (offset - self.start) % self.length, (end - 1 - self.start) % self.length
         return max(0, (last if last >= first else self.length - 1) + 1 - self.progress)
 
     def is_far(self, offset: int, end: int, now_s: float | None = None) -> bool:
-        """Whether the fill will come to [offset, end) later than an answer to a request of its own."""
+        """Return whether the fill will reach [offset, end) later than a separate request would be answered."""
         before_bytes = self.distance(offset, end) - (end - offset)
         now_s = time.monotonic() if now_s is None else now_s
         moving_s = now_s - self._moving_at_s
@@ -102,11 +104,11 @@ class FillProgress:
         return self.published or self.error is not None
 
     def available(self, offset: int) -> int:
-        """How many bytes from `offset` on may be sent in one piece, now."""
+        """Return how many bytes from `offset` on may be sent in one piece now."""
         return available_bytes(self.start, self.progress, self.length, offset)
 
     def move(self, start: int, progress: int) -> None:
-        """The fill has come this far (or has begun again); wakes the readers that it satisfies."""
+        """Note how far the fill has come, or that it has begun again. Wake the readers that this satisfies."""
         if not self._moving_at_s and progress > self.progress:
             self._moving_at_s, self._moved_from = time.monotonic(), progress
         self.start = start
@@ -115,11 +117,11 @@ class FillProgress:
             self._wake()
 
     def asked(self) -> None:
-        """The fill's first request leaves now."""
+        """Note that the fill's first request leaves now."""
         self._asked_at_s, self._moving_at_s = time.monotonic(), 0.0
 
     def publish(self) -> None:
-        """All bytes are there and the store knows it."""
+        """Note that all bytes are there and the store knows it."""
         self.progress = self.length
         self.published = True
         self._wake()
@@ -130,7 +132,7 @@ class FillProgress:
             self._wake()
 
     def outlast(self, error: BaseException, since_s: float) -> bool:
-        """Ends the wait of readers that have waited since before then (a monotonic clock); True: others wait."""
+        """End the wait of readers that have waited since before `since_s` (monotonic). Return whether others wait."""
         waiting, self._waiters = self._waiters, []
         for waiter in waiting:
             if waiter.turn.done():
@@ -142,18 +144,18 @@ class FillProgress:
         return bool(self._waiters)
 
     async def wait(self, offset: int, at_least: int = 1) -> None:
-        """Returns when `at_least` bytes (or the rest of the block) are there from `offset`; raises the fill's error."""
+        """Return when `at_least` bytes (or the rest of the block) are there from `offset`. Raise the fill's error."""
         needed = min(at_least, self.length - offset)
         while self.available(offset) < needed and not self.complete:
             await self._turn(offset, needed)
 
     async def wait_end(self) -> None:
-        """Returns when the block is published; raises the fill's error."""
+        """Return when the block is published. Raise the fill's error."""
         while not self.published:
             await self._turn(0, self.length + 1)
 
     async def _turn(self, offset: int, needed: int) -> None:
-        """Returns when something may have changed; raises the fill's error, or the one that ends this wait."""
+        """Return when something may have changed. Raise the fill's error, or the one that ends this wait."""
         if self.error is not None:
             raise fresh(self.error)
         turn: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()

@@ -1,10 +1,11 @@
-"""Reading ahead of requests: many loaders read an object by ranges, one after the other, each a request of its own.
+"""Read-ahead for loaders that read an object by consecutive ranges, each a request of its own.
 
-How it works. A range that begins where another ended continues a run. From its third request on, the blocks behind a
-run's end are asked for as well, as many as the run has taken so far and no more than one reader's window: who stops
-early has fetched twice what it read, at most, and a reader that jumps about fetches nothing ahead. Nothing is fetched
-ahead where other fills would have to wait for it. Requests that are answered at once, for what came ahead is there, are
-not seen here: so a run goes on, too, with a range that begins anywhere in what was fetched ahead of it.
+How it works. A range that begins where another one ended continues a run. From a run's third request on, the blocks
+after its end are requested too: as many as the run has read so far, but no more than one reader's window. So at most
+twice what a reader read is fetched if it stops early, and nothing is fetched ahead of a reader that jumps about.
+Nothing is fetched ahead if other fills would have to wait for it. Requests that are answered at once, from what was
+fetched ahead, are not seen here. Therefore a range that begins anywhere in what was fetched ahead of a run also
+continues it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from proxy.ranges import ByteRange
 log = logging.getLogger(__name__)
 
 VERSIONS_MAX = 256
-RUNS_MAX = 8  # of one version: as many clients may read it at once
+RUNS_MAX = 8  # of one version: so many clients may read it at once
 REQUESTS_MIN = 3
 BLOCKS_MAX = 64  # fetched ahead at the same time, for all runs
 
@@ -32,7 +33,7 @@ Fetch = Callable[[int], Awaitable[None]]
 
 @dataclass(slots=True)
 class Run:
-    """`end`: where it continues. Blocks before `ahead_block` have been asked for."""
+    """Consecutive ranges of one version. `end`: where it continues. Blocks before `ahead_block` have been requested."""
 
     start: int
     end: int
@@ -41,7 +42,10 @@ class Run:
 
 
 class ReadAhead:
-    """`window_blocks_max`: of one run. `has_room`: whether a fill of so many bytes would not wait."""
+    """The runs of all versions, and what is fetched ahead of them.
+
+    `window_blocks_max` limits one run. `has_room` returns whether a fill of so many bytes would not wait.
+    """
 
     def __init__(self, block_bytes: int, window_blocks_max: int, has_room: Callable[[int], bool]) -> None:
         self._block_bytes = block_bytes
@@ -51,7 +55,7 @@ class ReadAhead:
         self._fetching = BackgroundTasks(log)
 
     def note(self, version: ObjectVersion, span: ByteRange, fetch: Fetch) -> None:
-        """A request for this range has come; `fetch` brings a block and returns when it is there. Inline."""
+        """Note a request for this range, and fetch ahead. `fetch` returns when its block is there. Inline."""
         run = self._continued(version.digest, span)
         last_block = (version.size_bytes - 1) // self._block_bytes
         for index in self.wanted(run, last_block):
@@ -62,7 +66,7 @@ class ReadAhead:
             self._fetching.start(_quietly(fetch, index), name=f"ahead {index}")
 
     def wanted(self, run: Run, last_block: int) -> range:
-        """The blocks to ask for now. Pure."""
+        """Return the blocks to request now. Pure."""
         if run.requests < REQUESTS_MIN:
             return range(0)
         behind = -(-run.end // self._block_bytes)  # the first block that the run has not touched
@@ -90,5 +94,5 @@ class ReadAhead:
 
 
 async def _quietly(fetch: Fetch, index: int) -> None:
-    with suppress(Exception):  # nobody waits for it; who reads the block will hear of it
+    with suppress(Exception):  # nobody waits for it; a reader of the block will get the error
         await fetch(index)

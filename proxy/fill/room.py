@@ -1,4 +1,4 @@
-"""Waiting for room on a full disk: eviction makes some within moments, and a read past the cache keeps nothing."""
+"""Waiting for room on a full disk: eviction frees some within moments, while a read past the cache stores nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from proxy.errors import StoreFull
 
-LOOK_S = 0.025  # what a look costs is one statvfs; the evictor looks as often
+LOOK_S = 0.025  # a look costs one statvfs; the evictor looks as often
 
 Result = TypeVar("Result")
 
 
 async def with_room(attempt: Callable[[], Awaitable[Result]], wait_s: float) -> Result:
-    """What `attempt` returns once there is room for it. Raises StoreFull when there is none within `wait_s`."""
+    """Return what `attempt` returns once there is room for it. Raise StoreFull if there is none within `wait_s`."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + wait_s
     while True:

@@ -1,22 +1,22 @@
-"""One block for one reader: found on disk, joined in flight, or begun.
+"""The supply of blocks to readers: a block is found on disk, joined in flight, or begun.
 
-How it works. `obtain` repeats these steps until one of them settles the matter; between 2 and 5 there is no await, so
-this process starts one flight for a block at most.
-1. Open the block's segment (a thread, the first time). No room or a broken disk: the reader goes on uncached.
-2. An arrival of this process: join it, where its bytes lie: that may be a segment retired meanwhile, whose successor
-   has a hole there.
-3. Present and checked in this run, or written in it by a process that still watches over its bytes: take it. Else
-   (from another run, or its process has died) check it first, in a thread; a damaged one has retired its segment, so
-   start over with a new one.
-4. Reserve the block (a lock between processes): launch a flight.
-5. Another worker holds it: follow that worker's progress.
+How it works. `obtain` repeats these steps until one of them yields the block. There is no await between steps 2 and 5,
+so this process starts at most one flight for a block.
+1. Open the block's segment (in a thread, the first time). With no room or a broken disk, the reader continues uncached.
+2. If the block has a fill progress in this process, join it, in the segment where its bytes are. That segment may have
+   been retired meanwhile; its successor has a hole there.
+3. If the block is present, take it if it was checked in this run, or written in this run by a process that still
+   vouches for it. Otherwise (it is from another run, or its process has died) check it first, in a thread. A damaged
+   block has retired its segment, so start over with a new one.
+4. Reserve the block (the lock between processes) and launch a flight.
+5. If another worker holds the block, follow that worker's progress.
 
-A flight begins where its first reader is, so that the reader's bytes come first wherever in the block they lie, and
-wraps. One that only small reads want steps back after their bytes; the rest is left to `background`. Where the bytes of
-a key's first read are on their way already (`expect`), the flight of their block takes those.
+A flight begins at its first reader's offset and wraps, so that the reader's bytes come first wherever in the block they
+are. A flight that only small reads want pauses after their bytes; the rest is left to `proxy.fill.background`. If the
+bytes of a key's first read are already on their way (`expect`), the flight of their block uses them.
 
-Within a fleet, a flight reads from a relay (`proxy.relay.relay`), and other nodes read what is here: `obtain` with
-`below` where this node is the block's owner for them, `join` where it is one of a chain.
+Within a fleet, a flight reads from a relay (`proxy.relay.relay`), and other nodes read what is here: through `obtain`
+with `below` if this node is the block's owner for them, through `join` if it is a node of a chain.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ from proxy.upstream.speculative import SpeculativeRead, SpeculativeSource
 
 log = logging.getLogger(__name__)
 
-STEP_BYTES = 128 << 10  # nearer to its block's beginning a fill does not start inside: it would save nothing
+STEP_BYTES = 128 << 10  # for a reader nearer to its block's beginning, a fill starts there: else it saves nothing
 OPENINGS_MAX = 16  # each holds a receive buffer until its key is known
-TRIES = 8  # each needs a segment retired, or a fill ended, between two steps
+TRIES = 8  # one fails only if a segment is retired, or a fill ends, between two steps
 
 
 Place = tuple[str, str, str, int]  # origin, bucket, key, the block's index
 
 
 class Supply:
-    """`relays` None: this node is alone."""
+    """The blocks of one worker. `relays` is None if this node is alone."""
 
     def __init__(
         self,
@@ -84,16 +84,16 @@ class Supply:
     def expect(
         self, origin: WholeOrigin, bucket: str, key: str, first: int, last: int | None
     ) -> SpeculativeBlock | None:
-        """Asks for the first bytes of a key that nobody knows yet, for the fill of their block to take.
+        """Request the first bytes of a key that nobody knows yet, for the fill of their block to use.
 
-        The reader wants [first, last], to the object's end if `last` is None. None where nothing was asked.
+        The reader wants [first, last], to the object's end if `last` is None. Return None if nothing was requested.
         """
         if (
             self._relays is not None
             or not isinstance(origin, OpensRanges)
             or len(self._speculative_reads) >= OPENINGS_MAX
         ):
-            return None  # the fleet asks once, for a key and for each block
+            return None  # a fleet asks the origin once, for a key and for each block
         block_bytes = self._store.block_bytes
         index, offset = divmod(first, block_bytes)
         wanted = (origin.id, bucket, key, index)
@@ -125,10 +125,11 @@ class Supply:
         *,
         below: int | None = None,
     ) -> BlockHandle:
-        """The block, with this reader's interest taken: in its bytes [offset, end) if it is a small read's block.
+        """Return the block and count this reader's interest: in bytes [offset, end) for a small read.
 
-        `end` is None where the block is wanted as a whole. Raises StoreUnavailable: read on uncached. `below`: another
-        node waits for it within a tree of that level, so a fill that is begun must wait for none of these.
+        `end` is None if the whole block is wanted. Raise StoreUnavailable: read on uncached. `below`: another node
+        waits for the block within a tree of that level, so a fill that begins here must not wait for any node of that
+        tree.
         """
         version = record.version
         for _ in range(TRIES):
@@ -151,7 +152,7 @@ class Supply:
         raise StoreUnavailable(f"block {index} of {version.key!r} changes hands too often")
 
     async def join(self, origin: RangeSource, record: ObjectRecord, index: int) -> BlockHandle | None:
-        """The block if it is here, or on its way; None: neither. Nothing is begun, but for a fill whose worker died."""
+        """Return the block if it is here or on its way, else None. Begin no fill, except for a worker that died."""
         version = record.version
         block = self._store.peek_block(version, index)
         if block is None:
@@ -175,7 +176,10 @@ class Supply:
         return _joined(found, whole=True) if found is not None else None
 
     def beside(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
-        """The block's bytes from the node that keeps it, not to be kept here; None: this node is the one, or alone."""
+        """Return the source of the block's bytes at the node that keeps it, without keeping them here.
+
+        Return None if this node keeps the block, or is alone.
+        """
         version = record.version
         if self._relays is None or version.origin in self._relays.private:
             return None
@@ -185,9 +189,9 @@ class Supply:
         return Pooled(self._relays, origin, record, index, span)
 
     def aside(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
-        """For a small read of a block that is not here: its bytes alone, compared, from the node that has the block.
+        """Return the source of a small read of a block that is not here: its own bytes, verified, from the pool.
 
-        The rest of the block comes when there is nothing else to do. None: read it as any other.
+        The rest of the block is fetched when there is nothing else to do. Return None if the block is read as usual.
         """
         if self._relays is None:
             return None
@@ -199,13 +203,13 @@ class Supply:
         return pooled
 
     def pooled(self, origin: RangeSource, record: ObjectRecord, index: int) -> Pooled | None:
-        """The same where the block is not here all the same."""
+        """Return the same as `beside` if the block is not here, else None."""
         block = self._store.peek_block(record.version, index)
         here = block is not None and block.state().kind is not BlockKind.ABSENT
         return None if here else self.beside(origin, record, index)
 
     def level(self, version: ObjectVersion, index: int) -> int | None:
-        """The level of the fill that is under way here, or waits; None: none is."""
+        """Return the level of the fill that is under way or waiting here; None if there is none."""
         arrival = self._flights.find(version, index)
         if isinstance(arrival, FollowedProgress) and arrival.level is not None:
             return arrival.level()
@@ -221,13 +225,13 @@ class Supply:
             handle.arrival = None
 
     async def settle(self, version: ObjectVersion) -> None:
-        """Returns when every block whose bytes are all there is published (or its fill has failed)."""
+        """Return when every block whose bytes are all there is published, or its fill has failed."""
         for arrival in self._flights.finishing(version):
             with contextlib.suppress(Exception):
                 await arrival.wait_end()
 
     async def coverage(self, record: ObjectRecord, span: ByteRange, *, to_read: bool = False) -> tuple[int, int]:
-        """How many of the range's blocks are on this disk, and how many it has. `to_read`: a body follows."""
+        """Return how many of the range's blocks are on this disk, and how many it has. `to_read`: a body follows."""
         found = peek_coverage(self._store, record.version, span)
         if found is None:
             make = second_sums(record) if to_read else None
@@ -235,7 +239,7 @@ class Supply:
         return found
 
     async def fetch(self, origin: RangeSource, record: ObjectRecord, index: int) -> None:
-        """Returns when the block is there. Raises what its fill does, and StoreUnavailable."""
+        """Return when the block is there. Raise what its fill raises, and StoreUnavailable."""
         handle = await self.obtain(origin, record, index, 0)
         try:
             if handle.arrival is not None:
@@ -246,7 +250,7 @@ class Supply:
     def _begin(
         self, origin: RangeSource, record: ObjectRecord, block: Block, offset: int, end: int | None, below: int | None
     ) -> FollowedProgress | None:
-        """A flight of our own, or another worker's followed; None: look again."""
+        """Launch a flight, or follow another worker's. Return None if the caller must look again."""
         version = record.version
         arrival = FollowedProgress(block)
         claim = BlockClaim(self, origin, record, arrival)
@@ -269,7 +273,7 @@ class Supply:
         return arrival
 
     def _watch_discarded(self, claim: BlockClaim) -> None:
-        """Whether another worker's fill brings bytes of other nodes, and threw some away, stands in the fleet state."""
+        """Read from the fleet state whether another worker's fill has bytes of other nodes, and threw some away."""
         if self._relays is None or claim.version.origin in self._relays.private:
             return
         fleet_state, block_hash = (
@@ -290,7 +294,7 @@ class Supply:
         relays = self._relays
         relay = relays.open(claim.origin, claim.record, index, span, below) if relays is not None else None
         if relay is not None and relays is not None:
-            if claim.writer is not None and claim.writer.progress:  # a predecessor's, and readers may have it at once
+            if claim.writer is not None and claim.writer.progress:  # a predecessor's; readers may have them at once
                 relay.unverified = relay.unverified or claim.arrival.unverified
             claim.source = relay
             claim.arrival.read_unverified, claim.arrival.level = (lambda: relay.unverified), (lambda: relay.level)
@@ -302,7 +306,7 @@ class Supply:
         self._flights.launch(claim.source, version, index, span, claim, claim.arrival)
 
     def unlevel(self, claim: BlockClaim) -> None:
-        """The flight was not begun: what is under way is another worker's."""
+        """Forget the flight's level and id: it was not begun, and the fill under way is another worker's."""
         claim.arrival.level = claim.arrival.fill_id = None
         self._watch_discarded(claim)
 
@@ -310,7 +314,7 @@ class Supply:
         self._followers.follow(claim.version, claim.arrival, claim.take_over)
 
     def put_off(self, claim: BlockClaim) -> None:
-        """The rest of a block can wait."""
+        """Leave the rest of the block to a background fill."""
         self._fetch_later(claim.origin, claim.record, claim.arrival.block.index)
 
     def _fetch_later(self, origin: RangeSource, record: ObjectRecord, index: int) -> None:
@@ -333,7 +337,7 @@ class Supply:
         return block
 
     async def _check(self, version: ObjectVersion, block: Block) -> None:
-        """Checks a block of an earlier run, once for all readers; a damaged one retires its segment."""
+        """Check a block of an earlier run, once for all readers. A damaged one retires its segment."""
         key = (version.digest, block.index)
         check = self._checks.get(key)
         if check is None:
@@ -355,7 +359,7 @@ def _joined(arrival: FillProgress, *, whole: bool, below: int | None = None) -> 
 
 
 def _is_idle(block: Block) -> bool:
-    """Whether nobody fills a block that was begun. Inline: its lock, taken and given back."""
+    """Return whether nobody fills a block that was begun. Inline: takes its lock and gives it back."""
     try:
         writer = block.reserve(0)
     except StoreUnavailable:
@@ -366,17 +370,17 @@ def _is_idle(block: Block) -> bool:
 
 
 def fill_start(offset: int) -> int:
-    """Where a fill for a reader at this offset of its block begins."""
+    """Return where a fill begins for a reader at this offset of its block."""
     return 0 if offset < STEP_BYTES else offset // START_STEP_BYTES * START_STEP_BYTES
 
 
 def own_bytes(start: int, end: int, length: int) -> int | None:
-    """How many bytes the fill for a small read brings first, from `start` to the read's end; None: the whole block."""
+    """Return how many bytes a small read's fill fetches first, from `start` to the read's end; None: all."""
     return end - start if length - (end - start) > FAR_BYTES else None
 
 
 def second_sums(record: ObjectRecord) -> tuple[SumKind, ...]:
-    """Checksums to keep beside crc32c, so that the object's can be compared at its end."""
+    """Return the checksums to keep beside crc32c, so that the object's own can be compared at its end."""
     kinds = [kind for kind, _ in record.sums]
     if SumKind.CRC32C in kinds:
         return ()

@@ -1,16 +1,16 @@
-"""Bytes of a span straight from the origin, through a little memory: the way of a read that no disk can hold.
+"""Uncached streams: a span's bytes straight from the origin, through a small buffer, for reads that no disk can hold.
 
-How it works. A task brings bytes into a bounded buffer; the reader takes chunks from it. A full buffer makes the
+How it works. A task fetches bytes into a bounded buffer; the reader takes chunks from it. A full buffer makes the
 origin's connection wait. Closing the iterator cancels the task.
 
 The reader decides how fast it takes bytes, so nobody else may wait for it:
-1. These streams hold at most half of an origin's tickets (`Streams`); the others wait for their turn. A stream gives
-   its place on after SLICE_BYTES.
-2. A reader that leaves the buffer full for longer than its pace allows loses ticket and connection (ReaderSlow). When
-   it has caught up, the rest is asked for again, from the offset reached, a buffer at a time: such a request ends by
-   itself, and what the origin sends is not thrown away. A reader that has kept up for a buffer is quick again.
-3. Both ask again for an object whose content could have changed meanwhile, which the version's validator tells. For a
-   version that has none, one request brings everything; its slow reader is cut off when others wait for its place.
+1. These streams hold at most half of an origin's tickets (`Streams`); the others wait for their turn. A stream gives up
+   its turn after SLICE_BYTES.
+2. A reader that leaves the buffer full for longer than its pace allows loses its ticket and connection (ReaderSlow).
+   Once it has caught up, the rest is requested from the offset reached, one buffer at a time. Such a request ends by
+   itself, so nothing that the origin sends is thrown away. A reader that keeps up for one buffer counts as fast again.
+3. In both cases the object's content may have changed before the next request; the version's validator detects that.
+   For a version without a validator, one request fetches everything; its slow reader is cut off when others wait.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from proxy.upstream.deliver import deliver
 from proxy.upstream.retry import RetryPolicy
 
 BUFFER_BYTES = 1 << 20
-SLICE_BYTES = 64 << 20  # a second or less of a cloud's connection; the next slice costs a round trip
+SLICE_BYTES = 64 << 20  # a second or less of a cloud connection; the next slice costs a round trip
 URGENT_BYTES = 256 << 10  # a small read goes ahead of bulk
-PATIENCE_MIN_S = 1.0  # a client's own pause of a moment is not slowness
+PATIENCE_MIN_S = 1.0  # a client that pauses for a moment is not slow
 
 
 class ReaderSlow(WarmstartError):
-    """The reader takes its bytes too slowly to hold a place at the origin."""
+    """The error of a reader that takes its bytes too slowly to keep its turn at the origin."""
 
 
 class Buffer:
-    """Holds `room_bytes` and the write that goes beyond them, which waits.
+    """A buffer of `room_bytes`. The write that exceeds them waits.
 
-    `pace`: bytes a second that the reader must take for a write to wait on, unless `holds_on` says so; 0: any.
+    `pace`: bytes per second that the reader must take for a write to keep waiting, unless `holds_on` is True; 0: any.
     """
 
     def __init__(self, room_bytes: int | None = None, pace: int = 0) -> None:
@@ -62,7 +62,7 @@ class Buffer:
         return Later(self._room, len(data)) if self.held_bytes > self._room_bytes else None
 
     async def _room(self, written_bytes: int) -> None:
-        """Raises ReaderSlow."""
+        """Wait until the buffer has room. Raise ReaderSlow."""
         patience_s = max(PATIENCE_MIN_S, written_bytes / self._pace) if self._pace else None
         while self.held_bytes > self._room_bytes:
             try:
@@ -100,9 +100,9 @@ async def stream_span(
     *,
     begun: bool = False,
 ) -> AsyncGenerator[bytes, None]:
-    """The span's bytes in order; raises what `deliver` raises, after the bytes that came before it.
+    """Yield the span's bytes in order. Raise what `deliver` raises, after the bytes that came before it.
 
-    Takes a place of `room` while it lasts; raises Overloaded where there is none, unless the answer has `begun`.
+    Take up room in `room` while running. Raise Overloaded if it is full, unless the answer has `begun`.
     """
     if room is None:
         room = Admission().uncached_reads
