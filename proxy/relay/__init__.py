@@ -1,1 +1,1 @@
-"""Blocks between nodes: relayed while they arrive, read from the pool, leased at the origin."""
+"""Blocks from other nodes: relayed while they arrive, read from the fleet's pool of disks, fetched under a lease."""

@@ -1,8 +1,9 @@
-"""The client for other nodes, by the range client: signed requests, proved answers, block bodies with a tail.
+"""The client for other nodes: signed requests, proved answers, block bodies with a tail.
 
-How it works. Every request is a signed GET (`proxy.fleet.signing`). An answer counts only with the proof that a member
-gave exactly this answer. A block's body is its bytes and a tail (`proxy.fleet.tail`), by which the receiver checks the
-block. While the other node itself is waiting, it sends interim heads: a node that is silent for SILENCE_S is gone.
+How it works. Every request is a signed GET (`proxy.fleet.signing`), sent by the range client (`proxy.wire`). An answer
+counts only with the proof that a member gave exactly this answer. A block's body is its bytes and a tail
+(`proxy.fleet.tail`), by which the receiver checks the block. While the other node itself is waiting, it sends interim
+heads: a node that is silent for SILENCE_S is gone.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class PeerClient:
         self._clock = clock
 
     async def ask(self, owner: Member, ask: Ask) -> NamedSource:
-        """Ask the owner of a block where to read it. Raises PeerFailed."""
+        """Ask the owner of a block where to read it. Raise PeerFailed."""
         values = await self._get_json(owner, owner.control_url, ask.target())
         try:
             return NamedSource.parse(values)
@@ -60,8 +61,10 @@ class PeerClient:
             raise self._failed(owner, "wrong", str(error)) from error
 
     async def read_block(self, source: Member, wanted: WantedBlock, sink: ByteSink) -> Tail:
-        """Read the bytes into the sink. Return the tail, which describes the whole block. Raises PeerFailed, and the
-        sink's errors."""
+        """Read the bytes into the sink. Return the tail, which describes the whole block.
+
+        Raise PeerFailed, and the sink's errors.
+        """
         length = wanted.end - wanted.start
         tailed = _TailedSink(sink, length)
 
@@ -80,7 +83,7 @@ class PeerClient:
         return tail
 
     async def read_record(self, owner: Member, wanted: WantedRecord) -> Any:
-        """Return the record of a key from its owner, as JSON. Raises PeerFailed."""
+        """Return the record of a key from its owner, as JSON. Raise PeerFailed."""
         return await self._get_json(owner, owner.url, wanted.target())
 
     async def _get_json(self, member: Member, url: str, target: bytes) -> Any:

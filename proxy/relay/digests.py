@@ -1,11 +1,12 @@
-"""Keyed digests of blocks: what lets a node prove, and another one check, that bytes are those of a member.
+"""Keyed digests of blocks, by which a node proves, and another one checks, that bytes are a member's.
 
 How it works. A digest is the AES-GMAC of the bytes (NIST SP 800-38D) under a key made from the fleet's secret, with a
-fixed nonce. It is a universal hash with a secret key: without the key nobody can find two blocks with the same digest,
-but with a chance of 2^-108 for each try at 16 MiB. A fixed nonce is sound here because a digest never leaves a node: it
-only goes into the HMAC of a tail, with the signature of one request (hash, then PRF). It was chosen by measurement:
-0.03 CPU seconds for a gigabyte with the instructions of today's processors, against 0.14 for BLAKE3 and 0.6 for SHA-256
-(docs/fleet.md). Each node computes it once, as the bytes arrive, and keeps it in the fleet's shared state.
+fixed nonce. It is a universal hash with a secret key: without the key, a try to find two blocks of 16 MiB with the same
+digest succeeds with a chance of 2^-108. A fixed nonce is sound here because a digest never leaves a node: it only goes
+into the HMAC of a tail, with the signature of one request (hash, then PRF). It was chosen by measurement: 0.03 CPU
+seconds per gigabyte with the instructions of today's processors, against 0.14 for BLAKE3 and 0.6 for SHA-256
+(docs/fleet.md). Each node computes a block's digest once, as the bytes arrive, and keeps it in the fleet's shared
+state.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class Digest:
         self.length += len(data)
 
     def finish(self) -> bytes:
-        """Ends it."""
+        """Return the digest. Nothing can be written after that."""
         self._gmac.finalize()
         return bytes(self._gmac.tag)
 
 
 def derive_key(secret: bytes) -> bytes:
-    """The key of all digests of a fleet with this secret."""
+    """Return the key of all digests of a fleet with this secret."""
     return hmac.digest(secret, b"warmstart block digest", "sha256")
 
 
@@ -53,12 +54,12 @@ def digest_bytes(key: bytes, data: memoryview) -> bytes:
 
 
 def digest_piece(key: bytes, piece: Piece) -> bytes:
-    """Blocking. Raises OSError."""
+    """Return the digest of a piece's bytes. Blocking. Raise OSError."""
     return sum_and_digest(piece, key)[1]
 
 
 def sum_and_digest(piece: Piece, key: bytes) -> tuple[int, bytes]:
-    """The crc32c of a piece's bytes, and their digest. Blocking. Raises OSError."""
+    """Return the crc32c of a piece's bytes, and their digest. Blocking. Raise OSError."""
     buffer = memoryview(bytearray(min(piece.length, READ_BYTES)))
     crc32c, digest, offset, end = 0, Digest(key), piece.offset, piece.offset + piece.length
     while offset < end:

@@ -1,15 +1,15 @@
-"""The fleet's lease on a block: who of all nodes asks the origin for it, in Redis.
+"""The fleet's lease on a block: which node may fetch it from the origin. Kept in Redis.
 
-How it works. Nodes may see different members, and then two believe that they own one block. Before a node asks the
-origin, it takes the block's lease: a key that names it and its fill, and a token of its own, for LEASE_S; it renews the
-lease while it fills, and touches the key only while the token is its own. Who finds the lease taken reads from the node
-that it names. When the block is there, the lease says so for a minute (`done`), so that a node with another view finds
-the block instead of fetching it again. A node that stood still for longer than its lease (paused, cut off) has lost it,
-fills its own disk on, and takes nothing from its successor.
+How it works. Nodes may see different members, so two of them may believe that they own the same block. Before a node
+asks the origin, it takes the block's lease for LEASE_S: a Redis key whose value names the node and its fill, with a
+token of its own. It renews the lease while it fills, and changes the key only while the token is its own. A node that
+finds the lease taken reads from the node that it names. When the block is there, the lease says so for a minute
+(`done`), so that a node with another view finds the block instead of fetching it again. A node that stood still for
+longer than its lease (paused, cut off) has lost it: it completes its own fill, and takes nothing from its successor.
 
-Redis away: nobody's read waits for it. The owners alone see to it then that a block is fetched once. A lease is a hint:
-whoever forges one delays a block by a few seconds, but what is read where it points must be proved. Nodes of another
-protocol have other keys, so that nobody waits for a node that it can't read from.
+If Redis is away, no read waits for it; then only the block's owners see to it that it is fetched once. A lease is a
+hint: a forged one delays a block by a few seconds, but what is read from the node that it names must be proved. Nodes
+of another protocol version use other keys, so that no node waits for one that it can't read from.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ _limited_log = RateLimitedLog(log)
 
 
 class Scripts(Protocol):
-    """What is asked of a Redis client: `redis.asyncio.Redis`."""
+    """The part of a Redis client that leases need: `redis.asyncio.Redis`."""
 
     def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LeasedByAnother:
-    """Another node has the lease. `text` is the lease's own; `done`: it has the whole block.
+    """The lease that another node has. `text` is the lease as stored; `done`: that node has the whole block.
 
-    `url` is where it serves: it may be no member for this node yet. "": it did not know that itself.
+    `url` is where that node serves, as this node may not know it as a member yet. "": that node did not know it itself.
     """
 
     node_id: str
@@ -74,7 +74,7 @@ class LeasedByAnother:
 
 @dataclass(slots=True)
 class Lease:
-    """Held by this node; give it to `Leases.end`. `real` False: Redis did not answer, and nobody knows of it."""
+    """A lease held by this node; give it to `Leases.end`. `real` False: Redis did not answer and has no such lease."""
 
     name: str
     text: str
@@ -82,9 +82,9 @@ class Lease:
 
 
 class Leases:
-    """Those of one worker. `redis` None: there is none. `errors` is what it raises when it does not answer.
+    """The leases of one worker. `redis` None: there is none. `errors`: what it raises when it does not answer.
 
-    `where` tells the URL at which this node serves.
+    `where` returns the URL at which this node serves.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Leases:
     async def take(
         self, digest: bytes, index: int, fill_id: int, instead: LeasedByAnother | None = None
     ) -> Lease | LeasedByAnother:
-        """The lease, or who has it. `instead` of one that turned out to be worth nothing."""
+        """Return the lease, or the one that another node has. `instead`: replace that one, which led nowhere."""
         name = self._names.lease(digest.hex(), index)
         text = self._render(fill_id, done=False)
         if self._redis is None or self._clock() < self._away_until_s:
@@ -131,7 +131,7 @@ class Leases:
         if elsewhere is not None and elsewhere.node_id != self._node_id:
             return elsewhere
         lease = Lease(name, text, real=True)
-        if elsewhere is not None:  # this node's own, of another worker or of its life before: take it over
+        if elsewhere is not None:  # this node's own, of another worker or of an earlier process: take it over
             await self._keep(lease, elsewhere.text, lease.text, self._lease_s)
         self._held[name] = lease
         if self._renewing is None or self._renewing.done():
@@ -139,7 +139,7 @@ class Leases:
         return lease
 
     def end(self, lease: Lease, *, done: bool) -> None:
-        """The fill has ended; `done`: the block is there. Redis hears of it soon."""
+        """End a lease with its fill; `done`: the block is there. Redis is updated soon."""
         if self._held.pop(lease.name, None) is None:
             return
         after = self._render(int(json.loads(lease.text)["fill"], 16), done=True) if done else ""
@@ -175,7 +175,7 @@ class Leases:
         return json.dumps(values, separators=(",", ":"))
 
     async def aclose(self) -> None:
-        """Leases still held run out by themselves."""
+        """Stop renewing: leases still held expire by themselves."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
@@ -183,7 +183,7 @@ class Leases:
 
 
 def _parse(held: Any) -> LeasedByAnother | None:
-    """None for no lease, and for what is none."""
+    """Return the lease that Redis holds; None if there is none, or the text is malformed."""
     if not held:
         return None
     raw = held if isinstance(held, bytes) else str(held).encode("utf-8", "replace")

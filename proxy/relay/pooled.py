@@ -1,9 +1,9 @@
-"""Bytes of a block that this node does not keep, from the node that does: the disks of a fleet as one.
+"""Pooled reads: bytes of a block that this node does not keep, from the node that does. The fleet's disks act as one.
 
-How it works. The zone's owner of the block keeps it, and brings it if it must. A reader here asks for a megabyte at a
-time, a few of them side by side, each with a checksum of its own, and gives on only what has been compared. It takes no
-part in relays: nobody ever reads from it. An owner that is there but slow to answer is asked again; where none can
-help, the origin is asked, for just these bytes.
+How it works. The zone's owner of the block keeps it, and fetches it if necessary. A reader here asks for a megabyte at
+a time, with a few such requests side by side. Each answer has a checksum of its own, and only bytes that match it are
+passed on. A pooled read takes no part in relays: no node ever reads from it. An owner that is there but slow to answer
+is asked again. If no node can help, the origin is asked for just these bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from proxy.upstream.retry import RetryPolicy
 
 STEP_BYTES = 1 << 20
 STEPS_AHEAD = 4
-PASSING = frozenset({"busy", "silent"})  # failures of a node that is there all the same
-PATIENCE_S = 10.0  # with such a node: each read past it is an extra copy from the origin
+PASSING = frozenset({"busy", "silent"})  # failures of a node that is alive
+PATIENCE_S = 10.0  # with such a node: a read that bypasses it costs an extra copy from the origin
 PAUSE_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """One block, `block` its bytes in the object."""
+    """A pooled read of one block. `block` is the block's range in the object."""
 
     relays: Relays
     origin: RangeSource
@@ -49,7 +49,7 @@ class Pooled:
     block: ByteRange
 
     async def bring(self, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool) -> None:
-        """Delivers a span of the block, in order, all of it compared. Raises what `deliver` does."""
+        """Deliver a span of the block, in order, all of it verified. Raise what `deliver` raises."""
         steps = deque(
             ByteRange(start, min(start + STEP_BYTES, span.end)) for start in range(span.start, span.end, STEP_BYTES)
         )
@@ -74,7 +74,7 @@ class Pooled:
             await _end(under_way)
 
     async def _read(self, step: ByteRange) -> bytes | None:
-        """None: no other node has it, or can bring it."""
+        """Return the step's bytes; None: no other node has them, or can fetch them."""
         view = self.relays.view
         for owner in view.order(hash_block(self.record.version.digest, self.index), view.zone)[:OWNERS_MAX]:
             if owner.node_id == view.node_id:
@@ -85,7 +85,7 @@ class Pooled:
         return None
 
     async def _read_within(self, owner: Member, step: ByteRange) -> bytes | None:
-        """From whom this owner names. One that is busy, or silent for a moment, is asked again for PATIENCE_S."""
+        """Read from the nodes that this owner names. Ask a busy or briefly silent one again for PATIENCE_S."""
         view, tried = self.relays.view, list[str]()
         give_up_at_s = time.monotonic() + PATIENCE_S
         while len(tried) < SOURCES_MAX:
@@ -151,7 +151,7 @@ class _Kept:
 
 
 async def _end(under_way: deque[tuple[ByteRange, asyncio.Task[bytes | None]]]) -> None:
-    """Cancel what is under way, and forget it: a failed task and the frames of its error would keep each other."""
+    """Cancel what is under way and drop it: a failed task and the frames of its error would keep each other alive."""
     tasks = [task for _, task in under_way]
     under_way.clear()
     for task in tasks:

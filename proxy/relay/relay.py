@@ -1,21 +1,21 @@
-"""One block within a fleet: from another node where that has it or will have it, else from the origin, once for all.
+"""The relay of one block: from another node that has it or will have it, else from the origin, once for the fleet.
 
-How it works. `bring` stands where the origin would: it delivers a span of the block to the sink, in order.
-1. The level (`proxy.fleet.fill_ids`) says whom to ask. ZONE: the zone's owner names a source. REGION: the region's
-   owner does; zone owners begin here. ORIGIN: this node asks the origin; the region's owner begins here.
-2. A source that fails (gone, silent, busy with another fill, wrong) is told to the owner, which names another one:
-   itself, or one that should have it all. An owner that is gone: the next in the hash order. Nobody left: the level
-   goes down, never up, and what was received counts on.
-3. At ORIGIN the next in the hash order are asked, first of all, for the whole block: they owned it before this node
-   joined, so that a fleet that grows keeps what it has. Then comes the fleet's lease. Where another node has it, the
-   bytes are read from that one.
-4. `settle`, before the block is published: the block is compared with the last source's tail, its crc32c and, unless
-   TLS vouches for the source, its keyed digest. A source that was gone with all but that said is replaced like any
-   other, for the tail alone. Where no node is left to tell it, the bytes of nodes are read again from the origin and
-   compared. (The object's own checksum would come too late: for those who read ranges of it, and for other nodes, which
-   would take wrong bytes with the right checksum of these.)
-5. The digest is made as the bytes arrive, of whatever source, and kept in the fleet state: this node's own proof to
-   others.
+How it works. `bring` replaces a request to the origin: it delivers a span of the block to the sink, in order.
+1. The level (`proxy.fleet.fill_ids`) decides which node to ask. ZONE: the zone's owner names a source. REGION: the
+   region's owner does; zone owners begin here. ORIGIN: this node asks the origin; the region's owner begins here.
+2. A source that fails (gone, silent, busy with another fill, wrong) is reported to the owner. The owner names another
+   source: itself, or a node that should have the whole block. If the owner is gone, the next in the hash order is
+   asked. If none is left, the level goes down, never up. What was received still counts.
+3. At ORIGIN, the next nodes in the hash order are asked first for the whole block: they owned it before this node
+   joined, so a growing fleet keeps what it has. Then the fleet's lease is taken. If another node has it, the bytes are
+   read from that node.
+4. Before the block is published, `settle` compares it with the last source's tail: its crc32c and, unless
+   TLS vouches for the source, its keyed digest. A source that had gone before it sent its tail is replaced like any
+   other, for the tail alone. If no node is left to give it, the nodes' bytes are read again from the origin and
+   compared. (The object's own checksum would come too late for readers of ranges, and for other nodes, which would take
+   wrong bytes with the checksum that is right for these bytes.)
+5. The digest is computed as the bytes arrive, from whatever source, and kept in the fleet state: it is this node's own
+   proof to others.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from proxy.upstream.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
-SOURCES_MAX = 6  # of one owner, in one fill
-SILENCES_MAX = 3  # of one source that gave something before each
+SOURCES_MAX = 6  # named by one owner, in one fill
+SILENCES_MAX = 3  # of one source that sent some bytes before each
 OWNERS_MAX = 3  # of one level
 FORMER_MAX = 2  # nodes behind this one in the hash order, one for each that may have joined since
 HOLDER_PAUSE_S = 0.1
-HOLDER_PATIENCE_S = 2 * LEASE_S  # with a holder that keeps its lease and gives nothing
+HOLDER_PATIENCE_S = 2 * LEASE_S  # with a holder that keeps its lease and sends nothing
 STEP_MAX_S = 120.0  # for one answer of another node, whatever signs of life it gives
 
 
 class BlockPeers(Protocol):
-    """`proxy.relay.client.PeerClient`."""
+    """The client for other nodes: `proxy.relay.client.PeerClient`."""
 
     async def ask(self, owner: Member, ask: Ask) -> NamedSource: ...
 
@@ -69,11 +69,10 @@ class BlockPeers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Relays:
-    """What the relays of one worker share. `row`: the worker's, in the fleet state; `private`: origins of this node
-    alone.
+    """What the relays of one worker share. `row`: the worker's in the fleet state; `private`: this node's own origins.
 
-    `digest_key`: of the fleet (`proxy.relay.digests`). `prove` says from which sources a MAC is wanted, `digested`
-    whether others will want this node's: then digests are made as bytes arrive.
+    `digest_key`: the fleet's (`proxy.relay.digests`). `prove` returns whether a MAC is wanted from this source.
+    `digested`: other nodes will want this node's digests, so they are computed as bytes arrive.
     """
 
     view: FleetView
@@ -88,7 +87,8 @@ class Relays:
     def open(
         self, origin: RangeSource, record: ObjectRecord, index: int, block: ByteRange, below: int | None = None
     ) -> Relay | None:
-        """The source of a block, which is these bytes of its object. None: the fleet has no part in this origin.
+        """Return the relay of a block, which is these bytes of its object. Return None if the fleet does not share the
+        origin.
 
         `below`: another node waits for this fill, within a tree of that level.
         """
@@ -99,7 +99,7 @@ class Relays:
         return Relay(self, origin, record, index, block, level)
 
     def level(self, block_hash: int) -> int:
-        """Where a fill for this node's own readers begins."""
+        """Return the level at which a fill for this node's own readers begins."""
         view = self.view
         me = view.me()
         if view.alone or me is None:
@@ -107,7 +107,7 @@ class Relays:
         return self.level_above(block_hash) if self._owns(view.order(block_hash, me.zone)) else ZONE
 
     def level_above(self, block_hash: int) -> int:
-        """Where a fill begins, or goes on, that has the zones behind it."""
+        """Return the level at which a fill begins, or continues, above its zone."""
         return ORIGIN if self._owns(self.view.order(block_hash)) else REGION
 
     def _level_below(self, block_hash: int, below: int) -> int:
@@ -118,9 +118,9 @@ class Relays:
 
 
 class Relay:
-    """See the module's text. `unverified`: bytes of other nodes are in the block, or will be.
+    """The source of one fill within a fleet; see the module. `unverified`: it has bytes of other nodes, or will have.
 
-    `read_digest` gives the digest of bytes [start, end) of the block as they stand in its file, and blocks.
+    `read_digest` returns the digest of bytes [start, end) of the block as they are in its file. Blocking.
     """
 
     def __init__(
@@ -138,15 +138,15 @@ class Relay:
         self.fill_id = 0
         self.read_digest: Callable[[int, int], bytes] = _no_file
         self._tail: Tail | None = None
-        self._digest: Digest | None = None  # of all that came so far; None: not of all
+        self._digest: Digest | None = None  # of all bytes so far; None: of only some
         self._last_source = ""
         self._used: set[str] = set()
-        self._givers: dict[str, None] = {}  # nodes that gave bytes, in order
-        self._unchecked: int | None = None  # how many bytes, in the fill's order, peers' are among
+        self._givers: dict[str, None] = {}  # nodes that sent bytes, in order
+        self._unchecked: int | None = None  # peers' bytes are all among this many first bytes of the fill
         self._writer: BlockWriter | None = None
 
     def begin(self, writer: BlockWriter) -> None:
-        """The fill has its block: nobody else of this node fills it. What a predecessor left may be of other nodes."""
+        """Begin the fill, once it has its block's writer. What a predecessor left may be bytes of other nodes."""
         self._writer = writer
         if writer.progress and may_be_unverified(self._relays.view.fleet_state.joined(self._block_hash)):
             self.unverified = True
@@ -157,7 +157,7 @@ class Relay:
     async def bring(
         self, version: ObjectVersion, span: ByteRange, sink: ByteSink, policy: RetryPolicy, *, urgent: bool, last: bool
     ) -> None:
-        """Delivers the span. `last`: the block is complete with it. Raises what `deliver` does."""
+        """Deliver the span. `last`: the block is complete with it. Raise what `deliver` raises."""
         rest = Rest(span, sink if self._digest is None else Watched(sink, self._digest), last)
         self._tail = None
         with self._discarding():
@@ -171,12 +171,12 @@ class Relay:
                 await self._bring_from_origin(rest, policy, urgent=urgent)
 
     def _owed(self, rest: Rest) -> bool:
-        """Whether other nodes have still something to give: bytes, or the whole block's checksum behind them."""
+        """Return whether other nodes still have to give bytes, or the whole block's checksum after them."""
         return rest.left > 0 or (rest.last and (self._tail is None or self._tail.crc32c is None))
 
     @contextlib.contextmanager
     def _discarding(self) -> Iterator[None]:
-        """A fill that fails for another reason than its source begins anew: followers of its bytes must know."""
+        """Record a fill that fails for another reason than its source: it starts over, and its followers must know."""
         try:
             yield
         except (OriginUnavailable, asyncio.CancelledError):
@@ -187,7 +187,7 @@ class Relay:
             raise
 
     async def settle(self, policy: RetryPolicy) -> None:
-        """The block is complete: are its bytes what they should be? Raises BytesWrong, and what `deliver` does."""
+        """Check the bytes of the complete block. Raise BytesWrong, and what `deliver` raises."""
         writer = self._writer
         assert writer is not None
         RELAYED_FILLS.labels("mixed" if len(self._used) > 1 else next(iter(self._used), "origin")).inc()
@@ -195,7 +195,7 @@ class Relay:
             own = await self._own_digest()
             if self._tail is not None and self._tail.crc32c is not None:
                 if not self._tail.fits(writer.block_crc32c, own):
-                    # of several, the last one's checksum is the judge
+                    # with several sources, the last one's checksum decides
                     for node_id in [name for name in self._givers if name != self._last_source] or [self._last_source]:
                         self._relays.view.avoid(node_id)
                     raise self._wrong(f"what came is not what {self._last_source[:8]} has")
@@ -206,7 +206,7 @@ class Relay:
             self._relays.view.fleet_state.keep_digest(self._block_hash, own)
 
     async def _own_digest(self) -> bytes | None:
-        """This node's, of the block as it has come; None: nobody will ask for it."""
+        """Return this node's digest of the block as it came; None: nobody will ask for it."""
         if self._digest is not None and self._digest.length == self._block.length:
             return self._digest.finish()
         if self._tail is not None and self._tail.proved:
@@ -214,7 +214,7 @@ class Relay:
         return None
 
     def end(self, *, done: bool) -> None:
-        """The fill is over; `done`: the block is there."""
+        """End the relay with its fill; `done`: the block is there."""
         if self._lease is not None:
             self._relays.leases.end(self._lease, done=done)
             self._lease = None
@@ -232,7 +232,7 @@ class Relay:
         self._relays.view.fleet_state.join(self._block_hash, fill_id)
 
     async def _read_within(self, owner: Member, rest: Rest) -> bool:
-        """Reads from whom this owner names, until all is there; False: it can't help any more."""
+        """Read from the nodes that this owner names. Return whether all is there; False: the owner can't help."""
         view = self._relays.view
         tried: list[str] = []
         me = view.me()
@@ -257,9 +257,10 @@ class Relay:
         return False
 
     async def _read(self, source: Member, fill_id: int, rest: Rest, used: str) -> bool:
-        """Reads from this node what is owed; False: another one must give what is left of it.
+        """Read what is owed from this node. Return False if another one must give the rest.
 
-        One that goes silent in mid-body is asked again: it may wait, and say so; but not SILENCES_MAX times.
+        A source that goes silent within a body is asked again, since it may be waiting itself, but not SILENCES_MAX
+        times.
         """
         self.unverified = True
         silences = 0
@@ -284,7 +285,10 @@ class Relay:
             return not self._owed(rest)
 
     def _wanted(self, source: Member, fill_id: int, rest: Rest) -> WantedBlock:
-        """Where only the tail is owed, the last byte again: the answer to that waits for the block to be whole."""
+        """Return the request for the rest.
+
+        If only the tail is owed, the last byte is requested again: that answer waits until the block is whole.
+        """
         return WantedBlock(
             self._record.version,
             self._index,
@@ -300,7 +304,7 @@ class Relay:
         if taken_bytes:
             self._used.add(used)
             self._givers[source.node_id] = None
-            self._unchecked = None  # what was counted up to the origin's bytes is not all any more
+            self._unchecked = None  # peers' bytes now also follow the origin's
             self._relays.view.fleet_state.add(self._relays.row, RECEIVED_BYTES, taken_bytes)
 
     def _note(self, error: PeerFailed) -> None:
@@ -322,7 +326,7 @@ class Relay:
                 self._used.add("origin")
 
     async def _read_at_former(self, rest: Rest) -> bool:
-        """The block, whole, from who owned it before this node came; False: they don't have it."""
+        """Read the whole block from a node that owned it before this one joined. Return False if none has it."""
         view, writer = self._relays.view, self._writer
         if self.unverified or writer is None or writer.progress:
             return False
@@ -338,7 +342,7 @@ class Relay:
         return False
 
     async def _read_at_holder(self, rest: Rest) -> bool:
-        """Takes the lease; or reads where it is. False: the origin is to be asked, by this node."""
+        """Take the lease, or read from its holder. Return False if this node must ask the origin."""
         view, leases = self._relays.view, self._relays.leases
         digest = self._record.version.digest
         instead: LeasedByAnother | None = None
@@ -369,7 +373,7 @@ class Relay:
             await asyncio.sleep(HOLDER_PAUSE_S)
 
     async def _reread(self, policy: RetryPolicy) -> None:
-        """Compares peers' bytes that no checksum covers with the origin's."""
+        """Compare peers' bytes that no checksum covers with the origin's."""
         writer, version = self._writer, self._record.version
         assert writer is not None
         count = writer.length if self._unchecked is None else self._unchecked

@@ -1,4 +1,4 @@
-"""Where a relay's bytes go: on to the block, counted; or nowhere."""
+"""The sinks of a relay: they count bytes and digest them on their way to the block, or drop them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.relay.digests import Digest
 
 
 class Rest:
-    """What is still to come of a span, as a sink that counts what has been taken."""
+    """The rest of a span, as a sink that counts what has been taken."""
 
     def __init__(self, span: ByteRange, sink: ByteSink, last: bool) -> None:
         self.start = span.start
@@ -32,7 +32,7 @@ class Rest:
         return None
 
     async def _finish(self, pending: Awaitable[None], length: int) -> None:
-        """Waits for a write also when its source is given up: what is written must not be asked for again."""
+        """Wait for a write even if its source is given up: what is being written must not be requested again."""
         writing, given_up = asyncio.ensure_future(pending), False
         while not writing.done():
             try:
@@ -50,14 +50,14 @@ class Rest:
 
 
 class Dropped:
-    """Bytes that are here already."""
+    """A sink for bytes that are here already."""
 
     def write(self, data: memoryview) -> None:
         return
 
 
 class Watched:
-    """Gives bytes on, and to a digest before that."""
+    """A sink that passes bytes to a digest and then on."""
 
     def __init__(self, sink: ByteSink, digest: Digest) -> None:
         self._sink = sink
