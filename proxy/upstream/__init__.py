@@ -1,1 +1,1 @@
-"""How an origin is asked: delivery, retries, hedges, speculative reads, and the pace that it takes."""
+"""Requests to an origin: delivery, retries, hedges, speculative reads, and the rate at which they are made."""

@@ -1,4 +1,4 @@
-"""Bytes of one object version from its origin, whatever it takes: resumed where they broke off, tried again.
+"""Delivery of one object version's bytes from its origin: broken transfers are resumed, failed requests tried again.
 
 `deliver` brings a span to any sink. `fill_block` brings one block to its writer: from where the fill starts to the
 block's end, then (if it started inside) from the block's beginning to the start.
@@ -24,11 +24,11 @@ PAUSE_MIN_S = 0.001  # below, a sleep costs more than it holds back
 
 @runtime_checkable
 class Brings(Protocol):
-    """A source that knows itself whom to ask, and passes the origin's throttle only where it asks the origin."""
+    """A source that decides itself which node or origin to ask. It passes the throttle only when it asks the origin."""
 
     @property
     def level(self) -> int:
-        """Fills of one level wait for those of lower ones; 0 for none."""
+        """The source's level: fills wait only for those of lower levels; 0 waits for none."""
         ...
 
     def begin(self, writer: BlockWriter) -> None: ...
@@ -38,14 +38,14 @@ class Brings(Protocol):
     ) -> None: ...
 
     async def settle(self, policy: RetryPolicy) -> None:
-        """The block is complete. Raises BytesWrong where it is not what it should be."""
+        """Check the complete block. Raise BytesWrong if it is not what it should be."""
         ...
 
     def end(self, *, done: bool) -> None: ...
 
 
 class Counted:
-    """Passes bytes on, counts those that the sink has taken, and pays for them: the bandwidth's pace is kept here."""
+    """A sink that passes bytes on, counts those taken, and pays for them: this enforces the bandwidth limit."""
 
     def __init__(self, sink: ByteSink, attempts: Attempts, pay: Callable[[int], float]) -> None:
         self._sink = sink
@@ -82,9 +82,9 @@ async def deliver(
     *,
     urgent: bool = False,
 ) -> None:
-    """Brings the span to the sink, in order, each byte once. Raises what a retry cannot mend.
+    """Bring the span to the sink, in order, each byte once. Raise what a retry cannot mend.
 
-    `urgent`: ahead of bulk where requests wait for the origin.
+    `urgent`: ahead of bulk if requests wait for the origin.
     """
     whole = origin.origin if isinstance(origin, SpeculativeSource) else origin
     attempts = Attempts(policy, OriginCall(whole, version.bucket, version.key))
@@ -107,7 +107,7 @@ async def deliver(
 async def _read(
     origin: RangeSource, version: ObjectVersion, span: ByteRange, sink: ByteSink, throttle: OriginThrottle
 ) -> None:
-    """One request, and a second one where the first is late and that is configured."""
+    """Send one request, and a second one if the first is late and hedging is configured."""
     if not throttle.hedges.share:
         await origin.read_range(version, span, sink)
         return
@@ -119,7 +119,7 @@ async def _read(
 
 
 class WriterSink:
-    """Writes to a block, tells of its progress, and knows whether a write is still under way."""
+    """A sink that writes to a block, reports its progress, and knows whether a write is still under way."""
 
     def __init__(self, writer: BlockWriter, moved: Callable[[int, int], None]) -> None:
         self._writer = writer
@@ -140,12 +140,12 @@ class WriterSink:
         self._moved(self._writer.start, self._writer.progress)
 
     async def settle(self) -> None:
-        """Returns when no write is under way any more; a block's lock is given up only after that."""
+        """Return when no write is under way any more. A block's lock is given up only after that."""
         while self._under_way is not None and not self._under_way.done():
             try:
                 await asyncio.shield(asyncio.wait({self._under_way}))
             except asyncio.CancelledError:
-                continue  # the write holds memory and lock: nothing may end before it
+                continue  # the write holds memory and the lock: nothing may end before it does
         if self._under_way is not None and not self._under_way.cancelled():
             self._under_way.exception()  # seen: the fill has failed for its own reason
         self._under_way = None
@@ -161,7 +161,7 @@ async def fill_block(
     policy: RetryPolicy,
     until: int | None = None,
 ) -> None:
-    """Brings the rest of one block to its writer, or its progress to `until`; a predecessor's is gone on from."""
+    """Bring the rest of one block to its writer, or until its progress is `until`. Continue a predecessor's fill."""
     until = writer.length if until is None else min(until, writer.length)
     while writer.progress < until:
         position = writer.start + writer.progress

@@ -1,17 +1,16 @@
-"""A second request for bytes that are late: whichever brings them first goes on, the other is cancelled.
+"""Hedges: a second request for bytes that are late. The first one to bring them continues, the other is cancelled.
 
-How it works. A request is late when it has brought nothing for longer than nearly all recent first bytes took: than
-all but the configured share of them. A stall in mid-answer counts the same, with a longer patience. Then
+How it works. A request is late when it has brought nothing for longer than nearly all recent first bytes took: all but
+the configured share of them. A stall within an answer counts the same, with a longer patience. Then:
 1. A second request asks for what has not come yet, if the budget (the same share of all requests) and the origin's
-   throttle let one go at once.
-2. Each of the two knows where in the span it is. What the other has brought already is dropped, so the sink gets each
+   throttle allow it at once.
+2. Each of the two knows its offset in the span. What the other has brought already is dropped, so the sink gets each
    byte once, in order. The first that brings something new has won; the other is cancelled and writes nothing more.
 3. The winner is a request like any other: it may fail, stall, and be hedged again.
-4. One that fails while the other lives is forgotten. An error that asking again can't mend ends both, and so does a
-   refusal of the first request, which the throttle must hear of.
+4. If one fails while the other is under way, its error is ignored. An error that another try can't mend ends both, and
+   so does a refusal of the first request, which the throttle must learn of.
 
-Off unless configured: a hedge costs a copy of what it asks for, and an origin that is slow because it has too much to
-do is made no faster by more requests.
+Off unless configured: a hedge costs a copy of what it asks for, and more requests do not speed up an overloaded origin.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ if TYPE_CHECKING:
     from proxy.upstream.throttle import OriginThrottle
 
 SAMPLES = 500  # first bytes remembered
-SAMPLES_MIN = 50  # with fewer, nobody knows what is late
+SAMPLES_MIN = 50  # with fewer, it is not known what is late
 LATE_MIN_S = 0.01  # a shorter delay is the event loop's
-STALL_FACTOR, STALL_MIN_S = 4.0, 1.0  # a stall in mid-answer is often the link's, which a second request only fills
-SAVED_MAX = 10.0  # hedges of quiet times that may be made at once
+STALL_FACTOR, STALL_MIN_S = 4.0, 1.0  # a stall within an answer is often the link's; a second request only adds load
+SAVED_MAX = 10.0  # hedges saved up in quiet times that may be made at once
 
 Ask = Callable[[int, ByteSink], Awaitable[None]]
-"""Brings the span's bytes from an offset on to the sink; what an origin's `read_range` does and raises."""
+"""A read of the span's bytes from an offset on, into the sink. It does and raises what `read_range` does."""
 
 
 class Hedges:
-    """What is late at one origin, and how many hedges are left. `share` of requests may be hedged; 0: none."""
+    """What counts as late at one origin, and how many hedges are left. `share` of requests may be hedged; 0: none."""
 
     def __init__(self, share: float) -> None:
         assert 0 <= share < 1
@@ -51,26 +50,26 @@ class Hedges:
         self._unsorted = 0
 
     def count(self) -> None:
-        """A request is made: it earns its share of a hedge."""
+        """Count a request, which earns its share of a hedge."""
         self._saved = min(self._saved + self.share, SAVED_MAX)
 
     @property
     def left(self) -> bool:
-        """Whether the budget has a hedge."""
+        """Whether the budget allows a hedge."""
         return self._saved >= 1
 
     def spend(self) -> None:
-        """A hedge is made."""
+        """Take a hedge from the budget."""
         assert self.left
         self._saved -= 1
 
     def observe(self, first_byte_s: float) -> None:
-        """How long after a request its first byte came."""
+        """Note how long after a request its first byte came."""
         self._first_bytes_s.append(first_byte_s)
         self._unsorted += 1
 
     def late_s(self) -> float | None:
-        """After how long without a byte a request is late; None: nobody knows yet."""
+        """Return how long a request may bring nothing before it is late; None: not known yet."""
         if len(self._first_bytes_s) < SAMPLES_MIN:
             return None
         if self._late_s is None or self._unsorted >= SAMPLES_MIN:
@@ -81,9 +80,9 @@ class Hedges:
 
 
 async def read_hedged(ask: Ask, sink: ByteSink, throttle: OriginThrottle, name: str) -> None:
-    """Runs `ask(0, ...)`, and a second one beside it while it is late. Returns and raises as `ask` does.
+    """Run `ask(0, ...)`, and a second one beside it while it is late. Return and raise as `ask` does.
 
-    When it is over, the sink is not called any more. The caller holds the first request's turn at the throttle.
+    Once this is over, the sink is not called any more. The caller holds the first request's turn at the throttle.
     """
     hedges = throttle.hedges
     hedges.count()
@@ -109,14 +108,14 @@ async def read_hedged(ask: Ask, sink: ByteSink, throttle: OriginThrottle, name: 
 
 
 class _Lost(Exception):
-    """The other request has brought these bytes first."""
+    """The error of a request whose bytes the other one has brought first."""
 
 
 Ended = Callable[[BaseException | None], None]
 
 
 class _Runner:
-    """One of the requests. `at` is where in the span its next byte lies; `ended` is told how a second one ended."""
+    """One of the requests. `at`: its next byte's offset in the span. `ended` is called when a second request ends."""
 
     def __init__(self, race: _Race, at: int, ended: Ended | None) -> None:
         loop = asyncio.get_running_loop()
@@ -132,7 +131,7 @@ class _Runner:
         await self._race.ask(at, self)
 
     def settle(self) -> None:
-        """The task is done (it may have been cancelled before its first step): its turn at the throttle is over."""
+        """Give up the turn at the throttle: the task is done, maybe cancelled before its first step."""
         error, ended, self._ended = _error_of(self.task), self._ended, None
         if ended is not None:
             ended(error)
@@ -143,7 +142,7 @@ class _Runner:
         return self._race.take(self, begin, data)
 
     def observe(self) -> None:
-        """Its first byte has come, or took at least so long."""
+        """Note how long its first byte took, or has taken at least."""
         if self._began_s is not None:
             self._race.hedges.observe(asyncio.get_running_loop().time() - self._began_s)
             self._began_s = None
@@ -169,12 +168,12 @@ class _Race:
         self._failure: OriginUnavailable | None = None
 
     def run(self, ended: Ended | None) -> None:
-        """Begins a request for what has not come."""
+        """Begin a request for what has not come."""
         self._quiet_since_s = self._loop.time()
         self.runners.append(_Runner(self, self._taken, ended))
 
     def patience_s(self) -> float | None:
-        """How long to wait for news before a look; None: for as long as it takes."""
+        """Return how long to wait for a request before a look at the clock; None: for as long as it takes."""
         limit_s = self._limit_s()
         if limit_s is None:
             return None
@@ -185,18 +184,18 @@ class _Race:
         return limit_s is not None and not self._writing and self._loop.time() - self._quiet_since_s >= limit_s
 
     def look_later(self) -> None:
-        """No second request can be made now."""
+        """Restart the clock: no second request can be made now."""
         self._quiet_since_s = self._loop.time()
 
     def _limit_s(self) -> float | None:
-        """How long one request alone may bring nothing."""
+        """Return how long a single request may bring nothing."""
         late_s = self.hedges.late_s() if len(self.runners) == 1 else None
         if late_s is None or not self._taken:
             return late_s
         return max(STALL_MIN_S, STALL_FACTOR * late_s)
 
     def take(self, runner: _Runner, begin: int, data: memoryview) -> Awaitable[None] | None:
-        """Passes on what is new of `data`, which lies at `begin`."""
+        """Pass on what is new of `data`, which begins at offset `begin`."""
         if runner not in self.runners:
             raise _Lost
         if runner.at <= self._taken:
@@ -217,7 +216,7 @@ class _Race:
         self.runners = [winner]
 
     async def _finish(self, pending: Awaitable[None]) -> None:
-        """The sink's own time is not the origin's."""
+        """Wait for the sink without counting its time as the origin's."""
         self._writing = True
         try:
             await pending
@@ -226,7 +225,7 @@ class _Race:
             self._quiet_since_s = self._loop.time()
 
     def settle(self, done: set[asyncio.Task[None]]) -> bool:
-        """Looks at requests that have ended; True: one of them has brought all. Raises the last one's error."""
+        """Check the requests that have ended. Return whether one has brought all. Raise the error that ends all."""
         for runner in [runner for runner in self.runners if runner.task in done]:
             self.runners.remove(runner)
             runner.settle()
@@ -242,7 +241,7 @@ class _Race:
         return False
 
     async def end(self) -> None:
-        """Returns when no request is under way any more."""
+        """Return when no request is under way any more."""
         runners = (*self.runners, *self._beaten)
         self.runners.clear()
         for runner in runners:
@@ -255,11 +254,11 @@ class _Race:
                 cancelled = True
         for runner in runners:
             runner.settle()
-        del self._sink  # a task that failed holds itself, by its frames, and this race: not the block, too
+        del self._sink  # a failed task's frames hold the task and this race; they must not hold the block, too
         if cancelled:
             raise asyncio.CancelledError
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
-    """How an ended request ended. One is cancelled from within where it waited for an opened range that was dropped."""
+    """Return the error of an ended request. It is cancelled from within if it waited for a dropped speculative read."""
     return OriginUnavailable("the request was broken off") if task.cancelled() else task.exception()

@@ -1,23 +1,24 @@
-"""One origin's limiter: what all processes of the node know of how much it takes, in shared memory. No I/O, no waiting.
+"""The adaptive limiter of one origin: how much it takes, shared by all processes of the node. No I/O, no waiting.
 
-How it works. Every request enters and leaves; how it went moves the limits.
-- Concurrency: all processes together have so many requests under way. It grows by one for as many successes, and is
-  halved when the origin refuses (429, 503): additive increase, multiplicative decrease.
-- Rate: it begins at START_RATE and doubles each second until it is no limit any more, or a request is refused. Then
-  the origin gets a little less than it was seen to take, in even steps, not bursts. While nothing is refused the rate
-  grows: quickly up to nearly the rate that was refused last, then slowly, faster the longer it goes well, and after
-  each slow growth that was refused, twice as late. A rate that is refused again at once is halved.
-- Pause: after a refusal nobody asks before `Retry-After`, or a moment, is over.
-- One refusal counts once: requests that had entered before the last cut say nothing new when they are refused too.
+How it works. Every request enters and leaves; its outcome moves the limits.
+- Concurrency: the number of requests under way, in all processes together. It grows by one after as many successes, and
+  is halved when the origin refuses (429, 503): additive increase, multiplicative decrease.
+- Rate: it begins at START_RATE and doubles each second until it no longer limits anything, or a request is refused.
+  Then the origin gets a little less than it was seen to take, evenly spaced, not in bursts. While nothing is refused,
+  the rate grows: quickly up to nearly the rate that was last refused, then slowly, and faster the longer it goes well.
+  Each refusal during slow growth doubles the delay before the next growth. A rate that is refused again at once is
+  halved.
+- Pause: after a refusal, nobody asks until `Retry-After`, or a short pause, is over.
+- One refusal counts once: a refusal of a request that had entered before the last cut is no news.
 - Bandwidth: bytes are paid for as they arrive, on one clock for all processes.
-- In a fleet the node has a share of what the origin takes of all nodes (`proxy.upstream.sharing` writes it here): then
-  the share alone is the limit, and a refusal here is counted and waited out, but cuts nothing: the fleet's pace is cut,
-  once. A share holds for a short while. When no new one comes, this limiter goes on alone, from the node's even part.
+- In a fleet, the node has a share of what the origin takes from all nodes (`proxy.upstream.sharing` writes it here).
+  Then the share alone is the limit. A refusal here is counted and waited out, but cuts nothing: the fleet's plan is
+  cut, once. A share expires soon. If no new one comes, this limiter continues alone, from the node's even share.
 
-Each process counts its requests in a slot of its own. What a killed process had under way comes back when another one
-sweeps, or with the slot's next holder, who begins at nothing. Changes are made under a lock of microseconds. A process
-that was stopped while holding it must not stop the others: whoever does not get it in a few tries changes the numbers
-all the same, at worst losing a count. Times are CLOCK_MONOTONIC, the same for all processes.
+Each process counts its requests in a slot of its own. What a killed process had under way is returned when another one
+sweeps, or when the slot's next holder begins at zero. Changes are made under a lock, which is held for microseconds. A
+process that was stopped while holding it must not stop the others: one that fails to get it in a few tries changes the
+numbers without it, and at worst loses a count. Times are CLOCK_MONOTONIC, the same for all processes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PAUSE_END, _RATE, _NEXT_AT, _CUTS, _COUNT, _SINCE, _GROWN_AT, _GROW_AT, _HOLD, 
     12
 )
 _SERVED_AT = 12
-# what the fleet's sharing reads: totals of this run, and the last times when somebody had to wait
+# what the fleet's sharing reads: totals of this run, and when some request last had to wait
 ENTERED, SERVED, REFUSED, DENIED_AT, BYTES, LATE_AT, TOLD_END, NAME, BANDWIDTH = range(13, 22)
 # and what it writes
 SHARED_UNTIL, SHARE_RATE, SHARE_CONCURRENCY, SHARE_BYTES, MEMBERS = range(22, 27)
@@ -42,23 +43,23 @@ _STATE_NUMBERS = 32
 LIMITER_NUMBERS = _STATE_NUMBERS + SLOT_COUNT
 
 PAUSE_S = 0.1  # after a refusal without Retry-After
-SHARED_PAUSE_S = 0.3  # the same, until the fleet's pace has been cut
+SHARED_PAUSE_S = 0.3  # the same in a fleet, until the plan has been cut
 RETRY_AFTER_MAX_S = 300.0  # a mistaken header must not cut a node off for a day
 RATE_MIN = 1.0  # requests per second
-START_RATE = 200.0  # of an origin that nothing is known of; 1.6 GB/s of blocks
-FREE_RATE = 5000.0  # more than that a node does not ask: no limit
+START_RATE = 200.0  # for an unknown origin; 1.6 GB/s of blocks
+FREE_RATE = 5000.0  # a node never makes more requests than this: no limit
 BELOW_SEEN = 0.95  # of the rate that the origin was seen to take
-SEEN_MIN = 10  # requests; fewer say nothing of the rate
-STEADY_S, STEADY_CUT = 1.0, 0.8  # a rate that was taken for so long can't be much too high
+SEEN_MIN = 10  # requests; fewer say nothing about the rate
+STEADY_S, STEADY_CUT = 1.0, 0.8  # a rate that was served for so long can't be much too high
 BURST_S = 0.05  # of unused time that may be caught up
 FIRST_GROWTH, FAST_GROWTH, SLOW_GROWTH = 1.0, 0.25, 0.01  # of the rate, per second
 NEAR_CEILING = 0.9
-NEAR_CUT = 0.9  # of the concurrency, where it was the rate that was tried out
+NEAR_CUT = 0.9  # of the concurrency, if a higher rate was being tried
 HOLD_S, HOLD_MAX_S = 2.0, 60.0  # before growth after a cut
-QUIET_S = 5.0  # for so long without a refusal, and the slow growth is four times as fast
-FORGET_S = 120.0  # without a refusal, the limits of long ago are forgotten
+QUIET_S = 5.0  # after so long without a refusal, slow growth is four times as fast
+FORGET_S = 120.0  # without a refusal, after which old limits are forgotten
 CONCURRENCY_MIN = 4
-LATER_S = 0.005  # when to look again where only other processes' ends are waited for
+LATER_S = 0.005  # when to look again for the end of other processes' requests
 
 
 Numbers: TypeAlias = "memoryview[float]"
@@ -73,11 +74,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class RateShare:
-    """A node's part in what a fleet may ask of an origin. Rates are per second; concurrency 0 is no limit.
+    """A node's share of what a fleet may ask of an origin. Rates are per second; concurrency 0 is no limit.
 
-    `is_new`: the fleet's limits have been cut since the last share. `even_*`: what is left to the node when no new
-    share comes. `pause_end_s`: nobody asks before that, by the limiter's clock, and this node by `phase` (0 to 1)
-    of the time between two requests later: nodes must not begin all at once.
+    `is_new`: the fleet's limits have been cut since the last share. `even_*`: the limits of the node if no new share
+    comes. `pause_end_s`: nobody asks before that, by the limiter's clock. This node then waits for `phase` (0 to 1) of
+    the time between two requests, so that nodes do not all begin at once.
     """
 
     rate: float
@@ -92,11 +93,12 @@ class RateShare:
 
 
 class AdaptiveLimiter:
-    """`numbers`: LEDGER_NUMBERS doubles, zero at first, the same memory in every process. Not for threads.
+    """One origin's limiter. `numbers`: LIMITER_NUMBERS doubles, shared by all processes, zero at first. Not for
+    threads.
 
     `start_rate`: requests per second at first, of all nodes. `bytes_per_s`: of all nodes; None is no limit. `name` is
-    the origin's id: nodes that share it share the origin. `dead` tells whether a slot's process
-    is, and lets none take the slot meanwhile.
+    the origin's id: nodes with the same id share the origin. `dead` returns whether a slot's process is dead, and keeps
+    others from taking the slot meanwhile.
     """
 
     def __init__(
@@ -129,11 +131,11 @@ class AdaptiveLimiter:
 
     @property
     def under_way(self) -> int:
-        """Requests of all processes."""
+        """How many requests are under way, in all processes."""
         return int(sum(self._numbers[_STATE_NUMBERS:]))
 
     def sweep(self) -> None:
-        """Gives back what dead processes had under way."""
+        """Give back what dead processes had under way."""
         for at in range(_STATE_NUMBERS, LIMITER_NUMBERS):
             if self._numbers[at] and at != self._own:
                 with self._dead(at - _STATE_NUMBERS) as dead:
@@ -142,36 +144,36 @@ class AdaptiveLimiter:
 
     @property
     def rate(self) -> float:
-        """Requests per second that the origin gets at most; from FREE_RATE on it is no limit."""
+        """Upper bound on requests per second to the origin; from FREE_RATE on it is no limit."""
         return self._rate(shared=self.is_shared)
 
     @property
     def rate_alone(self) -> float:
-        """The same, if no share came."""
+        """The same without a share."""
         return self._rate(shared=False)
 
     @property
     def is_shared(self) -> bool:
-        """Whether the node's share of the fleet's pace is the limit."""
+        """Whether the limit is the node's share of the fleet's plan."""
         return self._clock() < self._numbers[SHARED_UNTIL]
 
     @property
     def concurrency(self) -> int:
-        """Requests under way at most, in all processes."""
+        """Upper bound on requests under way, in all processes."""
         return self._concurrency(shared=self.is_shared)
 
     @property
     def pause_s(self) -> float:
-        """How long nobody may ask, from now on."""
+        """How long from now on nobody may ask."""
         return max(0.0, self._numbers[_PAUSE_END] - self._clock())
 
     @property
     def quiet_s(self) -> float:
-        """How long the origin has served nobody on this node: no request, no byte of one."""
+        """How long the origin has served nothing on this node: no request, and no byte of one."""
         return self._clock() - self._numbers[_SERVED_AT]
 
     def enter(self) -> Ticket | float:
-        """A ticket: the request may go. Else the seconds after which to ask again."""
+        """Return a ticket if the request may go, else the seconds after which to ask again."""
         now_s, numbers = self._clock(), self._numbers
         with self._lock():
             shared = now_s < numbers[SHARED_UNTIL]
@@ -197,7 +199,7 @@ class AdaptiveLimiter:
             return Ticket(numbers[_CUTS])
 
     def leave(self, *, success: bool) -> None:
-        """The request of a ticket has ended, not refused. `success`: the origin has served it."""
+        """End the request of a ticket, which was not refused. `success`: the origin has served it."""
         numbers = self._numbers
         with self._lock():
             numbers[self._own] -= 1
@@ -210,7 +212,7 @@ class AdaptiveLimiter:
                     numbers[_CONCURRENCY] = min(grown, float(self._concurrency_max))
 
     def refuse(self, ticket: Ticket, retry_after_s: float | None) -> None:
-        """The origin has refused the request: too many."""
+        """End a request that the origin refused as one too many."""
         now_s, numbers = self._clock(), self._numbers
         with self._lock():
             under_way = self.under_way
@@ -232,7 +234,7 @@ class AdaptiveLimiter:
             numbers[_SINCE], numbers[_COUNT] = now_s, 0.0
 
     def pay(self, nbytes: int) -> float:
-        """So many bytes have arrived; the seconds to wait before taking more."""
+        """Count bytes that have arrived. Return the seconds to wait before taking more."""
         now_s, numbers = self._clock(), self._numbers
         numbers[_SERVED_AT] = now_s
         if self._bytes_per_s is None:
@@ -246,9 +248,9 @@ class AdaptiveLimiter:
             return max(0.0, numbers[_PAID] - now_s)
 
     def observe(self, served: float, under_way: int, *, refused: bool, pause_s: float) -> None:
-        """For a limiter over the limiters of a fleet: what these have counted since the last time.
+        """Count what a fleet's limiters have reported since the last time, as the limiter above them.
 
-        `refused`: some request was, that had entered since the last cut. `pause_s`: what the origin asked for.
+        `refused`: a request was refused that had entered since the last cut. `pause_s`: what the origin asked for.
         """
         now_s, numbers = self._clock(), self._numbers
         if served > 0 or not numbers[_RATE]:
@@ -266,7 +268,7 @@ class AdaptiveLimiter:
 
     @property
     def ceiling(self) -> float:
-        """The rate that was refused last; 0: none, lately."""
+        """The rate that was last refused; 0: none, or too long ago."""
         return self._numbers[_CEILING]
 
     @property
@@ -276,7 +278,7 @@ class AdaptiveLimiter:
 
     @property
     def state(self) -> tuple[float, ...]:
-        """What another limiter needs to go on from here; its clock must be the same."""
+        """What another limiter needs to continue from here; its clock must be the same."""
         return tuple(self._numbers[:ENTERED])
 
     @state.setter
@@ -285,7 +287,7 @@ class AdaptiveLimiter:
             self._numbers[at] = number
 
     def take_share(self, share: RateShare, until_s: float) -> None:
-        """The node's part in the fleet's pace, until then. Of a new pace, requests that are under way say nothing."""
+        """Use this share until `until_s`. After a cut, the refusal of a request under way is no news."""
         numbers = self._numbers
         with self._lock():
             if share.is_new:
@@ -307,7 +309,7 @@ class AdaptiveLimiter:
         return numbers[_RATE] or max(self._start_rate / max(1.0, numbers[MEMBERS]), RATE_MIN)
 
     def _concurrency(self, *, shared: bool) -> int:
-        """A fleet's share is at least one request."""
+        """Return the limit on requests under way. A fleet's share is at least one request."""
         learnt = int(self._numbers[SHARE_CONCURRENCY if shared else _CONCURRENCY])
         return min(learnt or self._concurrency_max, self._concurrency_max)
 
@@ -324,10 +326,10 @@ class AdaptiveLimiter:
         numbers[_GROWN_AT] = numbers[_GROW_AT] = now_s + (numbers[_HOLD] if seen else PAUSE_S)
 
     def _seen(self, now_s: float, rate: float) -> float:
-        """The rate that the origin takes, as far as this refusal tells; 0: it does not.
+        """Return the rate that the origin takes, as far as this refusal shows; 0: it does not.
 
-        At two refusals in a row an origin's allowance was used up: what it served in between is what it allows. Only
-        after a long Retry-After it may have allowed more than it can save up; hence no deep cut of a steady rate.
+        At two refusals in a row an origin's allowance was used up, so what it served in between is what it allows. But
+        during a long Retry-After it may have allowed more than it can save up; hence a steady rate is not cut deeply.
         """
         numbers = self._numbers
         since_s = now_s - numbers[_SINCE]
@@ -338,7 +340,7 @@ class AdaptiveLimiter:
         return max(min(numbers[_COUNT] / since_s, rate), rate * floor)
 
     def _is_near(self) -> bool:
-        """Whether the rate is nearly the one that was refused last."""
+        """Return whether the rate is close to the one that was last refused."""
         return self._numbers[_RATE] >= NEAR_CEILING * self._numbers[_CEILING] > 0
 
     def _grow(self, now_s: float) -> None:
@@ -362,10 +364,10 @@ class AdaptiveLimiter:
 
 
 def name_number(name: str) -> float:
-    """An origin's id as a whole number that a double holds; never 0."""
+    """Return an origin's id as a whole number that a double holds; never 0."""
     return float(1 + int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6], "big"))
 
 
 def private_numbers() -> Numbers:
-    """A limiter's memory for a process that shares it with nobody."""
+    """Return memory for a limiter that only this process uses."""
     return memoryview(bytearray(8 * LIMITER_NUMBERS)).cast("d")

@@ -1,14 +1,15 @@
-"""Who of a fleet may ask how much of one origin: the fleet's pace, and every node's share of it. Pure.
+"""The global rate plan: how fast a fleet may use one origin, and each node's share of that. Pure.
 
-How it works. Each node reports what its limiter has counted (`RateReport`). One of them, whichever, holds the fleet's
-pace: a limiter over all limiters, with the very rules of a node's own. It grows while requests are served, and is cut
-once for all refusals of one pace: a report counts only refusals of requests that had entered since its node learnt of
-the last cut. What the pace allows is shared out as a level (max-min fairness): nodes that want less than the level get
-what they want and a little more, nodes that had to wait get the level, and so nothing is left over while anybody waits.
-So the plan is one small value, however many nodes there are; each node takes its own share from it.
+How it works. Each node reports what its limiter has counted (`RateReport`). One of them, no matter which, is the
+planner and keeps the fleet's limiter: a limiter above all limiters, by the same rules as a node's own. Its rate grows
+while requests are served. It is cut once for all refusals under one rate: a report counts only refusals of requests
+that had entered since its node learned of the last cut. What it allows is shared by a level (max-min fairness). Nodes
+that want less than the level get what they want and a little more; nodes that had to wait get the level. So nothing is
+left over while anybody waits. The plan is one small value, however many nodes there are; each node computes its own
+share from it.
 
-A node that did not wait keeps room to begin: twice its use, and the even part at least. It may go up to that at once,
-and if it needs more, waits for the next plan.
+A node that did not wait has headroom: twice its use, and at least the even share. It may use that at once; if it needs
+more, it waits for the next plan.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from proxy.fleet.messages import parse_json
 from proxy.upstream.limiter import FREE_RATE, START_RATE, AdaptiveLimiter, RateShare, private_numbers
 
-REPORT_S = 2.0  # an older report is of a node that is gone
+REPORT_S = 2.0  # an older report's node is gone
 HEADROOM = 1.25  # of the use of a node that did not wait
 SHARE_BYTES_MAX = 4096
 _CONCURRENCY_MAX = 1 << 20
@@ -30,11 +31,11 @@ _CONCURRENCY_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RateReport:
-    """One node's, about one origin. `served` counts from the node's start; the rates are per second.
+    """One node's report on one origin. `served` counts from the node's start; the rates are per second.
 
-    `cuts`: the pace that it has learnt of last, `refused`: how many requests have been since. `hungry`, `bytes_hungry`:
-    somebody had to wait for the limit. `pause_s`: what is left of the pause that the origin has asked for.
-    `bytes_per_s`: what the node's settings allow the fleet, 0 for no limit.
+    `cuts`: the last cut that the node has learned of; `refused`: how many requests were refused since. `hungry`,
+    `bytes_hungry`: some request had to wait for the limit. `pause_s`: the rest of the pause that the origin has asked
+    for. `bytes_per_s`: what the node's settings allow the fleet, 0 for no limit.
     """
 
     served: float
@@ -51,9 +52,9 @@ class RateReport:
 
 @dataclass(frozen=True, slots=True)
 class RatePlan:
-    """What the fleet may ask of an origin. Times are Redis's clock; infinite levels are no limit.
+    """What the fleet may ask of an origin. Times are by Redis's clock; infinite levels are no limit.
 
-    `state` is the pace's own, by which another node goes on with it.
+    `state` is that of the fleet's limiter, so that another node can continue it.
     """
 
     at_s: float
@@ -71,9 +72,9 @@ class RatePlan:
 
 
 def level(total: float, wanted: Sequence[float]) -> float:
-    """The level up to which everybody gets what is wanted, so that they get the total together.
+    """Return the level at which shares of min(level, wanted) add up to the total.
 
-    Infinite where the total is enough for all.
+    Infinite if the total is enough for all.
     """
     left, many = total, len(wanted)
     for amount in sorted(wanted):
@@ -85,16 +86,16 @@ def level(total: float, wanted: Sequence[float]) -> float:
 
 
 def part(total: float, level_: float, nodes: int, used: float, *, hungry: bool) -> float:
-    """One node's share of the total. An infinite level is of a moment when nobody had to wait."""
+    """Return one node's share of the total. An infinite level means that nobody had to wait at that moment."""
     if hungry and math.isfinite(level_):
         return level_
     return min(level_, max(2 * used, total / max(nodes, 1)))
 
 
 class RatePlanner:
-    """The fleet's pace at one origin, in the hands of one node.
+    """The fleet's limiter for one origin, kept by one node.
 
-    `state` is the last plan's. Where there is none, it begins with `start_rate` requests per second.
+    `state` is the last plan's. Without one, it begins with `start_rate` requests per second.
     """
 
     def __init__(self, state: Sequence[float] = (), start_rate: float = START_RATE) -> None:
@@ -107,7 +108,7 @@ class RatePlanner:
         self._pause_end_s = 0.0
 
     def step(self, now_s: float, reports: Mapping[str, RateReport], last: RatePlan | None = None) -> RatePlan:
-        """The plan that follows from what the nodes report. `last`: the plan before it."""
+        """Return the plan that follows from the nodes' reports. `last`: the plan before it."""
         self._now_s = now_s
         limiter = self._limiter
         found = list(reports.values())
@@ -141,7 +142,7 @@ class RatePlanner:
 
 
 def share_of(plan: RatePlan, own: RateReport, members: int, ahead_s: float, *, phase: float, is_new: bool) -> RateShare:
-    """What the plan gives this node. `ahead_s`: how far Redis's clock is ahead of the limiter's."""
+    """Return the share that the plan gives this node. `ahead_s`: how far Redis's clock is ahead of the limiter's."""
     many, nodes = max(members, plan.nodes, 1), max(plan.nodes, 1)
     concurrency = part(plan.concurrency, plan.concurrency_level, nodes, own.under_way, hungry=own.hungry)
     return RateShare(
@@ -162,12 +163,12 @@ def render(value: RateReport | RatePlan) -> str:
 
 
 def parse_report(text: bytes) -> RateReport:
-    """Raises ValueError."""
+    """Return the report. Raise ValueError."""
     return RateReport(**_fields(text, RateReport))
 
 
 def parse_plan(text: bytes) -> RatePlan:
-    """Raises ValueError."""
+    """Return the plan. Raise ValueError."""
     values = _fields(text, RatePlan)
     state = values["state"]
     if not isinstance(state, list) or not all(isinstance(each, int | float) for each in state):

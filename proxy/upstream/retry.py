@@ -1,10 +1,10 @@
-"""Asking an origin again: back-off with jitter under a deadline, `Retry-After` honoured.
+"""Retries of origin requests: back-off with jitter under a deadline, `Retry-After` honoured.
 
-The deadline counts time without progress, so a slow but moving transfer lives as long as it moves, and a dead
-origin fails a read in bounded time. Where readers of a fill that is in trouble came later than others, the fill goes on
-for them: each has the whole deadline (`RetryPolicy.outlast`).
-A connection that went silent was abandoned by the wire after seconds (`proxy.wire.patience`). It is mostly just that
-connection: so the first such try is followed by another one at once, which no budget counts; further ones back off.
+The deadline counts time without progress, so a slow but moving transfer lives as long as it moves, and a dead origin
+fails a read in bounded time. If some readers of a failing fill came later than others, the fill continues for them:
+each reader has the whole deadline (`RetryPolicy.outlast`).
+The wire abandons a silent connection after seconds (`proxy.wire.patience`). The fault is mostly that one connection, so
+the first such try is followed at once by another one, which no budget counts. Further ones back off.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _private_limiter(origin_id: str) -> AdaptiveLimiter:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How origins are asked. `deadline_s`: how long without progress until the last error stands.
+    """The rules for asking origins again. `deadline_s`: how long without progress until the last error is final.
 
-    Pauses double from first to longest. `throttles` are what every request passes. `reader_pace`: bytes a second that
-    the reader of a stream must take to keep its place at the origin; 0: any. `outlast(error, since_s)`: at the
-    deadline, ends the wait of those who have waited since before then, and tells whether there are others.
+    Pauses double from first to longest. Every request passes `throttles`. `reader_pace`: bytes per second that the
+    reader of a stream must take to keep its turn at the origin; 0: any. `outlast(error, since_s)` is called at the
+    deadline: it ends the wait of readers that have waited since before then, and returns whether there are others.
     """
 
     deadline_s: float = 30.0
@@ -49,7 +49,7 @@ class RetryPolicy:
 
 
 class HasName(Protocol):
-    """An origin, as far as it is told apart here."""
+    """An origin, reduced to its name."""
 
     @property
     def name(self) -> str: ...
@@ -57,7 +57,7 @@ class HasName(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OriginCall:
-    """What is asked of whom; a watched origin is told when the tries for it are given up."""
+    """A request and its origin; a watched origin learns when the tries for it are given up."""
 
     origin: HasName
     bucket: str
@@ -73,7 +73,7 @@ class OriginCall:
 
 
 class Attempts:
-    """One operation's tries. After each that failed, `again` sleeps before the next one, or says that time is up."""
+    """One operation's tries. After each failure, `again` sleeps before the next try, or returns False: time is up."""
 
     def __init__(self, policy: RetryPolicy, asked: OriginCall, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
@@ -84,7 +84,7 @@ class Attempts:
         self.progressed()
 
     def waited(self, seconds: float) -> None:
-        """Time in line for an origin that serves others says nothing of its health."""
+        """Extend the deadline by time in line for an origin that serves others: it says nothing about its health."""
         self._give_up_at += seconds
 
     def progressed(self) -> None:
@@ -93,9 +93,10 @@ class Attempts:
         self._give_up_at = self._clock() + self._policy.deadline_s
 
     async def again(self, error: OriginUnavailable) -> bool:
-        """False: the error stands, and whoever caught it raises it.
+        """Return whether to try again, after the pause. False: the caller that caught the error raises it.
 
-        (Raised here it would hold this frame, and the frame it: a cycle with all that the callers' frames hold.)
+        (Raised here, the error would hold this frame, and the frame the error: a cycle that holds all that the callers'
+        frames hold.)
         """
         at_once, self._was_silent = error.silent and not self._was_silent, self._was_silent or error.silent
         pause_s = 0.0 if at_once else self._pause_s * random.uniform(0.5, 1.0)
@@ -118,7 +119,7 @@ class Attempts:
 
 @asynccontextmanager
 async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: bool) -> AsyncIterator[OriginThrottle]:
-    """One attempt's place at the origin, and its throttle."""
+    """Hold one attempt's turn at the origin, and yield the throttle."""
     throttle = policy.throttles.of(origin)
     began_s = time.monotonic()
     async with throttle.turn(urgent=urgent, patience_s=policy.deadline_s):
@@ -130,7 +131,7 @@ async def turn(policy: RetryPolicy, origin: str, attempts: Attempts, *, urgent: 
 async def with_attempts(
     policy: RetryPolicy, origin_id: str, asked: OriginCall, call: Callable[[], Awaitable[Result]]
 ) -> Result:
-    """The call's result, tried again while the origin is unavailable and the deadline allows."""
+    """Return the call's result. Try again while the origin is unavailable and the deadline allows."""
     attempts = Attempts(policy, asked)
     while True:
         try:

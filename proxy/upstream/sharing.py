@@ -1,10 +1,10 @@
-"""The control process's part in sharing origins: it reports what the node's limiters count, and writes the share there.
+"""The sharing of origins within a fleet: the control process reports what limiters count, and writes their shares.
 
-How it works. Several times a second, each limiter that is in use is read, its report swapped for the fleet's plan, and
-the share that follows written back, where all workers find it: no request waits for Redis. Whoever is the planner makes
-the next plan from all reports. A share holds for SHARE_S. When Redis is away longer than that, each limiter goes on
-alone, from the node's even part of what the fleet had; without any Redis, from the even part of what a lone node
-begins with. What the settings allow an origin's bytes is divided by the number of members then.
+How it works. Several times a second, each limiter in use is read, its report is exchanged for the fleet's plan, and the
+resulting share is written back, where all workers find it: no request waits for Redis. The node that is the planner
+makes the next plan from all reports. A share holds for SHARE_S. If Redis is away longer than that, each limiter
+continues alone, from the node's even share of what the fleet had; without any Redis, from an even share of what a lone
+node begins with. Then the settings' bandwidth for an origin is divided by the number of members.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ TICK_S = 0.2
 SHARE_S = 2.0
 ANSWER_S = 1.0
 IN_USE_S = 10.0  # after its last request
-AVERAGE_S = 0.5  # over which a rate is told
+AVERAGE_S = 0.5  # over which a rate is averaged
 
 _limited_log = RateLimitedLog(logging.getLogger("warmstart.fleet"))
 
 
 class SharedLimiter:
-    """One limiter in the control process's hands. `clock` is the limiter's, `chance` draws a number from 0 to 1."""
+    """One limiter, as the control process uses it. `clock` is the limiter's; `chance` draws a number from 0 to 1."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class SharedLimiter:
 
     @property
     def name(self) -> str:
-        """The origin's, for all nodes the same."""
+        """The origin's name, the same on all nodes."""
         return f"{int(self._numbers[NAME]):x}"
 
     def count_members(self, members: int) -> None:
         self._numbers[MEMBERS] = members
 
     def report(self) -> RateReport | None:
-        """What this node has to say now; None: the origin is not in use here."""
+        """Return this node's report; None: the origin is not in use here."""
         now_s, numbers = self._clock(), self._numbers
         passed_s = max(now_s - self._read_at_s, 1e-3)
         weight = min(1.0, passed_s / AVERAGE_S)
@@ -112,7 +112,7 @@ class SharedLimiter:
         )
 
     def take(self, plan: RatePlan, own: RateReport, members: int, redis_now_s: float) -> None:
-        """Live by the plan from now on."""
+        """Follow the plan from now on."""
         now_s = self._clock()
         is_new = plan.cuts != self._cuts
         share = share_of(plan, own, members, redis_now_s - now_s, phase=self._phase, is_new=is_new)
@@ -121,7 +121,7 @@ class SharedLimiter:
         self._limiter.take_share(share, now_s + SHARE_S)
 
     def next_plan(self, now_s: float, reports: Mapping[str, RateReport], last: RatePlan | None) -> RatePlan:
-        """As the planner; one that has just become it goes on with the last pace, or with what it knows itself."""
+        """Return the next plan. A new planner continues from the last plan, or from what it knows itself."""
         if self._planner is None:
             known = min(self._limiter.rate_alone * max(1.0, self._numbers[MEMBERS]), FREE_RATE)
             self._planner = RatePlanner(last.state if last is not None else (), known)
@@ -132,7 +132,10 @@ class SharedLimiter:
 
 
 class Sharing:
-    """All limiters of a node. `rates` is None without Redis, whose client raises `errors`; `members` counts all."""
+    """The sharing of all limiters of a node.
+
+    `rates` is None without Redis, whose client raises `errors`. `members` returns the number of all nodes.
+    """
 
     def __init__(
         self,
@@ -147,7 +150,7 @@ class Sharing:
         self._errors = errors
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Share the limiters until cancelled."""
         while True:
             for shared in self._shared_limiters:
                 shared.count_members(self._members())
@@ -155,7 +158,7 @@ class Sharing:
             await asyncio.sleep(TICK_S)
 
     async def exchange(self) -> None:
-        """Once, for all origins that are in use."""
+        """Exchange reports for plans once, for all origins in use."""
         if self._rates is None:
             return
         told = [(shared, report) for shared in self._shared_limiters if (report := shared.report()) is not None]
@@ -180,7 +183,7 @@ class Sharing:
 
 
 def _read_plan(text: bytes | None) -> RatePlan | None:
-    """None: none, or one of a program that speaks otherwise."""
+    """Return the plan; None: there is none, or one of another program version."""
     try:
         return parse_plan(text) if text is not None else None
     except ValueError:

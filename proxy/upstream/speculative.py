@@ -1,14 +1,15 @@
-"""A range asked for before its object is known: the first bytes of a first read, in the one round trip that tells it.
+"""Speculative reads: a range requested before its object is known, to save a first read one round trip.
 
-How it works. A key that nobody knows would cost a HEAD, and then the block's GET: two round trips to the first byte. So
-the GET goes first, without a condition, for a version that is not known yet:
-1. When its head has come, `begin` keeps what can judge it, and the first bytes wait, one buffer of them. `tell` gives
-   what the head says of the object. Where an origin's head can't say enough, a HEAD leaves beside the GET.
-2. The block's fill takes it like an origin (`read_range`), with the version that became known: only now it is judged,
-   by the rules of every range. Another version, or nonsense, and the fill asks the origin as usual.
-3. Nobody takes it (the key is missing, a condition failed, the block was there): `drop` closes its connection.
-It passes the origin's throttle by itself, and has a place there until its head has come: it must not hold one while it
-waits to be taken, for what tells its version may need a place, too. Who takes it needs no turn of its own.
+How it works. An unknown key would cost a HEAD, and then the block's GET: two round trips to the first byte. So the GET
+goes first, without a condition, for a version that is not known yet:
+1. When its head has come, `begin` keeps what can check it, and the first bytes wait in one buffer. `tell` returns what
+   the head says of the object. If an origin's head can't say enough, a HEAD is sent beside the GET.
+2. The block's fill reads it like an origin (`read_range`), with the version that has become known. Only then is it
+   checked, by the rules for every range. If it is of another version, or nonsense, the fill asks the origin as usual.
+3. If nobody takes it (the key is missing, a condition failed, the block was there), `drop` closes its connection.
+It passes the origin's throttle by itself, and keeps its turn there until its head has come. It must not hold one while
+it waits to be taken, because the request that finds its version may need a turn, too. Its taker needs no turn of its
+own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from proxy.upstream.throttle import OriginThrottle
 
 
 class SpeculativeRead:
-    """`span` may lie beyond the object's end, wholly or in part. One taker; make it with the event loop running."""
+    """One speculative read, for one taker. Create it with the event loop running.
+
+    `span` may be beyond the object's end, wholly or in part.
+    """
 
     def __init__(self, origin: OpensRanges, bucket: str, key: str, span: ByteRange, throttle: OriginThrottle) -> None:
         self.span = span
@@ -57,7 +61,7 @@ class SpeculativeRead:
             self._throttle.leave(ticket, error)
 
     def begin(self, attach: Attach, record: ObjectRecord | None = None) -> ByteSink:
-        """The origin's: the head has come and is a success."""
+        """Note a successful head: called by the origin. `attach` checks the object's version once it is known."""
         self._record = record
         self._leave(None)
         if not self._head.done():
@@ -65,7 +69,7 @@ class SpeculativeRead:
         return self
 
     async def tell(self) -> ObjectRecord | None:
-        """What the head says of the key's current version; None: too little. Raises as the origin does."""
+        """Return what the head says of the key's current version; None: too little. Raise as the origin does."""
         await asyncio.shield(self._head)
         return self._record
 
@@ -84,7 +88,7 @@ class SpeculativeRead:
             await pending
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """As an origin's; `span` begins where this one does. Raises what an origin's does."""
+        """Read as an origin does; `span` begins where this one does. Raise what an origin raises."""
         assert span.start == self.span.start
         assert self._sink is None, "taken once"
         try:
@@ -99,13 +103,13 @@ class SpeculativeRead:
             raise
 
     def drop(self) -> None:
-        """Nobody will take it."""
+        """Cancel the read: nobody will take it."""
         if self._task is not None:
             self._task.cancel()
 
     async def _cancel(self) -> None:
-        """Returns when the sink is not called any more."""
-        task, self._task = self._task, None  # else it, its error and the frames that hold the sink keep each other
+        """Cancel the read. Return when the sink is not called any more."""
+        task, self._task = self._task, None  # else it, its error and the frames that hold the sink form a cycle
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
@@ -115,13 +119,13 @@ class SpeculativeRead:
         if not self._head.done():
             known = isinstance(error, WarmstartError)
             self._head.set_exception(error if error is not None and known else OriginUnavailable("no answer"))
-            self._head.exception()  # seen, also where nobody takes it
+            self._head.exception()  # seen, even if nobody takes it
         if not self._taken.done():
             self._taken.cancel()
 
 
 class SpeculativeSource:
-    """An origin whose speculative read is under way. `take` that where it `holds` what a fill wants first."""
+    """An origin with a speculative read under way. If that read `holds` what a fill wants first, call `take`."""
 
     def __init__(self, speculative: SpeculativeRead, origin: RangeSource) -> None:
         self._speculative: SpeculativeRead | None = speculative
@@ -132,14 +136,14 @@ class SpeculativeSource:
         return self.origin.name
 
     def holds(self, span: ByteRange) -> bool:
-        """Whether the span's first bytes are the speculative read's. Of a fill that begins elsewhere, it ends here."""
+        """Return whether the span's first bytes are the speculative read's. Drop it if the fill begins elsewhere."""
         if self._speculative is None or self._speculative.span.start == span.start:
             return self._speculative is not None
         self.drop()
         return False
 
     async def take(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
-        """Brings what the read holds of the span, maybe nothing, and once. Raises what an origin's reading does."""
+        """Bring what the read holds of the span, maybe nothing; only once. Raise what an origin's read raises."""
         speculative, self._speculative = self._speculative, None
         assert speculative is not None
         try:
@@ -149,13 +153,13 @@ class SpeculativeSource:
         except WarmstartError:
             if speculative.delivered:
                 raise
-            # Asked before the version was known, so that its refusal says little of that.
+            # It was requested before the version was known, so its refusal says little about that version.
 
     async def read_range(self, version: ObjectVersion, span: ByteRange, sink: ByteSink) -> None:
         await self.origin.read_range(version, span, sink)
 
     def drop(self) -> None:
-        """The fill will not read any more."""
+        """Cancel the read: the fill will not read any more."""
         if self._speculative is not None:
             self._speculative.drop()
             self._speculative = None

@@ -1,12 +1,12 @@
-"""The throttle before an origin: every request of this process passes it, in order of urgency, at the limiter's pace.
+"""The throttle of an origin: every request of this process passes it, in order of urgency, as the limiter allows.
 
 How it works. `turn` asks the limiter; mostly the answer is a ticket, at once and without a task. Otherwise the request
-waits in one of two lines, urgent ones (metadata, small reads) ahead of bulk, first come first served in each. Where
-both wait, every ninth is bulk: it must not starve. One task for each origin asks the limiter again, when it said or
-when a request of ours has ended, and lets the first in line go. Nobody waits in vain: a request is turned away where
-the origin has asked for a longer pause than it has patience, or where it has waited that long and all the while the
-origin served nobody. Streams past the cache last as long as their readers like, so they hold at most a part of the
-tickets (`Streams`). How a request ended is read from what it raised: `OriginUnavailable` with `throttled` is a refusal.
+waits in one of two queues, urgent ones (metadata, small reads) ahead of bulk, each in order of arrival. While both
+wait, every ninth request is bulk, which must not starve. One task per origin asks the limiter again, after the time
+that it named or when a request of this process has ended, and lets the first in line go. Requests that cannot succeed
+fail fast: if the origin asked for a longer pause than their patience, or if they have waited for that long while the
+origin served nothing. Streams past the cache last as long as their readers like, so they hold at most a part of the
+tickets (`Streams`). A request's outcome is what it raised: `OriginUnavailable` with `throttled` is a refusal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxy.upstream.limiter import AdaptiveLimiter, Ticket
 
 WAIT_MAX_S = 0.1  # other processes end requests, and a stopped clock starts again: look this often
 PATIENCE_S = 30.0
-PATIENCE_MIN_S = 1.0  # pauses of a moment are how the pace is kept: no reason to turn anybody away
+PATIENCE_MIN_S = 1.0  # short pauses are how the rate is kept: no reason to turn a request away
 STREAMS_MAX = 64
 URGENT_RUN = 8  # urgent requests in a row while bulk waits
 
@@ -46,7 +46,7 @@ class Streams:
 
     @asynccontextmanager
     async def take(self, patience_s: float | None) -> AsyncIterator[None]:
-        """Raises Overloaded when there is none within `patience_s`; None waits."""
+        """Hold one stream. Raise Overloaded if none is free within `patience_s`; None waits."""
         self.waiting += 1
         try:
             async with asyncio.timeout(patience_s):
@@ -65,7 +65,7 @@ class Streams:
 
 
 class OriginThrottle:
-    """One origin's; belongs to one event loop. `hedge_share` of its requests may be made twice."""
+    """The throttle of one origin, for one event loop. `hedge_share` of its requests may be made twice."""
 
     def __init__(self, limiter: AdaptiveLimiter, hedge_share: float = 0.0, streams_max: int = STREAMS_MAX) -> None:
         self.limiter = limiter
@@ -82,26 +82,26 @@ class OriginThrottle:
         return len(self._urgent) + len(self._bulk)
 
     def try_enter(self) -> Ticket | None:
-        """A ticket if nothing stands in the way; whoever gets it calls `leave`."""
+        """Return a ticket if the request may go at once, else None. The caller with a ticket calls `leave`."""
         if self.waiting:
             return None
         ticket = self.limiter.enter()
         return ticket if isinstance(ticket, Ticket) else None
 
     def leave(self, ticket: Ticket, error: BaseException | None) -> None:
-        """The request of this ticket has ended, with this error."""
+        """End the request of this ticket, with its error if there was one."""
         if isinstance(error, OriginUnavailable):
             if error.throttled and not error.heard:
                 error.heard = True
                 self.limiter.refuse(ticket, error.retry_after_s)
             else:
                 self.limiter.leave(success=False)
-        else:  # an answer that says no is an answer
+        else:  # a negative answer is an answer, too
             self.limiter.leave(success=error is None or isinstance(error, WarmstartError))
         self._ended.set()
 
     async def enter(self, *, urgent: bool = False, patience_s: float = PATIENCE_S) -> Ticket:
-        """A ticket, when it is this request's turn; whoever gets it calls `leave`. Raises OriginUnavailable."""
+        """Return a ticket when it is this request's turn; then call `leave`. Raise OriginUnavailable."""
         ticket = self.try_enter()
         if ticket is not None:
             return ticket
@@ -112,7 +112,7 @@ class OriginThrottle:
 
     @asynccontextmanager
     async def turn(self, *, urgent: bool = False, patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
-        """Holds a place at the origin while the block runs; what it raises says how that went."""
+        """Hold a turn at the origin while the block runs. What the block raises is the request's outcome."""
         ticket = await self.enter(urgent=urgent, patience_s=patience_s)
         try:
             yield
@@ -132,7 +132,7 @@ class OriginThrottle:
             retry_after_s=pause_s or None,
             throttled=True,
         )
-        error.heard = True  # it was not asked
+        error.heard = True  # no request was sent
         return error
 
     async def _wait(self, line: deque[_Waiter], patience_s: float) -> Ticket:
@@ -165,7 +165,7 @@ class OriginThrottle:
         self._pump = None
 
     def _first_line(self) -> deque[_Waiter] | None:
-        """The line whose first still waits; who has gone away is dropped."""
+        """Return the queue whose first request still waits; drop requests that have gone away."""
         lines = (self._urgent, self._bulk) if self._urgent_run < URGENT_RUN else (self._bulk, self._urgent)
         for line in lines:
             while line and line[0].turn.done():
@@ -175,7 +175,7 @@ class OriginThrottle:
         return None
 
     def _turn_away(self) -> None:
-        """Those that would wait in vain."""
+        """Fail the requests that would wait for nothing."""
         pause_s, quiet_s, now_s = self.limiter.pause_s, self.limiter.quiet_s, asyncio.get_running_loop().time()
         for waiter in (*self._urgent, *self._bulk):
             in_vain_s = max(pause_s, min(quiet_s, now_s - waiter.since_s))
@@ -184,7 +184,7 @@ class OriginThrottle:
 
 
 class OriginThrottles:
-    """The throttles of all origins, by their ids; made as they are asked for."""
+    """The throttles of all origins, by their ids; created on first use."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class OriginThrottles:
         *,
         streams_max: int = STREAMS_MAX,
     ) -> None:
-        """`streams_max`: of each origin."""
+        """Create the table; `streams_max` is for each origin."""
         self._limiter = limiter
         self._streams_max = streams_max
         self._hedge_share = hedge_share
