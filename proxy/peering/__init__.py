@@ -1,1 +1,1 @@
-"""What a data port answers to other nodes of the fleet, under `/-/peer/`: blocks, records of keys, and who this is."""
+"""The answers to other nodes of the fleet, under `/-/peer/`: blocks, key records, members, and who this node is."""

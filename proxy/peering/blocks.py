@@ -1,14 +1,15 @@
-"""Blocks for other nodes: whole ones for everybody, unfinished ones within their fill alone.
+"""Blocks for other nodes: complete blocks for every member, incomplete ones only within their fill.
 
 How it works. A request names a fill (`proxy.fleet.fill_ids`).
-1. The block is here: it is sent, whatever the fill. Number 0 is no fill: only a block that is here is wanted.
-2. The fill is one that this node's own directory has begun: this node is the block's owner for those who ask, and
-   brings the block, by a fill that waits for nobody of that tree. Where one is under way that does, the asker must go
+1. If the block is here, it is sent, whatever the fill. Fill id 0 is no fill: the block is wanted only if it is here.
+2. If this node's own directory has begun the fill, this node is the block's owner for the nodes that ask. It fetches
+   the block, by a fill that waits for no node of that tree. If a fill that does is under way, the asking node must go
    elsewhere (409).
-3. The fill is the one that this node's own fill of the block belongs to: it is followed, from its first byte on. A node
-   may be named as a source before it has heard of its own, so there is a moment's patience.
+3. If this node's own fill of the block belongs to the named fill, it is followed from its first byte on. A node may be
+   named as a source before it knows of its own fill, so the request waits for a moment.
 The body ends with a tail (`proxy.fleet.tail`): the block's crc32c and a MAC over its keyed digest, once this node has
-compared them itself. The digest is in the fleet state since the block came; else it is made of the file, in a thread.
+compared them itself. The digest was kept in the fleet state when the block came; else it is computed from the
+file, in a thread.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PIECE_BYTES_MAX = 512 << 10
 
 
 class NotHere(Exception):
-    """The asker must go elsewhere; `outcome` is the metrics' word."""
+    """The refusal of a request that must go to another node. `outcome` is its label in the metrics."""
 
     def __init__(self, status: int, outcome: str, message: str) -> None:
         super().__init__(message)
@@ -50,8 +51,11 @@ class NotHere(Exception):
 
 
 class Blocks:
-    """`origins` by their ids; `row` is this worker's in the fleet state, `secret` the one that its digests are made
-    with."""
+    """The blocks of this node, as other nodes may read them.
+
+    `origins` by their ids. `row` is this worker's in the fleet state. `secret` is the one that its digests are made
+    with.
+    """
 
     def __init__(
         self,
@@ -71,9 +75,9 @@ class Blocks:
         self._digests = _Digests(fleet_state, secret)
 
     async def open(self, wanted: WantedBlock, proofs: Proofs) -> BlockUpload:
-        """The body, its first bytes there; its tail is proved to this request.
+        """Return the body once its first bytes are there. Its tail is proved to this request.
 
-        Raises NotHere, ValueError for a request that makes no sense, and what a fill raises.
+        Raise NotHere, ValueError for a request that makes no sense, and what a fill raises.
         """
         version = wanted.version
         if wanted.end > block_span(wanted.index, version.size_bytes, self._block_bytes).length:
@@ -84,7 +88,7 @@ class Blocks:
             if handle.arrival is not None:
                 await handle.arrival.wait(wanted.start)
                 only_sum = wanted.last and wanted.end - wanted.start == 1
-                if only_sum or (wanted.summed and handle.unverified):  # in a body there are no signs of life
+                if only_sum or (wanted.summed and handle.unverified):  # within a body, no signs of life can be sent
                     await handle.arrival.wait_end()
         except BaseException:
             self._supply.release(version, handle)
@@ -118,11 +122,14 @@ class Blocks:
             pause_s = min(2 * pause_s, LOOK_LONGEST_S)
 
     def _fill_id(self, arrival: FollowedProgress, block_hash: int) -> int:
-        """Of this process's fill, or another one's. A node may have two, one of them in a segment that was retired."""
+        """Return the id of this process's fill, else of another process's on this node.
+
+        A node may have two fills of one block, one of them in a segment that was retired.
+        """
         return arrival.fill_id() if arrival.fill_id is not None else self._fleet_state.joined(block_hash)
 
     async def _bring(self, origin: RangeSource, record: ObjectRecord, wanted: WantedBlock, level: int) -> BlockHandle:
-        """As the owner."""
+        """Fetch the block as its owner."""
         version, index = record.version, wanted.index
         if origin is _NOWHERE:
             handle = await self._supply.join(origin, record, index)
@@ -146,14 +153,14 @@ class Blocks:
 
 
 class _Digests:
-    """Tails that prove what this node has. `secret`: the one with which its digests in the fleet state were made."""
+    """The tails that prove this node's bytes. `secret`: the one with which its digests in the fleet state were made."""
 
     def __init__(self, fleet_state: FleetState, secret: bytes) -> None:
         self._fleet_state = fleet_state
         self._secret = secret
 
     async def render(self, proofs: Proofs, handle: BlockHandle, wanted: WantedBlock) -> bytes:
-        """The tail of these bytes, where the asker wants their checksum, or of the whole block, which is here."""
+        """Return the tail of these bytes if their own checksum is wanted, else of the whole block, which is here."""
         key = derive_key(proofs.secret)
         if wanted.summed:
             piece = handle.piece(wanted.start, wanted.end - wanted.start)
@@ -164,7 +171,7 @@ class _Digests:
             return render_tail(block.crc32c(), proofs, None)
         own, block_hash = proofs.secret == self._secret, hash_block(wanted.version.digest, wanted.index)
         kept = self._fleet_state.digest(block_hash) if own else None
-        if kept is None:  # from before this run, filled from its middle on, or while the fleet changes its secret
+        if kept is None:  # from an earlier run, filled from its middle on, or while the fleet changes its secret
             crc32c, read = await asyncio.to_thread(sum_and_digest, handle.piece(0, block.length), key)
             if crc32c != block.crc32c():
                 raise OriginUnavailable("the disk lost bytes of the block")
@@ -178,7 +185,7 @@ RenderTail = Callable[[BlockHandle, WantedBlock], Awaitable[bytes]]
 
 
 class BlockUpload:
-    """A body under way: iterate it once and aclose it. `length` is in bytes, the tail's included."""
+    """A body being sent: iterate it once, then call `aclose`. `length` is in bytes and includes the tail."""
 
     def __init__(
         self,
@@ -233,7 +240,7 @@ class BlockUpload:
                 await arrival.wait_end()
         elif not wanted.last:
             self._done = True
-            yield bytes(TAIL_BYTES)  # nothing is known of the block
+            yield bytes(TAIL_BYTES)  # nothing is known about the whole block
             return
         elif arrival is not None:
             await arrival.wait_end()
@@ -245,7 +252,7 @@ class BlockUpload:
 
 
 class _Nowhere:
-    """The origin of a node that has none of that name."""
+    """The origin of a node that has none of the requested name."""
 
     name = "none"
 

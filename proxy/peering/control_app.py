@@ -1,6 +1,6 @@
-"""What the control process answers to other nodes: asks for sources, hellos, the list of members. Signed GETs only.
+"""The control process's answers to other nodes: sources of blocks, hellos, the list of members. Signed GETs only.
 
-An ASGI application without a framework: an ask is one of thousands a second, and its answer is small.
+An ASGI application without a framework: there are thousands of asks per second, with small answers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AnswersAsks(Protocol):
-    """proxy.fleet.directory.BlockDirectory."""
+    """The block directory: `proxy.fleet.directory.BlockDirectory`."""
 
     def answer(self, query: Mapping[str, str], caller: str) -> dict[str, Any]: ...
 
 
 class ControlApp:
-    """`secrets`: the fleet's. `clock` is Unix time."""
+    """The control API. `secrets`: the fleet's. `clock` is Unix time."""
 
     def __init__(
         self,
@@ -75,7 +75,11 @@ class ControlApp:
         return status, [*headers, (PROOF_HEADER.encode(), proof.encode())], body
 
     def _identify(self, scope: Scope, path: str, target: bytes) -> Caller | Refusal:
-        """An ask is for this very node; who says hello or asks for the members does not know yet whom it meets."""
+        """Return the caller, or why it is refused.
+
+        An ask must name this node. A hello or a request for the members need not: its sender may not know this node
+        yet.
+        """
         own = self._registry.own.node_id
         return self._callers.identify(
             scope["headers"],
@@ -86,7 +90,7 @@ class ControlApp:
         )
 
     def _say(self, path: str, query: bytes, caller: Caller) -> bytes | None:
-        """Raises ValueError for a query that can't be answered."""
+        """Return the answer's JSON; None: no such path. Raise ValueError for a query that can't be answered."""
         if path == ASK_PATH:
             return json.dumps(self._desk.answer(parse_query(query), caller.node_id)).encode()
         if path == HELLO_PATH:

@@ -1,8 +1,8 @@
-"""`/-/peer/…` as an ASGI application: signed GETs of other nodes. Everyone else is refused, whatever is asked.
+"""`/-/peer/…` as an ASGI application: signed GETs of other nodes. Everyone else is refused, whatever they request.
 
-How it works. The signature is looked at first (`proxy.fleet.callers`); every answer to a member proves that this node
-is one, and what it says (`proxy.fleet.signing`). While an answer waits for a fill or for an origin, interim heads say
-that this node is at work.
+How it works. The signature is checked first (`proxy.fleet.callers`). Every answer to a member proves that this node is
+a member, and that the answer is its own (`proxy.fleet.signing`). While an answer waits for a fill or for an origin,
+interim heads show that this node is at work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class DataApp:
-    """`describe` says who this node is, as JSON. `clock` is Unix time."""
+    """The data API. `describe` returns who this node is, as JSON. `clock` is Unix time."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class DataApp:
                 response = await self._answer(scope, send)
         finally:
             await guard.aclose()
-        if response is None:  # whoever asked has gone, and waits for nothing here any more
+        if response is None:  # the asking node has gone and waits for nothing here any more
             return
         try:
             await response(scope, receive, send)
-        except WarmstartError as error:  # of a body under way: the connection ends short, which says it
+        except WarmstartError as error:  # of a body under way: the connection ends short, which shows it
             log.debug("an upload broke off: %s", error)
             raise ConnectionAbortedError(str(error)) from None
 
@@ -106,7 +106,7 @@ class DataApp:
 
 @contextlib.asynccontextmanager
 async def _lively(scope: Scope, send: Send) -> AsyncIterator[None]:
-    """Says that this node is at work while the block runs."""
+    """Send interim heads while the block runs: this node is at work."""
 
     async def say() -> None:
         while True:
@@ -122,7 +122,7 @@ async def _lively(scope: Scope, send: Send) -> AsyncIterator[None]:
 
 
 def _refuse(why: Refusal) -> PiecesResponse:
-    """Nothing proves it: whoever asks is no member for this node."""
+    """Return the refusal, without a proof: for this node, the caller is not a member."""
     body = f"this is for members of the fleet: {why}\n".encode()
     return _reply(401, body, (("content-type", "text/plain; charset=utf-8"),))
 

@@ -1,4 +1,4 @@
-"""Records of keys for other nodes: this node is a key's owner for those who ask."""
+"""Key records for other nodes: this node is a key's owner for the nodes that ask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proxy.origin import Origin
 
 
 class Keys:
-    """`origins` by their ids; `freshness` where nodes tell each other of writes."""
+    """The key records of this node. `origins` by their ids; `freshness` if nodes announce writes to each other."""
 
     def __init__(self, versions: Versions, origins: Mapping[str, Origin], freshness: Freshness | None = None) -> None:
         self._freshness = freshness
@@ -24,7 +24,7 @@ class Keys:
         self._origins = origins
 
     async def answer(self, wanted: WantedRecord) -> tuple[int, Any]:
-        """Status and JSON: a record, an error of the origin's, or that the asker must find out for itself."""
+        """Return status and JSON: a record, an error of the origin, or that the asking node must find out itself."""
         key = wanted.key
         origin = self._origins.get(key.origin)
         if origin is None:
@@ -50,7 +50,7 @@ class Keys:
         return 200, render_answer(resolved.record, self._versions.clock(), asked=resolved.asked)
 
     def _is_behind(self, heard: int | None) -> bool:
-        """Whether the asker has heard of writes that this node has not."""
+        """Return whether the asking node has learned of writes that this node has not."""
         if heard is None or self._freshness is None:
             return False
         own = self._freshness.heard
