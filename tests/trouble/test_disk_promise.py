@@ -96,7 +96,8 @@ def test_small_reads_of_a_large_object_stay_within_the_size(tmp_path: Path, coun
     with gateway_over(tmp_path) as gateway:
         client = Client(gateway)
         client.each([str(number * 8 * MIB) for number in range(count)], read_at, look_each=5)
-        assert client.most_bytes <= PROMISE * SIZE_BYTES
+        # The rest of a block comes in the background: the promise leaves out the fill under way.
+        assert client.most_bytes <= PROMISE * SIZE_BYTES + 8 * MIB
         used = gateway.metric("warmstart_disk_used_bytes")
         assert client.most_bytes <= PROMISE * SIZE_BYTES
         assert used <= PROMISE * SIZE_BYTES
